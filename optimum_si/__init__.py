@@ -1,0 +1,53 @@
+"""optimum-si: make transformer models sparse with little loss (Sparsity Induction, arXiv 2602.21652).
+
+Public names load on first use, so that ``import optimum_si`` and the command line start without torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .version import __version__
+
+
+if TYPE_CHECKING:
+    from .configuration import CalibrationConfig, InductionConfig, SIConfig
+    from .errors import (
+        CalibrationError,
+        CheckpointError,
+        ConfigurationError,
+        NumericalError,
+        SIError,
+        UnsupportedModelError,
+    )
+    from .evaluation import perplexity
+    from .pruner import SIPruner
+    from .reporting import Report
+
+_PUBLIC = {
+    "CalibrationConfig": "configuration",
+    "InductionConfig": "configuration",
+    "SIConfig": "configuration",
+    "CalibrationError": "errors",
+    "CheckpointError": "errors",
+    "ConfigurationError": "errors",
+    "NumericalError": "errors",
+    "SIError": "errors",
+    "UnsupportedModelError": "errors",
+    "perplexity": "evaluation",
+    "SIPruner": "pruner",
+    "Report": "reporting",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'optimum_si' has no attribute {name!r}")
+    value = getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,358 @@
+"""``SIConfig``: every choice of a run, validated when it is made and stored as one JSON file."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi
+from optimum.configuration_utils import BaseConfig
+
+from .errors import ConfigurationError
+from .pruning import COMPARISON_GROUPS, METHODS, parse_pattern
+
+
+INITIALISATIONS = ("ones", "activation", "robust")
+SPECTRAL_NORMS = (1, 2, "inf")
+DAMPING_MODES = ("mean", "channel")
+
+
+@dataclass
+class InductionConfig:
+    """How channel scales and shifts are learned (paper, sections 3.1 and 3.2; Eq. 3-8).
+
+    Args:
+        epochs: passes over the calibration windows of each block; 0 keeps the initialisation.
+        learning_rate: Adam's, for log s, decayed to zero along a cosine.
+        initialisation: ``"ones"``; ``"activation"``, s = (mean square of the channel) ** 0.25; or
+            ``"robust"``, the paper's Eq. 5. Both are normalised to geometric mean 1 and clamped.
+        max_scale: s stays within [1 / max_scale, max_scale].
+        temperature: width T of the sigmoid through which the gradient passes the hard mask, in units of log score.
+        spectral_weight: weight of the Spectral Norm Loss (Eq. 8) beside the reconstruction loss (Eq. 7); 0 leaves
+            it out.
+        spectral_p: Schatten norm of Eq. 8: 1 (nuclear), 2 (Frobenius) or "inf" (spectral).
+        spectral_alpha: alpha of Eq. 8; None means 1 / (sum of the norms at the start).
+        spectral_normalised: use ``||WS||_p / ||WS||_F`` in Eq. 8, which growing scales cannot drive without bound.
+        shift: absorb the shift of Eq. 3 into the biases that pruned layers have (mean compensation, then learned).
+        new_biases: also give a bias to layers without one, where the architecture's own config can declare it.
+        validation_fraction: share of the calibration windows held out to choose the best epoch.
+        absorb: fold s, rounded to powers of two, into the weights on both sides of each pair.
+
+    Raises:
+        ConfigurationError: on an unknown name or a value out of range.
+    """
+
+    epochs: int = 5
+    learning_rate: float = 5e-2
+    initialisation: str = "ones"
+    max_scale: float = 4.0
+    temperature: float = 0.05
+    spectral_weight: float = 0.0
+    spectral_p: int | str = "inf"
+    spectral_alpha: float | None = None
+    spectral_normalised: bool = False
+    shift: bool = True
+    new_biases: bool = False
+    validation_fraction: float = 0.125
+    absorb: bool = True
+
+    def __post_init__(self) -> None:
+        if self.spectral_p == math.inf:
+            self.spectral_p = "inf"
+        _check_integer("induction.epochs", self.epochs, minimum=0)
+        _check_number("induction.learning_rate", self.learning_rate, above=0)
+        _check_choice("induction.initialisation", self.initialisation, INITIALISATIONS)
+        _check_number("induction.max_scale", self.max_scale, above=1)
+        _check_number("induction.temperature", self.temperature, above=0)
+        _check_number("induction.spectral_weight", self.spectral_weight, minimum=0)
+        _check_choice("induction.spectral_p", self.spectral_p, SPECTRAL_NORMS)
+        if self.spectral_alpha is not None:
+            _check_number("induction.spectral_alpha", self.spectral_alpha, above=0)
+        _check_number("induction.validation_fraction", self.validation_fraction, above=0, below=1)
+        for name in ("spectral_normalised", "shift", "new_biases", "absorb"):
+            _check_boolean(f"induction.{name}", getattr(self, name))
+        if self.new_biases and not self.shift:
+            raise ConfigurationError("induction.new_biases=True needs induction.shift=True: a new bias carries the shift.")
+
+
+@dataclass
+class CalibrationConfig:
+    """Which calibration data a run sees.
+
+    Args:
+        num_samples: windows of text to draw.
+        sequence_length: tokens of a window; cut to what the model accepts.
+        batch_size: windows that pass through a block together, when statistics are taken and when scales are learned.
+        seed: draws the windows.
+        dataset: a Hub dataset name ("wikitext2" and "c4" mean the published splits), or a local file, folder or glob.
+        dataset_config: configuration name of a Hub dataset.
+        split: split of a Hub dataset; None means "train".
+        column: text column; None finds "text", "content", ... by itself.
+
+    Raises:
+        ConfigurationError: on an unknown name or a value out of range.
+    """
+
+    num_samples: int = 128
+    sequence_length: int = 2048
+    batch_size: int = 8
+    seed: int = 0
+    dataset: str | None = None
+    dataset_config: str | None = None
+    split: str | None = None
+    column: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_integer("calibration.num_samples", self.num_samples, minimum=1)
+        _check_integer("calibration.sequence_length", self.sequence_length, minimum=2)
+        _check_integer("calibration.batch_size", self.batch_size, minimum=1)
+        _check_integer("calibration.seed", self.seed, minimum=0)
+        for name in ("dataset", "dataset_config", "split", "column"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise ConfigurationError(f"calibration.{name}={value!r}: expected a string or None.")
+
+
+class SIConfig(BaseConfig):
+    """The whole recipe of a run; saved as ``si_config.json`` beside the weights.
+
+    Args:
+        method: "magnitude", "wanda" or "sparsegpt".
+        sparsity: share of weights to set to zero, in [0, 1). 0.5 when neither this nor ``pattern`` is given.
+        pattern: "N:M", at most N non-zeros in every M consecutive input weights ("2:4", "4:8"); excludes ``sparsity``.
+        include: globs over module names; only matching layers are pruned. None means all.
+        exclude: globs over module names that stay dense.
+        induction: an :class:`InductionConfig`, a dict of its fields, True for the defaults; None or False prunes
+            without induction.
+        calibration: a :class:`CalibrationConfig` or a dict of its fields.
+        damping: SparseGPT's share of the mean Hessian diagonal that is added to the diagonal.
+        damping_mode: "mean" (SparseGPT's) or "channel" (each H_jj by its own share, which makes the method exactly
+            invariant to input scales).
+        block_size: columns that SparseGPT treats between two lazy updates; also its comparison group.
+        comparison_group: weights ranked together when ``sparsity`` is given, "row" or "layer"; None is the method's
+            own (magnitude: layer, wanda: row, sparsegpt: its column block, which cannot be changed).
+        seed: every random choice of the run but the calibration windows.
+
+    Raises:
+        ConfigurationError: on unknown names, contradictory values and values out of range.
+    """
+
+    CONFIG_NAME = "si_config.json"
+    FULL_CONFIGURATION_FILE = "si_config.json"
+
+    _FIELDS = (
+        "method",
+        "sparsity",
+        "pattern",
+        "include",
+        "exclude",
+        "induction",
+        "calibration",
+        "damping",
+        "damping_mode",
+        "block_size",
+        "comparison_group",
+        "seed",
+    )
+
+    def __init__(
+        self,
+        method: str = "sparsegpt",
+        sparsity: float | None = None,
+        pattern: str | None = None,
+        include: str | list[str] | None = None,
+        exclude: str | list[str] | None = None,
+        induction: InductionConfig | Mapping[str, Any] | bool | None = True,
+        calibration: CalibrationConfig | Mapping[str, Any] | None = None,
+        damping: float = 0.01,
+        damping_mode: str = "mean",
+        block_size: int = 128,
+        comparison_group: str | None = None,
+        seed: int = 0,
+        **unknown: Any,
+    ) -> None:
+        for stamp in ("optimum_version", "transformers_version", "optimum_si_version", "model_type"):
+            unknown.pop(stamp, None)
+        if unknown:
+            raise ConfigurationError(f"SIConfig has no {_quoted(unknown)}; it takes {_quoted(self._FIELDS)}.")
+        super().__init__()
+        if sparsity is None and pattern is None:
+            sparsity = 0.5
+        self.method = method
+        self.sparsity = sparsity
+        self.pattern = pattern
+        self.include = _globs("include", include)
+        self.exclude = _globs("exclude", exclude)
+        self.induction = _nested(InductionConfig, "induction", induction)
+        self.calibration = _nested(CalibrationConfig, "calibration", True if calibration is None else calibration)
+        self.damping = damping
+        self.damping_mode = damping_mode
+        self.block_size = block_size
+        self.comparison_group = comparison_group
+        self.seed = seed
+        self.validate()
+
+    @property
+    def target_sparsity(self) -> float:
+        """Share of zeros that the run aims at, from ``sparsity`` or ``pattern``."""
+        if self.pattern is not None:
+            kept, of = parse_pattern(self.pattern)
+            return 1 - kept / of
+        assert self.sparsity is not None
+        return self.sparsity
+
+    @property
+    def target_name(self) -> str:
+        """"2:4" or "50%", as tables and cards print it."""
+        return self.pattern or f"{100 * self.target_sparsity:g}%"
+
+    def validate(self) -> None:
+        """Check every field, also after one was changed by assignment.
+
+        Raises:
+            ConfigurationError: names the field, the value given and the values accepted.
+        """
+        _check_choice("method", self.method, tuple(METHODS))
+        if self.sparsity is not None and self.pattern is not None:
+            raise ConfigurationError(
+                f"sparsity={self.sparsity!r} and pattern={self.pattern!r} contradict each other: give one of them "
+                "(a pattern fixes the sparsity by itself)."
+            )
+        if self.sparsity is not None:
+            _check_number("sparsity", self.sparsity, minimum=0, below=1)
+        _check_number("damping", self.damping, minimum=0)
+        _check_choice("damping_mode", self.damping_mode, DAMPING_MODES)
+        _check_integer("block_size", self.block_size, minimum=1)
+        _check_integer("seed", self.seed, minimum=0)
+        if self.pattern is not None:
+            _, of = parse_pattern(self.pattern)
+            if self.method == "sparsegpt" and self.block_size % of:
+                raise ConfigurationError(
+                    f"block_size={self.block_size} is no multiple of {of}, so groups of pattern {self.pattern!r} "
+                    f"would straddle two blocks: use a multiple of {of}."
+                )
+        if self.comparison_group is not None:
+            _check_choice("comparison_group", self.comparison_group, COMPARISON_GROUPS)
+            if self.pattern is not None:
+                raise ConfigurationError(
+                    f"comparison_group={self.comparison_group!r} contradicts pattern={self.pattern!r}, which fixes "
+                    "the groups: drop one of them."
+                )
+            if self.method == "sparsegpt":
+                raise ConfigurationError(
+                    "comparison_group does not apply to method='sparsegpt', which ranks within its own column blocks: "
+                    "set block_size instead, or use 'wanda' or 'magnitude'."
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as plain JSON values; ``SIConfig(**config.to_dict())`` equals ``config``."""
+        values = {name: getattr(self, name) for name in self._FIELDS}
+        values["induction"] = None if self.induction is None else asdict(self.induction)
+        values["calibration"] = asdict(self.calibration)
+        return values
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """The same as :meth:`to_dict`: a recipe states its defaults, since they may change between versions."""
+        return self.to_dict()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SIConfig) and self.to_dict() == other.to_dict()
+
+    def __repr__(self) -> str:
+        return f"SIConfig({', '.join(f'{name}={value!r}' for name, value in self.to_dict().items())})"
+
+    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:
+        """Write ``si_config.json`` into a directory, and to the Hub when asked.
+
+        Args:
+            save_directory: created when it does not exist.
+            push_to_hub: also upload the file to ``repo_id`` (default: the directory's name).
+            kwargs: ``repo_id``, ``token``, ``private``, ``revision``, ``create_pr``, ``commit_message``.
+        """
+        # Optimum's own version calls PushToHubMixin._create_repo, which transformers 5 removed.
+        directory = Path(save_directory)
+        if directory.is_file():
+            raise ConfigurationError(f"{directory} is a file: give a directory to save {self.CONFIG_NAME} in.")
+        known = {"repo_id", "token", "private", "revision", "create_pr", "commit_message"}
+        if unknown := set(kwargs) - known:
+            raise ConfigurationError(f"save_pretrained has no {_quoted(unknown)}; it takes {_quoted(sorted(known))}.")
+        directory.mkdir(parents=True, exist_ok=True)
+        self.to_json_file(str(directory / self.CONFIG_NAME))
+        if push_to_hub:
+            api = HfApi(token=kwargs.get("token"))
+            repository = api.create_repo(
+                kwargs.get("repo_id") or directory.resolve().name, private=kwargs.get("private"), exist_ok=True
+            )
+            api.upload_file(
+                path_or_fileobj=str(directory / self.CONFIG_NAME),
+                path_in_repo=self.CONFIG_NAME,
+                repo_id=repository.repo_id,
+                revision=kwargs.get("revision"),
+                create_pr=kwargs.get("create_pr"),
+                commit_message=kwargs.get("commit_message") or f"Upload {self.CONFIG_NAME}",
+            )
+
+
+def _nested(kind: type, name: str, value: Any) -> Any:
+    """A nested config from itself, a dict of its fields or a boolean."""
+    if value is None or value is False:
+        return None
+    if value is True:
+        return kind()
+    if isinstance(value, kind):
+        return value
+    if isinstance(value, Mapping):
+        accepted = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+        if unknown := set(value) - set(accepted):
+            raise ConfigurationError(f"{name} has no {_quoted(sorted(unknown))}; it takes {_quoted(accepted)}.")
+        return kind(**value)
+    raise ConfigurationError(f"{name}={value!r}: expected {kind.__name__}, a dict of its fields, or None.")
+
+
+def _globs(name: str, value: Any) -> list[str] | None:
+    if value is None:
+        return None
+    values = [value] if isinstance(value, str) else list(value)
+    if not values or not all(isinstance(glob, str) and glob for glob in values):
+        raise ConfigurationError(
+            f"{name}={value!r}: expected one or more globs over module names, such as '*.mlp.*', or None."
+        )
+    return values
+
+
+def _quoted(names: Any) -> str:
+    return ", ".join(repr(name) for name in names)
+
+
+def _check_choice(name: str, value: Any, accepted: tuple[Any, ...]) -> None:
+    if value not in accepted or isinstance(value, bool):
+        raise ConfigurationError(f"{name}={value!r} is unknown; accepted: {_quoted(accepted)}.")
+
+
+def _check_boolean(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name}={value!r}: expected True or False.")
+
+
+def _check_integer(name: str, value: Any, minimum: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+        raise ConfigurationError(f"{name}={value!r}: expected a whole number of at least {minimum}.")
+
+
+def _check_number(
+    name: str, value: Any, minimum: float | None = None, above: float | None = None, below: float | None = None
+) -> None:
+    bounds = [
+        text
+        for bound, text in ((minimum, f"at least {minimum}"), (above, f"above {above}"), (below, f"below {below}"))
+        if bound is not None
+    ]
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if (
+        not number
+        or (minimum is not None and value < minimum)
+        or (above is not None and value <= above)
+        or (below is not None and value >= below)
+    ):
+        raise ConfigurationError(f"{name}={value!r}: expected a number {' and '.join(bounds)}.")

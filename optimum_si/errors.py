@@ -1,0 +1,25 @@
+"""Errors that a user can act on: each message says what was given, what is accepted and what to do."""
+
+
+class SIError(Exception):
+    """Base of every error that optimum-si raises on purpose."""
+
+
+class ConfigurationError(SIError, ValueError):
+    """A choice in ``SIConfig`` is unknown, out of range or contradicts another one."""
+
+
+class CalibrationError(SIError, ValueError):
+    """The calibration or evaluation data cannot be used: missing, empty or too short."""
+
+
+class UnsupportedModelError(SIError, ValueError):
+    """The model has nothing that can be pruned, or holds weights that must not be touched."""
+
+
+class NumericalError(SIError, ArithmeticError):
+    """NaN or infinity in weights or activations, or a matrix that cannot be factorised."""
+
+
+class CheckpointError(SIError, OSError):
+    """A checkpoint cannot be read, or the output directory cannot be written."""
