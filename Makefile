@@ -1,0 +1,52 @@
+# `make demo` and `make test` are all that a newcomer needs; both set up .venv on their first run.
+# Behind a mirror, or for another build of torch:
+#   make test PIP_FLAGS="--index-url https://mirror.example/simple"
+#   make demo TORCH=torch==2.9.1
+PYTHON ?= python3.11
+PIP_FLAGS ?=
+TORCH ?= torch==2.13.0
+
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint style quality speed
+
+help:  ## Show this list.
+	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+demo: $(READY)  ## Prune a real model and show what was gained.
+	$(BIN)/optimum-cli si demo
+
+test: lint  ## Lint, type check and run the tests.
+	$(BIN)/pytest
+
+lint: $(READY)  ## Check style and types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy optimum_si
+
+style: $(READY)  ## Fix what the linter can fix.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+quality: $(READY)  ## Measure accuracy against sparsity.
+	$(BIN)/python benchmarks/quality.py
+
+speed: $(READY)  ## Measure time and memory.
+	$(BIN)/python benchmarks/speed.py
+
+# torch first, so that no other package picks a build of it. The two sources are here because an editable install
+# copies the one and records the other.
+$(READY): pyproject.toml optimum_si/version.py optimum_si/commands/register_si.py | $(BIN)/pip
+	$(BIN)/pip install $(PIP_FLAGS) "$(TORCH)"
+	$(BIN)/pip install $(PIP_FLAGS) -e ".[onnx,datasets,report,demo,dev]"
+	@touch $@
+
+$(BIN)/pip:
+	@for python in "$(PYTHON)" python3; do \
+	  if "$$python" -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null; then \
+	    echo "Setting up .venv with $$python"; exec "$$python" -m venv .venv; \
+	  fi; \
+	done; \
+	echo "error: Python 3.11 or newer is needed; name it with: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1

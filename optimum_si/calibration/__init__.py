@@ -1,0 +1,12 @@
+"""Calibration data: from whatever the user has to batches that a model can be called with.
+
+``sources`` reads data (``files``, the Hub, Python objects) into texts or tokenised rows, ``windows`` cuts texts into
+token windows, ``examples`` checks tokenised rows, ``batches`` collates. Nothing here knows what the batches are for.
+"""
+
+from .batches import make_batches
+from .prepare import prepare_examples
+from .sources import load_texts
+
+
+__all__ = ["load_texts", "make_batches", "prepare_examples"]

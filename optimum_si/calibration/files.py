@@ -1,0 +1,124 @@
+"""Local files -> a source: a document a file, JSON, JSON lines or Parquet."""
+
+import glob
+import gzip
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..errors import CalibrationError
+from .rows import Source, as_source, is_tokenised, text_column
+
+
+def find_files(name: str) -> list[Path] | None:
+    """The readable files that a path, a folder (with all below it) or a glob means, sorted; None when nothing matches.
+
+    Raises:
+        CalibrationError: when something is there and none of it can be read.
+    """
+    if os.path.isdir(name):
+        matches = [file for file in Path(name).rglob("*") if not _is_hidden(file.relative_to(name))]
+    elif os.path.exists(name):
+        matches = [Path(name)]
+    else:
+        matches = [Path(match) for match in glob.glob(name, recursive=True)]
+        if not matches:
+            return None
+    files = sorted(file for file in matches if file.is_file() and _kind(file) in READERS)
+    if not files:
+        raise CalibrationError(f"dataset={name!r} holds no file that can be read; accepted: {', '.join(READERS)}.")
+    return files
+
+
+def looks_like_a_path(name: str) -> bool:
+    """Whether a name that exists nowhere was meant as a path, and not as a Hub name ("name", "owner/name")."""
+    return (
+        glob.has_magic(name)
+        or _kind(Path(name)) in READERS
+        or name.startswith((".", os.sep))
+        or name.endswith(("/", os.sep))
+        or name.count("/") > 1
+        or "\\" in name
+    )
+
+
+def read_files(files: list[Path], column: str | None) -> Source:
+    """All files as one source.
+
+    Raises:
+        CalibrationError: names the file that cannot be read, or says that some are text and some tokenised.
+    """
+    sources = [as_source(rows, column, str(file)) for file in files if (rows := READERS[_kind(file)](file, column))]
+    if len({source.is_text for source in sources}) > 1:
+        raise CalibrationError("Some of the files are text and some are tokenised: give a glob of one kind.")
+    return Source([row for source in sources for row in source.rows], all(source.is_text for source in sources))
+
+
+def _read(file: Path) -> str:
+    try:
+        content = file.read_bytes()
+        return (gzip.decompress(content) if file.suffix == ".gz" else content).decode("utf-8")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise CalibrationError(f"{file} cannot be read as UTF-8 text: {error}.") from error
+
+
+def _read_document(file: Path, column: str | None) -> list[Any]:
+    return [_read(file)]
+
+
+def _read_json(file: Path, column: str | None) -> list[Any]:
+    try:
+        value = json.loads(_read(file))
+    except json.JSONDecodeError:  # the Hub's ".json" files are JSON lines
+        return _read_json_lines(file, column)
+    return value if isinstance(value, list) else [value]
+
+
+def _read_json_lines(file: Path, column: str | None) -> list[Any]:
+    rows = []
+    # Not splitlines(): JSON strings may hold the other line separators of Unicode.
+    for number, line in enumerate(_read(file).split("\n"), start=1):
+        if line.strip():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise CalibrationError(f"Line {number} of {file} is no JSON: {error}.") from error
+    return rows
+
+
+def _read_parquet(file: Path, column: str | None) -> list[Any]:
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        raise CalibrationError(f'Reading {file} needs pyarrow: pip install "optimum-si[datasets]".') from error
+    try:
+        with ParquetFile(file) as table:
+            if table.metadata.num_rows == 0:
+                return []
+            first = next(table.iter_batches(batch_size=1)).to_pylist()[0]
+            # Of a table of text, only that column: the others may be many times larger.
+            columns = None if is_tokenised(first, column) else [text_column(first, column, str(file))]
+            return table.read(columns).to_pylist()
+    except (OSError, ArrowException) as error:
+        raise CalibrationError(f"{file} cannot be read as Parquet: {error}") from error
+
+
+READERS: dict[str, Callable[[Path, str | None], list[Any]]] = {
+    ".txt": _read_document,
+    ".md": _read_document,
+    ".py": _read_document,
+    ".json": _read_json,
+    ".jsonl": _read_json_lines,
+    ".parquet": _read_parquet,
+}
+
+
+def _kind(file: Path) -> str:
+    return Path(file.stem).suffix if file.suffix == ".gz" else file.suffix
+
+
+def _is_hidden(file: Path) -> bool:
+    return any(part.startswith(".") for part in file.parts)

@@ -1,0 +1,43 @@
+"""``optimum-cli si``: the list of subcommands."""
+
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+
+from optimum.commands.base import BaseOptimumCLICommand, CommandInfo
+
+from .demo import DemoCommand
+from .evaluate import EvaluateCommand
+from .induce import InduceCommand
+from .prune import PruneCommand
+from .report import ReportCommand
+
+
+EXAMPLES = """\
+examples:
+  See what it does, on a real model, in a few minutes:
+    optimum-cli si demo
+  Prune a model to 2:4 and measure it:
+    optimum-cli si prune -m facebook/opt-125m --dataset wikitext2 --pattern 2:4 -o opt-125m-2of4
+    optimum-cli si evaluate -m opt-125m-2of4 --dataset wikitext2
+  Every subcommand has examples of its own:
+    optimum-cli si prune --help
+"""
+
+
+class SICommand(BaseOptimumCLICommand):
+    COMMAND = CommandInfo("si", help="Prune transformers with little loss (Sparsity Induction).")
+    SUBCOMMANDS = tuple(
+        CommandInfo(name, help=command.HELP, subcommand_class=command)
+        for name, command in (
+            ("prune", PruneCommand),
+            ("induce", InduceCommand),
+            ("evaluate", EvaluateCommand),
+            ("report", ReportCommand),
+            ("demo", DemoCommand),
+        )
+    )
+
+    @staticmethod
+    def parse_args(parser: ArgumentParser) -> None:
+        parser.description = "Sparsity Induction (arXiv 2602.21652): reshape a model's weights, then prune them."
+        parser.epilog = EXAMPLES
+        parser.formatter_class = RawDescriptionHelpFormatter

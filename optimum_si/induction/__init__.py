@@ -1,0 +1,1 @@
+"""Sparsity Induction: scales, shifts, their objective, and their absorption into existing weights."""

@@ -1,0 +1,51 @@
+"""Model families: one declarative file each says which channels can be scaled. Anything else is pruned without pairs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from torch import nn
+
+from .channels import Channels
+from .views import WeightView
+
+
+#: model_type -> module of this package that declares ``FAMILY``.
+FAMILIES = {
+    "llama": "llama",
+    "mistral": "llama",
+    "qwen2": "llama",
+    "qwen3": "llama",
+    "opt": "opt",
+    "bert": "bert",
+}
+
+#: s passes through an activation of this degree as s ** (1 / degree); other activations let no scale through.
+HOMOGENEOUS_DEGREE = {"relu": 1, "leaky_relu": 1, "relu2": 2}
+
+
+@dataclass(frozen=True)
+class Family:
+    """What is particular to a family.
+
+    Args:
+        channels: (block, views by name inside the block, model config) -> the channels that can be scaled. Inputs that
+            it leaves out get a scale that weighs the score only.
+        no_shift: names inside the block whose bias does nothing (a key's bias where there is no RoPE).
+        new_biases: config field -> names inside the block that get a bias when the field is True, for architectures
+            that can declare biases they were trained without.
+    """
+
+    channels: Callable[[nn.Module, Mapping[str, WeightView], Any], list[Channels]]
+    no_shift: tuple[str, ...] = ()
+    new_biases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+UNDECLARED = Family(channels=lambda block, views, config: [])
+
+
+def find_family(model_type: str) -> Family | None:
+    """The declared family of a model type, or None."""
+    module = FAMILIES.get(model_type)
+    return None if module is None else import_module(f".{module}", __package__).FAMILY

@@ -1,0 +1,36 @@
+"""Llama, Mistral, Qwen2, Qwen3: pre-norm decoders with RMSNorm, RoPE, grouped queries and a gated MLP."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from .channels import Channels, linear_to_linear, norm_to_linears, query_with_key, value_to_output
+from .families import Family
+from .views import WeightView
+
+
+def channels(block: nn.Module, views: Mapping[str, WeightView], config: Any) -> list[Channels]:
+    """Norm -> q, k, v; q <-> k unless a norm follows them; v -> o; norm -> gate, up; up -> down."""
+    q, k, v, o = (views[f"self_attn.{name}_proj"] for name in "qkvo")
+    gate, up, down = (views[f"mlp.{name}_proj"] for name in ("gate", "up", "down"))
+    head_size = block.self_attn.head_dim
+    found = [
+        norm_to_linears("input_layernorm->q,k,v", block.input_layernorm, [q, k, v]),
+        value_to_output("v->o", v, o, head_size),
+        norm_to_linears("post_attention_layernorm->gate,up", block.post_attention_layernorm, [gate, up]),
+        linear_to_linear("up->down", up, down),
+    ]
+    # A norm between projection and attention mixes the channels of a head (Qwen3).
+    if not hasattr(block.self_attn, "q_norm"):
+        found.append(query_with_key("q<->k", q, k, head_size, rotary_size=head_size))
+    return found
+
+
+FAMILY = Family(
+    channels=channels,
+    new_biases={
+        "attention_bias": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
+        "mlp_bias": ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
+    },
+)

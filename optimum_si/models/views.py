@@ -1,0 +1,117 @@
+"""Weight views: a 2-D [d_out, d_in] matrix inside a parameter, whatever the parameter's own layout."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, eq=False)
+class WeightView:
+    """One linear map of a block: ``parameter[index]``, oriented as [d_out, d_in].
+
+    Args:
+        name: full module name, such as "model.layers.0.mlp.up_proj".
+        module: owner of the parameter; its input is the input of this map.
+        parameter: attribute that holds the weight.
+        bias: attribute that holds the bias; it may be None there.
+        transposed: True where the parameter is stored [d_in, d_out] (Conv1D).
+        unfold: sizes into which the output rows are split before ``index`` picks some of them, for fused projections
+            such as [heads, 3, head_size].
+        index: picks this view out of the (unfolded) output rows of a fused parameter.
+    """
+
+    name: str
+    module: nn.Module
+    parameter: str = "weight"
+    bias: str = "bias"
+    transposed: bool = False
+    unfold: tuple[int, ...] | None = None
+    index: tuple[Any, ...] = field(default=())
+
+    def tensor(self) -> nn.Parameter:
+        """The parameter that this view lives in."""
+        return getattr(self.module, self.parameter)
+
+    @property
+    def is_whole(self) -> bool:
+        """True where the view is its parameter, as in nn.Linear."""
+        return not (self.transposed or self.index)
+
+    def _select(self, whole: Tensor) -> Tensor:
+        """The strided part of ``whole`` that this view covers; writing to it writes to ``whole``."""
+        rows = whole.T if self.transposed else whole
+        return (rows if self.unfold is None else rows.unflatten(0, self.unfold))[self.index]
+
+    def _select_bias(self, whole: Tensor) -> Tensor:
+        return (whole if self.unfold is None else whole.unflatten(0, self.unfold))[self.index]
+
+    def read(self) -> Tensor:
+        """[d_out, d_in]; shares storage with the parameter where its layout allows."""
+        selected = self._select(self.tensor().detach())
+        return selected.reshape(-1, selected.shape[-1])
+
+    def write(self, weight: Tensor) -> None:
+        """Store [d_out, d_in] of any float dtype, cast once."""
+        selected = self._select(self.tensor().detach())
+        selected.copy_(weight.reshape(selected.shape))
+
+    def embed(self, whole: Tensor, weight: Tensor) -> Tensor:
+        """``whole`` with this view replaced by ``weight`` [d_out, d_in], differentiable in both."""
+        if self.is_whole:
+            return weight
+        whole = whole.clone()
+        selected = self._select(whole)
+        selected.copy_(weight.reshape(selected.shape))
+        return whole
+
+    def bias_tensor(self) -> nn.Parameter | None:
+        """The parameter that holds this view's bias, or None."""
+        return getattr(self.module, self.bias, None)
+
+    def read_bias(self) -> Tensor | None:
+        """[d_out], or None where the layer has no bias."""
+        whole = self.bias_tensor()
+        return None if whole is None else self._select_bias(whole.detach()).reshape(-1)
+
+    def write_bias(self, bias: Tensor) -> None:
+        """Store [d_out] of any float dtype, cast once."""
+        whole = self.bias_tensor()
+        assert whole is not None, f"{self.name} has no bias"
+        selected = self._select_bias(whole.detach())
+        selected.copy_(bias.reshape(selected.shape))
+
+    def embed_bias(self, whole: Tensor, bias: Tensor) -> Tensor:
+        """``whole`` with this view's bias replaced by ``bias`` [d_out], differentiable in both."""
+        if not self.index:
+            return bias
+        whole = whole.clone()
+        selected = self._select_bias(whole)
+        selected.copy_(bias.reshape(selected.shape))
+        return whole
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(d_out, d_in)."""
+        rows, columns = self.read().shape
+        return rows, columns
+
+
+def linear_views(block: nn.Module, prefix: str) -> list[WeightView]:
+    """A view of every nn.Linear and Conv1D in ``block``, in module order.
+
+    Args:
+        block: a transformer block.
+        prefix: the block's own module name, put before the names inside it.
+    """
+    return [
+        WeightView(f"{prefix}.{name}" if prefix else name, module, transposed=is_conv1d(module))
+        for name, module in block.named_modules()
+        if isinstance(module, nn.Linear) or is_conv1d(module)
+    ]
+
+
+def is_conv1d(module: nn.Module) -> bool:
+    """True for GPT-2's Conv1D, a linear layer stored [d_in, d_out]."""
+    return type(module).__name__ == "Conv1D" and getattr(module, "weight", torch.empty(0)).ndim == 2

@@ -1,0 +1,316 @@
+"""One block through the method: collect, induce, prune, absorb. And the data streams that run beside it."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .configuration import InductionConfig, SIConfig
+from .induction.absorption import absorb
+from .induction.choose import Choice, choose
+from .induction.problem import Batch, BlockProblem, Candidate, Layer, Weights
+from .induction.scales import power_of_two
+from .models.blocks import Block, complete_channels
+from .models.calls import Call, Captured
+from .models.channels import Channels
+from .models.collect import Site, collect
+from .models.views import WeightView
+from .pruning.base import PruningMethod
+from .pruning.targets import Target
+from .reporting import BlockReport, LayerReport
+
+
+#: Tokens on which a layer's output error is reported.
+ERROR_TOKENS = 512
+
+
+@dataclass(eq=False)
+class Stream:
+    """Hidden states between blocks, for every batch: one of the pruned model, one of the dense model.
+
+    Args:
+        calls: of every block, for each batch.
+        masks: padding masks of each batch.
+        tokens: real tokens in all batches.
+        sparse: inputs of the next block, from pruned blocks.
+        dense: inputs of the next block, from dense blocks; the same tensors until a block is pruned. None in a run
+            without induction, which has no use for it.
+    """
+
+    calls: list[list[Call]]
+    masks: list[Tensor | None]
+    tokens: int
+    sparse: list[Tensor]
+    dense: list[Tensor] | None
+
+    @classmethod
+    def start(cls, captured: Iterable[Captured], induction: bool) -> "Stream":
+        """Both streams at the first block."""
+        batches = list(captured)
+        hidden = [batch.hidden for batch in batches]
+        tokens = sum(
+            batch.hidden[..., 0].numel() if batch.mask is None else int(batch.mask.sum()) for batch in batches
+        )
+        calls, masks = [batch.calls for batch in batches], [batch.mask for batch in batches]
+        return cls(calls, masks, tokens, hidden, hidden if induction else None)
+
+    def through(self, run: Callable[[Tensor, Call], Tensor], hidden: list[Tensor], number: int) -> list[Tensor]:
+        """Each batch of hidden states through block ``number``, without gradients, in the dtype they are kept in."""
+        with torch.no_grad():
+            return [
+                run(values, calls[number]).to(values.dtype) for values, calls in zip(hidden, self.calls, strict=True)
+            ]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What became of one block: numbers for the user, and the scales to keep."""
+
+    report: BlockReport
+    choice: Choice
+    channels: list[Channels]
+    absorbed: dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class BlockStep:
+    """Takes one block after another through the method.
+
+    Args:
+        config: the recipe.
+        method: its pruning method.
+        target: its target.
+        write: store pruned weights (``prune``), or only absorb scales (``induce``).
+    """
+
+    config: SIConfig
+    method: PruningMethod
+    target: Target
+    write: bool
+
+    def __call__(
+        self,
+        number: int,
+        block: Block,
+        views: Mapping[str, WeightView],
+        stream: Stream,
+        saved: Choice | None = None,
+        last: bool = False,
+    ) -> Outcome:
+        """Treat one block and move both streams past it.
+
+        Args:
+            number: of the block.
+            block: with its dense weights.
+            views: its weights to prune, by name inside the block; may be empty.
+            stream: holds the inputs of this block, afterwards those of the next.
+            saved: an earlier choice, taken up instead of learning.
+            last: True for the last block, whose outputs nobody reads.
+        """
+        started = time.perf_counter()
+        induction = self.config.induction
+        stored = {view.name: view.tensor().dtype for view in views.values()}
+        with widened(block.module) as dtype:
+            sites, targets = self._observe(number, block, views, stream, dtype)
+            problem = self._problem(number, block, views, sites, stream, targets, dtype)
+            plain = problem.prune(Candidate({}, shifted=False))
+            choice = Choice("plain", None)
+            if induction is not None and problem.layers:
+                choice = saved or self._choose(number, problem, plain, sites, induction)
+            weights = plain if choice.candidate is None else problem.prune(choice.candidate)
+            weights = _as_stored(weights, stored)
+            if not last:
+                _advance(number, problem, weights, stream, targets, dtype)
+            layers = self._report_layers(problem, sites, plain, weights, choice.candidate)
+            if self.write:
+                for layer in problem.layers:
+                    _write(layer, *weights[layer.view.name])
+            absorbed = _absorb(problem, choice.candidate, induction, set(stored.values()))
+        seconds = time.perf_counter() - started
+        report = BlockReport(block.name, choice.name, choice.plain_loss, choice.loss, seconds, layers)
+        return Outcome(report, choice, problem.channels, absorbed)
+
+    def _observe(
+        self, number: int, block: Block, views: Mapping[str, WeightView], stream: Stream, dtype: torch.dtype
+    ) -> tuple[list[Site], list[Tensor] | None]:
+        """Input moments on the pruned stream, and outputs of the dense block on the dense stream."""
+        batches = (
+            (hidden.to(dtype), calls[number], mask)
+            for hidden, calls, mask in zip(stream.sparse, stream.calls, stream.masks, strict=True)
+        )
+        sites, outputs = collect(
+            block.module, list(views.values()), batches, stream.tokens, self.method.needs_gram, stream.dense is not None
+        )
+        if stream.dense is None or stream.dense is stream.sparse:
+            return sites, outputs
+        return sites, stream.through(
+            lambda hidden, call: call.run(block.module, hidden.to(dtype)), stream.dense, number
+        )
+
+    def _problem(
+        self,
+        number: int,
+        block: Block,
+        views: Mapping[str, WeightView],
+        sites: list[Site],
+        stream: Stream,
+        targets: list[Tensor] | None,
+        dtype: torch.dtype,
+    ) -> BlockProblem:
+        site_of = {view.name: site for site in sites for view in site.views}
+        shift = self.config.induction is not None and self.config.induction.shift
+        layers = []
+        for local, view in views.items():
+            if view.name in site_of:
+                bias = view.read_bias()
+                movable = shift and bias is not None and local not in block.no_shift
+                moments = site_of[view.name].moments
+                layers.append(Layer(view, view.read(), bias, moments, self.target, movable))
+        batches = [
+            Batch(hidden.to(dtype), calls[number], target.to(dtype), mask)
+            for hidden, calls, mask, target in zip(
+                stream.sparse, stream.calls, stream.masks, targets or [], strict=targets is not None
+            )
+        ]
+        names = {
+            view.name: (block.parameter_name(view, view.parameter), block.parameter_name(view, view.bias))
+            for view in views.values()
+        }
+        channels = complete_channels(block, [site.views for site in sites])
+        return BlockProblem(block.module, names, self.method, layers, channels, *self._split(batches))
+
+    def _split(self, batches: list[Batch]) -> tuple[list[Batch], list[Batch]]:
+        """Batches to learn from and to choose by; a single batch has to serve for both."""
+        if self.config.induction is None or len(batches) < 2:
+            return batches, batches
+        held_out = min(max(round(self.config.induction.validation_fraction * len(batches)), 1), len(batches) - 1)
+        return batches[held_out:], batches[:held_out]
+
+    def _choose(
+        self, number: int, problem: BlockProblem, plain: Weights, sites: list[Site], induction: InductionConfig
+    ) -> Choice:
+        samples = {view.name: site.sample for site in sites for view in site.views}
+        # Each block draws from its own generator, so that its result does not depend on how others were treated.
+        generator = torch.Generator().manual_seed(self.config.seed * 65_537 + number)
+        return choose(problem, plain, induction, samples, generator)
+
+    def _report_layers(
+        self,
+        problem: BlockProblem,
+        sites: list[Site],
+        plain: Weights,
+        weights: Weights,
+        candidate: Candidate | None,
+    ) -> list[LayerReport]:
+        samples = {view.name: site.sample for site in sites for view in site.views}
+        reports = []
+        for layer in problem.layers:
+            name = layer.view.name
+            sample = samples[name][:: -(-len(samples[name]) // ERROR_TOKENS)].to(layer.weight.dtype)
+            after = output_error(layer, sample, *weights[name])
+            before = output_error(layer, sample, *plain[name]) if self.config.induction is not None else None
+            scale = None if candidate is None else problem.factor(candidate.scales, layer, "columns")
+            reports.append(
+                LayerReport(
+                    name,
+                    layer.view.shape,
+                    self.config.target_sparsity,
+                    float((weights[name][0] == 0).double().mean()) if self.write else None,
+                    before,
+                    after,
+                    None if scale is None else float(scale.min()),
+                    None if scale is None else float(scale.median()),
+                    None if scale is None else float(scale.max()),
+                    scale is not None and _is_absorbed(problem, layer, self.config.induction),
+                )
+            )
+        return reports
+
+
+def output_error(layer: Layer, sample: Tensor, weight: Tensor, bias: Tensor | None) -> float:
+    """||X (W - W')^T + b - b'||^2 / ||X W^T||^2 on sampled tokens X [n, d_in]."""
+    difference = sample @ (layer.weight - weight).T
+    if bias is not None and layer.bias is not None:
+        difference = difference + (layer.bias - bias)
+    return float(difference.square().sum() / (sample @ layer.weight.T).square().sum().clamp_min(1e-30))
+
+
+@contextmanager
+def widened(block: nn.Module) -> Iterator[torch.dtype]:
+    """A block in fp32 (fp64 where it is fp64): mathematics happens there, and is cast back once."""
+    parameters = [*block.parameters(), *block.buffers()]
+    dtypes = [parameter.dtype for parameter in parameters]
+    wide = torch.float64 if torch.float64 in dtypes else torch.float32
+    try:
+        for parameter in parameters:
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.to(wide)
+        yield wide
+    finally:
+        for parameter, dtype in zip(parameters, dtypes, strict=True):
+            parameter.data = parameter.data.to(dtype)
+
+
+def _as_stored(weights: Weights, stored: Mapping[str, torch.dtype]) -> Weights:
+    """Weights as they will be read back: later blocks are calibrated on what is saved, not on something finer."""
+
+    def rounded(name: str, values: Tensor | None) -> Tensor | None:
+        return None if values is None else values.to(stored[name]).to(values.dtype)
+
+    return {
+        name: (weight.to(stored[name]).to(weight.dtype), rounded(name, bias)) for name, (weight, bias) in weights.items()
+    }
+
+
+def _advance(
+    number: int,
+    problem: BlockProblem,
+    weights: Weights,
+    stream: Stream,
+    targets: list[Tensor] | None,
+    dtype: torch.dtype,
+) -> None:
+    """Move both streams past the block."""
+    stream.sparse = stream.through(
+        lambda hidden, call: problem.run(hidden.to(dtype), call, weights), stream.sparse, number
+    )
+    if targets is not None:
+        stream.dense = [target.to(hidden.dtype) for target, hidden in zip(targets, stream.sparse, strict=True)]
+
+
+def _write(layer: Layer, weight: Tensor, bias: Tensor | None) -> None:
+    layer.view.write(weight)
+    if bias is not None:
+        layer.view.write_bias(bias)
+
+
+def _absorb(
+    problem: BlockProblem,
+    candidate: Candidate | None,
+    induction: InductionConfig | None,
+    stored: set[torch.dtype],
+) -> dict[str, Tensor]:
+    """Fold the chosen scales, as powers of two, into the block; what went in, by the name of its channels."""
+    if candidate is None or induction is None or not induction.absorb:
+        return {}
+    absorbed = {}
+    for channels in problem.channels:
+        if channels.absorbable and channels.name in candidate.scales:
+            rounded = power_of_two(candidate.scales[channels.name], channels.base)
+            if torch.float16 in stored:
+                # Wider factors push small fp16 weights into subnormals, where bits are lost.
+                rounded = rounded.clamp(1 / channels.base, channels.base)
+            absorb(channels, rounded)
+            absorbed[channels.name] = rounded
+    return absorbed
+
+
+def _is_absorbed(problem: BlockProblem, layer: Layer, induction: InductionConfig | None) -> bool:
+    """Whether the scale of a layer's input channels has a producer."""
+    return bool(induction and induction.absorb) and any(
+        channels.absorbable and any(slot.view is layer.view for slot in channels.consumers())
+        for channels in problem.channels
+    )

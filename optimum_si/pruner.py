@@ -1,0 +1,365 @@
+"""``SIPruner``: load, for each block collect, induce, prune and absorb, then save and report."""
+
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .calibration import make_batches, prepare_examples
+from .calibration.hub import load_calibration_dataset
+from .configuration import SIConfig
+from .errors import ConfigurationError, NumericalError, UnsupportedModelError
+from .loading import load_model, load_tokenizer, maximum_length, saved_scales_path
+from .models.blocks import Structure, add_biases, find_structure, select_views
+from .models.calls import capture
+from .models.views import WeightView
+from .pipeline import BlockStep, Outcome, Stream
+from .pruning import get_method
+from .pruning.base import Settings
+from .pruning.targets import make_target
+from .reporting import Report
+from .saving import check_output, replaced_directory
+from .scale_file import SavedScales
+from .version import __version__
+
+
+logger = logging.getLogger(__name__)
+
+
+class SIPruner:
+    """Makes a ``PreTrainedModel`` sparse, with Sparsity Induction (arXiv 2602.21652) unless told otherwise.
+
+    Args:
+        model: changed in place.
+        tokenizer: needed where calibration data is text; saved beside the model.
+
+    Attributes:
+        report: of the last run, a :class:`Report`; None before.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+        if not isinstance(model, PreTrainedModel):
+            raise UnsupportedModelError(
+                f"SIPruner takes a transformers PreTrainedModel, not {type(model).__name__}: load one, or give its path "
+                "to SIPruner.from_pretrained."
+            )
+        self.model = model
+        self.tokenizer = tokenizer
+        self.config: SIConfig | None = None
+        self.report: Report | None = None
+        self.scales: SavedScales | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_or_path: PreTrainedModel | str | Path,
+        tokenizer: PreTrainedTokenizerBase | str | Path | None = None,
+        *,
+        device: str | torch.device | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Take a loaded model, or load one with the class that its config names, so that heads are kept.
+
+        Args:
+            model_or_path: a ``PreTrainedModel``, a directory or a Hub id.
+            tokenizer: a tokenizer, or where to load one; None tries the model's own place.
+            device: where to compute; None leaves a loaded model where it is.
+            kwargs: for ``from_pretrained`` of the model: ``dtype``, ``revision``, ``trust_remote_code``, ``token``, ...
+
+        Raises:
+            UnsupportedModelError: for quantised models, and for repositories that need their own code.
+            CheckpointError: when the place holds no readable checkpoint.
+        """
+        if isinstance(model_or_path, (str, Path)):
+            model, source = load_model(model_or_path, **kwargs), str(model_or_path)
+        else:
+            if kwargs:
+                raise ConfigurationError(f"{sorted(kwargs)} only apply to a path, but a loaded model was given.")
+            model, source = model_or_path, getattr(model_or_path, "name_or_path", "")
+        if tokenizer is None or isinstance(tokenizer, (str, Path)):
+            tokenizer = load_tokenizer(tokenizer or source, required=tokenizer is not None, **kwargs)
+        if device is not None:
+            model.to(device)
+        pruner = cls(model, tokenizer)
+        if (path := saved_scales_path(model, source, **kwargs)) is not None:
+            pruner.scales = SavedScales.load(path)
+        return pruner
+
+    def prune(
+        self,
+        config: SIConfig,
+        dataset: Any = None,
+        save_dir: str | Path | None = None,
+        overwrite: bool = False,
+        progress: bool = True,
+    ) -> PreTrainedModel:
+        """Induce, prune and absorb, block by block, in place.
+
+        Args:
+            config: the recipe.
+            dataset: calibration data in any form that :func:`prepare_examples` takes; None uses
+                ``config.calibration.dataset``.
+            save_dir: also save the result there, see :meth:`save_pretrained`.
+            overwrite: replace what is in ``save_dir``.
+            progress: show a progress bar.
+
+        Returns:
+            The model, an ordinary ``PreTrainedModel`` with exact zeros and ``config.sparsity_config``.
+
+        Raises:
+            ConfigurationError: for a recipe that does not fit the model.
+            CalibrationError: for data that cannot be used.
+            NumericalError: for NaN or infinity in weights or activations.
+            UnsupportedModelError: for a model without blocks that can be pruned.
+            CheckpointError: when ``save_dir`` cannot be written.
+        """
+        return self._run("prune", config, dataset, save_dir, overwrite, progress)
+
+    def induce(
+        self,
+        config: SIConfig,
+        dataset: Any = None,
+        save_dir: str | Path | None = None,
+        overwrite: bool = False,
+        progress: bool = True,
+    ) -> PreTrainedModel:
+        """Learn and absorb scales without pruning: the model computes the same function.
+
+        What it buys is that a later scale-sensitive step (magnitude pruning, quantisation) meets a better-shaped model.
+        The learned s is kept as well, and saved beside the weights, since absorbed scales move no bit of a Wanda or
+        SparseGPT mask: ``prune`` of this checkpoint takes s up and gives the same result as ``prune`` of the original.
+
+        Arguments, result and errors as for :meth:`prune`.
+        """
+        if config.induction is None:
+            raise ConfigurationError("induction=None leaves `induce` nothing to do: give an InductionConfig.")
+        return self._run("induce", config, dataset, save_dir, overwrite, progress)
+
+    def get_calibration_dataset(
+        self,
+        dataset_name: str,
+        num_samples: int = 128,
+        dataset_config_name: str | None = None,
+        dataset_split: str | None = None,
+        preprocess_function: Callable[..., Any] | None = None,
+        preprocess_batch: bool = True,
+        seed: int = 0,
+        token: str | bool | None = None,
+    ) -> Any:
+        """A ``datasets.Dataset`` of shuffled rows, as Optimum's quantizers give it; pass it to :meth:`prune`.
+
+        Args:
+            dataset_name: Hub name, or a local file for ``datasets.load_dataset``.
+            num_samples: rows to keep.
+            dataset_config_name: configuration of the dataset.
+            dataset_split: split; None means "train".
+            preprocess_function: mapped over the rows, for example to tokenise them.
+            preprocess_batch: give it batches of rows.
+            seed: shuffles the rows.
+            token: for private datasets.
+        """
+        return load_calibration_dataset(
+            dataset_name,
+            num_samples,
+            dataset_config_name,
+            dataset_split,
+            preprocess_function,
+            preprocess_batch,
+            seed,
+            token,
+        )
+
+    def check_output(self, directory: str | Path, overwrite: bool = False) -> Path:
+        """Raise :class:`CheckpointError` now where :meth:`save_pretrained` would later."""
+        return check_output(directory, overwrite)
+
+    def save_pretrained(self, save_directory: str | Path, overwrite: bool = False, **kwargs: Any) -> None:
+        """Write an ordinary checkpoint, with the recipe and the report beside it.
+
+        Weights, config (with ``sparsity_config``), generation config, tokenizer, ``si_config.json``,
+        ``si_report.json``, and after :meth:`induce` ``si_scales.safetensors``. Written beside and moved into place.
+
+        Args:
+            save_directory: where to.
+            overwrite: replace a directory that is not empty.
+            kwargs: for the model's ``save_pretrained``, such as ``max_shard_size``.
+
+        Raises:
+            CheckpointError: when the directory is not empty and ``overwrite`` is False, or the disk is full.
+        """
+        with replaced_directory(save_directory, overwrite) as directory:
+            self.model.save_pretrained(directory, **kwargs)
+            if self.tokenizer is not None:
+                self.tokenizer.save_pretrained(directory)
+            if self.config is not None:
+                self.config.save_pretrained(directory)
+            if self.report is not None:
+                self.report.save(directory)
+            if self.scales is not None:
+                self.scales.save(directory)
+
+    def _run(
+        self,
+        task: str,
+        config: SIConfig,
+        dataset: Any,
+        save_dir: str | Path | None,
+        overwrite: bool,
+        progress: bool,
+    ) -> PreTrainedModel:
+        if not isinstance(config, SIConfig):
+            raise ConfigurationError(f"config={config!r}: expected an SIConfig.")
+        config.validate()
+        if save_dir is not None:
+            check_output(save_dir, overwrite)
+        structure = find_structure(self.model)
+        views = select_views(structure, config.include, config.exclude)
+        step = self._step(config, views, write=task == "prune")
+        examples = prepare_examples(dataset, config.calibration, self.tokenizer, maximum_length(self.model))
+        started = time.perf_counter()
+        training = self.model.training
+        self.model.eval()
+        try:
+            outcomes, stream = self._treat_blocks(config, structure, views, step, examples, progress, task)
+        finally:
+            self.model.train(training)
+        self.config = config
+        self.report = Report(
+            task,
+            config.method,
+            config.target_name,
+            config.induction is not None,
+            [outcome.report for outcome in outcomes.values()],
+            parameters=self.model.num_parameters(),
+            zeros=_zeros(views),
+            calibration_windows=len(examples),
+            calibration_tokens=stream.tokens,
+            seconds=time.perf_counter() - started,
+            dense=_left_dense(structure, outcomes),
+        )
+        self.scales = SavedScales.of(config, outcomes) if task == "induce" else None
+        self.model.config.sparsity_config = self._sparsity_config(config, self.report)
+        if save_dir is not None:
+            self.save_pretrained(save_dir, overwrite)
+        return self.model
+
+    def _step(self, config: SIConfig, views: list[dict[str, WeightView]], write: bool) -> BlockStep:
+        """The method and target of a recipe, checked against every layer before anything is changed."""
+        method_class = get_method(config.method)
+        settings = Settings(config.damping, config.damping_mode, config.block_size)
+        target = make_target(config.sparsity, config.pattern, config.comparison_group or method_class.group)
+        for view in (view for block in views for view in block.values()):
+            target.check(view.name, view.shape[1])
+            if not bool(torch.isfinite(view.read()).all()):
+                raise NumericalError(
+                    f"the weight of layer {view.name!r} holds NaN or infinity: the checkpoint is damaged, or was saved "
+                    "in a dtype too narrow for it. Load another copy, or exclude the layer."
+                )
+        return BlockStep(config, method_class(settings), target, write)
+
+    def _treat_blocks(
+        self,
+        config: SIConfig,
+        structure: Structure,
+        views: list[dict[str, WeightView]],
+        step: BlockStep,
+        examples: list[dict[str, Tensor]],
+        progress: bool,
+        task: str,
+    ) -> tuple[dict[str, Outcome], Stream]:
+        saved = self._usable_scales(config)
+        if self.scales is not None and config.induction is not None:
+            for block in structure.blocks:
+                self.scales.undo(block)
+        if config.induction is not None and config.induction.new_biases:
+            if not add_biases(self.model, structure):
+                warnings.warn(
+                    f"induction.new_biases: {self.model.config.model_type!r} declares no biases that it could add; "
+                    "shifts go into the biases that it has.",
+                    stacklevel=4,
+                )
+        _warn_about(structure)
+        batches = make_batches(examples, _batch_size(config, len(examples)), _padding_id(self.tokenizer))
+        stream = Stream.start(capture(self.model, structure.blocks, batches), config.induction is not None)
+        outcomes = {}
+        blocks = list(zip(structure.blocks, views, strict=True))
+        with tqdm(blocks, desc=task, unit="block", disable=not progress) as bar:
+            for number, (block, selected) in enumerate(bar):
+                bar.set_postfix_str(block.name)
+                earlier = saved and saved.choice(block, config.target_name, self.model.device)
+                last = number == len(blocks) - 1
+                outcomes[block.name] = step(number, block, selected, stream, earlier, last)
+        return outcomes, stream
+
+    def _usable_scales(self, config: SIConfig) -> SavedScales | None:
+        """Scales of an earlier ``induce`` that this recipe can take up."""
+        if self.scales is None or config.induction is None:
+            return None
+        if self.scales.method == config.method:
+            logger.info("taking up scales learned by `induce` for %s %s", self.scales.method, self.scales.target)
+            return self.scales
+        warnings.warn(
+            f"the saved scales were learned for method={self.scales.method!r}; for {config.method!r} they are learned "
+            "anew.",
+            stacklevel=5,
+        )
+        return None
+
+    def _sparsity_config(self, config: SIConfig, report: Report) -> dict[str, Any]:
+        """What ``config.json`` records: a plain dict, which stock transformers keeps."""
+        return {
+            "method": config.method,
+            "sparsity": config.target_sparsity,
+            "pattern": config.pattern,
+            "measured_sparsity": round(report.sparsity, 6),
+            "induction": config.induction is not None,
+            "pruned": report.task == "prune",
+            "include": config.include,
+            "exclude": config.exclude,
+            "optimum_si_version": __version__,
+        }
+
+
+def _batch_size(config: SIConfig, examples: int) -> int:
+    """Windows of a batch; with induction at least eight batches where there are enough windows, to learn and choose."""
+    size = config.calibration.batch_size
+    return size if config.induction is None else max(min(size, examples // 8), 1)
+
+
+def _padding_id(tokenizer: PreTrainedTokenizerBase | None) -> int:
+    return getattr(tokenizer, "pad_token_id", None) or 0
+
+
+def _zeros(views: list[dict[str, WeightView]]) -> int:
+    return sum(int((view.read() == 0).sum()) for block in views for view in block.values())
+
+
+def _left_dense(structure: Structure, outcomes: dict[str, Outcome]) -> list[str]:
+    treated = {layer.name for outcome in outcomes.values() for layer in outcome.report.layers}
+    views = [view.name for block in structure.blocks for view in block.views.values()]
+    return [name for name in views if name not in treated] + structure.untreated + structure.other_lists
+
+
+def _warn_about(structure: Structure) -> None:
+    """Say what the model has that cannot be treated as well as it could."""
+    if not structure.declared:
+        warnings.warn(
+            "this model's family is not declared in optimum-si: it is pruned by every method, without pairs that could "
+            "absorb a scale.",
+            stacklevel=5,
+        )
+    if structure.untreated:
+        warnings.warn(
+            f"{len(structure.untreated)} weights inside blocks cannot be treated and stay dense: "
+            f"{', '.join(structure.untreated[:4])}{', ...' if len(structure.untreated) > 4 else ''}.",
+            stacklevel=5,
+        )
+    if structure.other_lists:
+        warnings.warn(f"other lists of blocks stay dense: {', '.join(structure.other_lists)}.", stacklevel=5)

@@ -1,0 +1,77 @@
+"""The interface of a pruning method: the statistics it needs, a score, and a new weight."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from ..statistics import Moments
+from .targets import Target
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What methods may read of the recipe beside the target."""
+
+    damping: float = 0.01
+    damping_mode: str = "mean"
+    block_size: int = 128
+
+
+class PruningMethod(ABC):
+    """A pruning method, from one layer's weight and input moments to its pruned weight.
+
+    A learned scale changes the score and never the weight: scores are taken on moments that the fast update (Eq. 10)
+    has transformed by it, which is Eq. 11 for every method.
+    """
+
+    #: Default comparison group of an unstructured target, "row" or "layer".
+    group: ClassVar[str] = "row"
+    #: True when the full Gram matrix is needed, False when its diagonal is enough.
+    needs_gram: ClassVar[bool] = False
+    #: True when a scale of output rows moves the mask, since rows share a threshold.
+    ranks_rows_together: ClassVar[bool] = False
+    #: False when :meth:`prune` changes kept weights.
+    keeps_weights: ClassVar[bool] = True
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+
+    @abstractmethod
+    def score(self, weight: Tensor, moments: Moments) -> Tensor:
+        """Importance of each weight.
+
+        Args:
+            weight: [d_out, d_in], fp32 or fp64.
+            moments: input moments of the layer, ``gram`` [d_in, d_in] only where ``needs_gram``.
+
+        Returns:
+            [d_out, d_in] >= 0, zero where the weight is zero.
+        """
+
+    def prune(
+        self,
+        weight: Tensor,
+        moments: Moments,
+        target: Target,
+        scale: Tensor | None = None,
+        row_scale: Tensor | None = None,
+    ) -> Tensor:
+        """The pruned weight; zeros of ``weight`` stay zeros and count.
+
+        Args:
+            weight: [d_out, d_in].
+            moments: input moments.
+            target: how many weights go, and where.
+            scale: learned s, [d_in]; the score is refreshed by the fast update (Eq. 10), the weight is not scaled.
+            row_scale: factor of each output row that absorption brings, [d_out]; matters to methods that rank rows
+                together.
+
+        Returns:
+            [d_out, d_in] in the dtype of ``weight``.
+        """
+        score = self.score(weight, moments if scale is None else moments.transformed(scale))
+        if row_scale is not None:
+            score = score * row_scale[:, None].to(score.dtype)
+        return weight * target.keep(score)

@@ -1,0 +1,100 @@
+"""SparseGPT (Frantar & Alistarh 2023, arXiv 2301.00774): prune column by column, repair with the columns that follow."""
+
+import torch
+from torch import Tensor
+
+from ..errors import NumericalError
+from ..statistics import Moments
+from .base import PruningMethod
+from .targets import NM, Target, Unstructured
+
+
+class SparseGPT(PruningMethod):
+    """Score ``w^2 / U_jj^2`` with U the upper Cholesky factor of the damped H^-1, times s_j^2 after induction (Eq. 11).
+
+    An unstructured target ranks the weights of ``block_size`` columns over all rows together; N:M ranks each group.
+    Every weight that goes is compensated by the weights to its right, exactly on H.
+    """
+
+    needs_gram = True
+    keeps_weights = False
+
+    def score(self, weight: Tensor, moments: Moments) -> Tensor:
+        factor = inverse_factor(moments.gram, self.settings.damping, self.settings.damping_mode).to(weight.dtype)
+        # Inputs that are always zero carry nothing: their weights go first.
+        alive = moments.diagonal > 0
+        return (weight / factor.diagonal()).square() * alive
+
+    def prune(
+        self,
+        weight: Tensor,
+        moments: Moments,
+        target: Target,
+        scale: Tensor | None = None,
+        row_scale: Tensor | None = None,
+    ) -> Tensor:
+        factor = inverse_factor(moments.gram, self.settings.damping, self.settings.damping_mode).to(weight.dtype)
+        importance = factor.diagonal().reciprocal() if scale is None else scale.to(weight.dtype) / factor.diagonal()
+        importance = importance * (moments.diagonal > 0)
+        rows, columns = weight.shape
+        was_zero = weight == 0
+        weight = weight.clone()
+        for start in range(0, columns, self.settings.block_size):
+            stop = min(start + self.settings.block_size, columns)
+            block = weight[:, start:stop]
+            dead = was_zero[:, start:stop]
+            if isinstance(target, Unstructured):
+                count = round(target.sparsity * rows * stop) - round(target.sparsity * rows * start)
+                zeroed = _lowest(block, importance[start:stop], dead, count) | dead
+            else:
+                zeroed = dead.clone()
+            errors = torch.empty_like(block)
+            for column in range(stop - start):
+                if isinstance(target, NM) and column % target.of == 0:
+                    group = slice(column, column + target.of)
+                    score = (block[:, group] * importance[start:stop][group]).square().masked_fill(dead[:, group], -1)
+                    zeroed[:, group] |= ~target.keep(score)
+                row = factor[start + column, start:stop]
+                errors[:, column] = block[:, column] * zeroed[:, column] / row[column]
+                # Also sets the pruned column itself to zero, up to rounding: made exact below.
+                block[:, column:] -= torch.outer(errors[:, column], row[column:])
+            block.masked_fill_(zeroed, 0)
+            weight[:, stop:] -= errors @ factor[start:stop, stop:]
+        return weight
+
+
+def _lowest(block: Tensor, importance: Tensor, dead: Tensor, count: int) -> Tensor:
+    """bool like ``block``: its ``count`` least important weights over all rows, those already zero first."""
+    score = (block * importance).square().masked_fill(dead, -1).reshape(1, -1)
+    return ~Unstructured(count / score.numel()).keep(score).reshape(block.shape)
+
+
+def inverse_factor(gram: Tensor | None, damping: float, mode: str) -> Tensor:
+    """U with H^-1 = U^T U, U upper triangular [d_in, d_in], H damped.
+
+    fp32 first; fp64 where that fails; then ten and a hundred times the damping.
+
+    Args:
+        gram: H, [d_in, d_in].
+        damping: share of the diagonal that is added to it.
+        mode: "mean", the same for all channels, or "channel", each by its own share.
+
+    Raises:
+        NumericalError: when none of these gives a factor.
+    """
+    assert gram is not None, "SparseGPT needs the full Gram matrix"
+    diagonal = gram.diagonal()
+    filled = gram + torch.diag((diagonal == 0).to(gram.dtype))
+    extra = diagonal.mean().expand_as(diagonal) if mode == "mean" else filled.diagonal()
+    for factor, dtype in ((1, torch.float32), (1, torch.float64), (10, torch.float64), (100, torch.float64)):
+        damped = (filled + torch.diag(extra * (damping * factor))).to(dtype)
+        lower, failed = torch.linalg.cholesky_ex(damped)
+        if failed:
+            continue
+        upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+        if not failed and bool(torch.isfinite(upper).all()):
+            return upper
+    raise NumericalError(
+        f"the Gram matrix of its inputs ({len(gram)} columns) cannot be factorised even with {100 * damping:g} damping: "
+        "use more calibration data, a larger damping, or method='wanda'."
+    )

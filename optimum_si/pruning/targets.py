@@ -1,0 +1,124 @@
+"""Targets: which weights of a [d_out, d_in] score are kept. Exact counts; ties are broken by index."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigurationError
+from . import parse_pattern
+
+
+class Target(ABC):
+    """How many weights are set to zero, and among which weights they are chosen."""
+
+    @abstractmethod
+    def keep(self, score: Tensor) -> Tensor:
+        """Mask of the weights with the highest scores.
+
+        Args:
+            score: [d_out, d_in], higher means more important.
+
+        Returns:
+            bool [d_out, d_in], True where a weight is kept. Counts are exact: among equal scores the lower index
+            is pruned first.
+        """
+
+    @abstractmethod
+    def threshold(self, log_score: Tensor) -> Tensor:
+        """The cut between kept and pruned log scores, midway between its two neighbours.
+
+        Args:
+            log_score: [d_out, d_in].
+
+        Returns:
+            Differentiable tensor that broadcasts against ``self.groups(log_score)``.
+        """
+
+    def groups(self, values: Tensor) -> Tensor:
+        """View of [d_out, d_in] values in which the last dimension is one comparison group."""
+        return values
+
+    def check(self, name: str, columns: int) -> None:
+        """Raise where the layer ``name`` cannot be cut into groups."""
+
+
+@dataclass(frozen=True)
+class Unstructured(Target):
+    """``round(sparsity * size)`` zeros in every output row, or in the whole layer."""
+
+    sparsity: float
+    group: str = "row"
+
+    def groups(self, values: Tensor) -> Tensor:
+        return values.reshape(1, -1) if self.group == "layer" else values
+
+    def keep(self, score: Tensor) -> Tensor:
+        rows = self.groups(score)
+        return _keep_highest(rows, rows.shape[1] - self.pruned(rows.shape[1])).reshape(score.shape)
+
+    def threshold(self, log_score: Tensor) -> Tensor:
+        rows = self.groups(log_score)
+        return _cut(rows, self.pruned(rows.shape[1]))
+
+    def pruned(self, size: int) -> int:
+        """Zeros among ``size`` weights."""
+        return round(self.sparsity * size)
+
+
+@dataclass(frozen=True)
+class NM(Target):
+    """At most N non-zeros in every M consecutive input weights."""
+
+    kept: int
+    of: int
+
+    def groups(self, values: Tensor) -> Tensor:
+        return values.reshape(-1, self.of)
+
+    def keep(self, score: Tensor) -> Tensor:
+        return _keep_highest(self.groups(score), self.kept).reshape(score.shape)
+
+    def threshold(self, log_score: Tensor) -> Tensor:
+        ranked = self.groups(log_score).sort(dim=1).values
+        pruned = self.of - self.kept
+        return (ranked[:, pruned - 1 : pruned] + ranked[:, pruned : pruned + 1]) / 2
+
+    def check(self, name: str, columns: int) -> None:
+        if columns % self.of:
+            raise ConfigurationError(
+                f"pattern '{self.kept}:{self.of}' needs a multiple of {self.of} input columns, but layer {name!r} has "
+                f"{columns}: exclude that layer (exclude=['{name}']) or choose another pattern."
+            )
+
+
+def make_target(sparsity: float | None, pattern: str | None, group: str) -> Target:
+    """The target of a recipe: a pattern where one is given, a sparsity within ``group`` otherwise."""
+    return Unstructured(sparsity or 0.0, group) if pattern is None else NM(*parse_pattern(pattern))
+
+
+def _keep_highest(rows: Tensor, count: int) -> Tensor:
+    """bool [g, n] with exactly ``count`` True per row: the highest values, the later index first among equals."""
+    size = rows.shape[1]
+    if count == size:
+        return torch.ones_like(rows, dtype=torch.bool)
+    if count == 0:
+        return torch.zeros_like(rows, dtype=torch.bool)
+    # kthvalue is several times cheaper than a full sort; only ties at the cut need to be ranked.
+    cut = rows.kthvalue(size - count, dim=1, keepdim=True).values
+    above, tied = rows > cut, rows == cut
+    spare = count - above.sum(dim=1, keepdim=True)
+    tied_from_the_end = tied.flip(1).cumsum(1).flip(1)
+    return above | (tied & (tied_from_the_end <= spare))
+
+
+def _cut(rows: Tensor, pruned: int) -> Tensor:
+    """[g, 1], midway between the highest pruned and the lowest kept value of each row."""
+    if pruned == 0:
+        return rows.detach().amin(dim=1, keepdim=True) - 1
+    highest_pruned = rows.kthvalue(pruned, dim=1, keepdim=True).values
+    if pruned == rows.shape[1]:
+        return highest_pruned + 1
+    lowest_kept = rows.detach().masked_fill(rows <= highest_pruned, float("inf")).argmin(dim=1, keepdim=True)
+    return (highest_pruned + rows.gather(1, lowest_kept)) / 2

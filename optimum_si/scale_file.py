@@ -1,0 +1,112 @@
+"""``si_scales.safetensors``: learned scales beside an induced checkpoint, which a later ``prune`` takes up.
+
+An absorbed checkpoint does not show them to Wanda or SparseGPT (design: input scales move no bit of their masks), so
+they are kept apart: for each block the learned s, the powers of two that were absorbed, and the bias changes.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .configuration import SIConfig
+from .errors import CheckpointError
+from .induction.absorption import absorb
+from .induction.choose import Choice
+from .induction.problem import Candidate
+from .models.blocks import Block
+from .pipeline import Outcome
+
+
+SCALES_NAME = "si_scales.safetensors"
+_VERSION = "1"
+
+
+@dataclass(frozen=True, eq=False)
+class SavedScales:
+    """Scales of a whole model.
+
+    Args:
+        method, target: what they were learned for, such as "wanda" and "2:4".
+        tensors: "BLOCK|scale|CHANNELS", "BLOCK|absorbed|CHANNELS" and "BLOCK|bias|LAYER" -> values.
+        shifted: whether biases took up the shift, for each block that was induced.
+    """
+
+    method: str
+    target: str
+    tensors: Mapping[str, Tensor]
+    shifted: Mapping[str, bool]
+
+    @classmethod
+    def of(cls, config: SIConfig, outcomes: Mapping[str, Outcome]) -> "SavedScales":
+        """What a run learned, from the outcome of each block by its name."""
+        tensors: dict[str, Tensor] = {}
+        shifted: dict[str, bool] = {}
+        for name, outcome in outcomes.items():
+            candidate = outcome.choice.candidate
+            if candidate is None:
+                continue
+            shifted[name] = candidate.shifted
+            for kind, values in (
+                ("scale", candidate.scales),
+                ("absorbed", outcome.absorbed),
+                ("bias", candidate.bias_change),
+            ):
+                for key, value in values.items():
+                    tensors[f"{name}|{kind}|{key}"] = value.detach().cpu().contiguous()
+        return cls(config.method, config.target_name, tensors, shifted)
+
+    def undo(self, block: Block) -> None:
+        """Take the absorbed powers of two out of a block again, which restores it bit for bit."""
+        for channels in block.channels:
+            absorbed = self.tensors.get(f"{block.name}|absorbed|{channels.name}")
+            if absorbed is not None:
+                absorb(channels, 1 / absorbed)
+
+    def choice(self, block: Block, target: str, device: torch.device) -> Choice:
+        """The saved choice for a block that is about to be pruned to ``target``."""
+        if block.name not in self.shifted:
+            return Choice("plain", None)
+        # A bias change repairs the error of one mask; under another target the mean compensation stands alone.
+        changes = self._of(block, "bias", device) if target == self.target else {}
+        return Choice("induced", Candidate(self._of(block, "scale", device), self.shifted[block.name], changes))
+
+    def _of(self, block: Block, kind: str, device: torch.device) -> dict[str, Tensor]:
+        prefix = f"{block.name}|{kind}|"
+        return {key[len(prefix) :]: value.to(device) for key, value in self.tensors.items() if key.startswith(prefix)}
+
+    def save(self, directory: Path) -> None:
+        """Write ``si_scales.safetensors`` into a directory."""
+        metadata = {
+            "version": _VERSION,
+            "method": self.method,
+            "target": self.target,
+            "shifted": json.dumps(dict(self.shifted)),
+        }
+        save_file(dict(self.tensors), str(directory / SCALES_NAME), metadata=metadata)
+
+    @classmethod
+    def load(cls, path: Path) -> "SavedScales":
+        """Read ``si_scales.safetensors``.
+
+        Raises:
+            CheckpointError: when the file is damaged or of a later version.
+        """
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                metadata: dict[str, Any] = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}
+            if metadata.get("version") != _VERSION:
+                raise CheckpointError(
+                    f"{str(path)!r} has version {metadata.get('version')!r}, this optimum-si reads {_VERSION!r}: "
+                    "update optimum-si, or run `induce` again."
+                )
+            return cls(metadata["method"], metadata["target"], tensors, json.loads(metadata["shifted"]))
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise CheckpointError(f"{str(path)!r} is damaged ({error}): run `induce` again, or delete it.") from error

@@ -1,0 +1,88 @@
+"""Examples -> batches that keep order, contents and masks."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from optimum_si import CalibrationError, ConfigurationError
+from optimum_si.calibration import make_batches
+
+
+PAD = 99
+
+
+def example(*ids, **others):
+    return {"input_ids": torch.tensor([ids]), **others}
+
+
+@given(
+    lengths=st.lists(st.integers(1, 6), min_size=1, max_size=9),
+    batch_size=st.integers(1, 10),
+    side=st.sampled_from(["right", "left"]),
+)
+def test_batches_hold_every_example_in_order_and_padding_is_masked(lengths, batch_size, side):
+    examples = [example(*range(10 * index, 10 * index + length)) for index, length in enumerate(lengths)]
+    batches = make_batches(examples, batch_size, PAD, side)
+    assert [len(batch["input_ids"]) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
+    rows = [row for batch in batches for row in zip(batch["input_ids"], batch["attention_mask"], strict=True)]
+    assert len(rows) == len(examples)
+    for (ids, mask), original in zip(rows, examples, strict=True):
+        assert torch.equal(ids[mask.bool()], original["input_ids"][0])
+        assert (ids[~mask.bool()] == PAD).all()
+        length = original["input_ids"].shape[1]
+        assert mask[:length].all() if side == "right" else mask[-length:].all()
+
+
+def test_every_known_entry_is_padded_with_its_own_value():
+    short = example(1, token_type_ids=torch.tensor([[1]]), labels=torch.tensor([[4]]))
+    long = example(1, 2, token_type_ids=torch.tensor([[1, 1]]), labels=torch.tensor([[4, 5]]))
+    (batch,) = make_batches([short, long], 2, PAD)
+    assert batch["input_ids"].tolist() == [[1, PAD], [1, 2]]
+    assert batch["attention_mask"].tolist() == [[1, 0], [1, 1]]
+    assert batch["token_type_ids"].tolist() == [[1, 0], [1, 1]]
+    assert batch["labels"].tolist() == [[4, -100], [4, 5]]
+
+
+def test_a_mask_of_the_example_is_kept():
+    (batch,) = make_batches([example(1, 2, attention_mask=torch.tensor([[0, 1]])), example(3, 4, 5)], 2)
+    assert batch["attention_mask"].tolist() == [[0, 1, 0], [1, 1, 1]]
+
+
+def test_other_tensors_are_stacked_and_get_no_mask():
+    images = [{"pixel_values": torch.rand(1, 3, 2, 2)} for _ in range(3)]
+    batches = make_batches(images, 2)
+    assert [set(batch) for batch in batches] == [{"pixel_values"}] * 2
+    assert torch.equal(
+        torch.cat([batch["pixel_values"] for batch in batches]), torch.cat([image["pixel_values"] for image in images])
+    )
+
+
+def test_other_tensors_of_different_shapes_are_an_error():
+    images = [{"pixel_values": torch.rand(1, 3, 2, size)} for size in (2, 2, 3)]
+    with pytest.raises(CalibrationError, match=r"'pixel_values' of example 2 has shape \[1, 3, 2, 3\]"):
+        make_batches(images, 3)
+    assert len(make_batches(images, 1)) == 3
+
+
+def test_examples_with_different_entries_are_an_error():
+    with pytest.raises(CalibrationError, match="Example 3 has .*token_type_ids"):
+        make_batches([example(1), example(1), example(1), example(1, token_type_ids=torch.tensor([[0]]))], 2)
+
+
+def test_an_example_whose_mask_hides_everything_is_an_error():
+    with pytest.raises(CalibrationError, match="attention_mask of example 1 is all zero"):
+        make_batches([example(1), example(1, attention_mask=torch.tensor([[0]]))], 1)
+
+
+def test_unknown_choices_are_errors():
+    with pytest.raises(ConfigurationError, match="batch_size=0"):
+        make_batches([example(1)], 0)
+    with pytest.raises(ConfigurationError, match="padding_side='top'.*'right', 'left'"):
+        make_batches([example(1)], 1, padding_side="top")
+
+
+def test_collating_leaves_the_examples_alone():
+    examples = [example(1), example(1, 2)]
+    make_batches(examples, 2)
+    assert [set(given) for given in examples] == [{"input_ids"}] * 2

@@ -1,0 +1,193 @@
+"""What each command asks of the public API, with a stub in place of the pruner; and how failures end."""
+
+import json
+import shlex
+import sys
+import warnings
+from argparse import ArgumentParser
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from optimum_si import ConfigurationError, NumericalError, SIConfig
+from optimum_si.commands.base import FAILED, INTERRUPTED, WRONG_USAGE
+from optimum_si.commands.si import SICommand
+
+
+SUBCOMMANDS = {info.name: info for info in SICommand.SUBCOMMANDS}
+TABLE, SUMMARY = "layer  zeros", "sparsity: 50%"
+
+
+class Recorder:
+    """Stands in for SIPruner: notes what it is called with, fails where it is told to."""
+
+    def __init__(self) -> None:
+        self.calls: dict[str, dict] = {}
+        self.failure: BaseException | None = None
+        self.warning: str | None = None
+        self.report = SimpleNamespace(table=lambda: TABLE, summary=lambda: SUMMARY)
+        self.model = self.tokenizer = None
+
+    def from_pretrained(self, model, **options):
+        self.calls["load"] = {"model": model, **options}
+        return self
+
+    def prune(self, config, **options):
+        self.calls["prune"] = {"config": config, **options}
+        if self.warning:
+            warnings.warn(self.warning, stacklevel=2)
+        if self.failure:
+            raise self.failure
+
+    def induce(self, config, **options):
+        self.calls["induce"] = {"config": config, **options}
+
+    def save_pretrained(self, output, **options):
+        self.calls["save"] = {"output": output, **options}
+
+
+@pytest.fixture
+def pruner(monkeypatch) -> Recorder:
+    recorder = Recorder()
+    module = ModuleType("optimum_si.pruner")
+    module.SIPruner = recorder  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "optimum_si.pruner", module)
+    return recorder
+
+
+def run(name: str, *words: str) -> int:
+    """Exit code of a subcommand run in this process."""
+    command = SUBCOMMANDS[name].subcommand_class
+    subparsers = ArgumentParser("optimum-cli si").add_subparsers()
+    args = command(subparsers, command=SUBCOMMANDS[name]).parser.parse_args(words)
+    try:
+        args.func(args).run()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+PRUNE = ("prune", "-m", "some/model", "--dataset", "wikitext2", "-o", "out dir")
+
+
+def test_prune_loads_and_prunes(pruner):
+    assert run(*PRUNE, "--pattern", "2:4", "--dtype", "bfloat16", "--overwrite", "--trust-remote-code") == 0
+    output = Path("out dir")
+    assert pruner.calls == {
+        "load": {"model": "some/model", "trust_remote_code": True, "dtype": "bfloat16"},
+        "prune": {
+            "config": SIConfig(pattern="2:4", calibration={"dataset": "wikitext2"}),
+            "dataset": "wikitext2",
+            "save_dir": output,
+            "overwrite": True,
+        },
+    }
+
+
+def test_prune_ends_with_the_table_and_the_next_command(pruner, capsys):
+    run(*PRUNE)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [TABLE, SUMMARY]
+    assert lines[-1] == "  optimum-cli si evaluate --model 'out dir' --dataset wikitext2"
+
+
+@pytest.mark.parametrize("command", ["prune", "induce"])
+def test_a_folder_that_is_not_empty_is_refused_before_the_model_is_loaded(pruner, capsys, tmp_path, command):
+    (tmp_path / "kept").write_text("")
+    assert run(command, "-m", "m", "--dataset", "c4", "-o", str(tmp_path)) == FAILED
+    assert "is not empty" in capsys.readouterr().err
+    assert not pruner.calls
+    assert run(command, "-m", "m", "--dataset", "c4", "-o", str(tmp_path), "--overwrite") == 0
+
+
+def test_a_warning_is_one_line(pruner, capsys):
+    pruner.warning = "the saved scales\n are old"
+    run(*PRUNE)
+    assert capsys.readouterr().err == "warning: the saved scales are old\n"
+
+
+def test_induce_saves_what_it_learned_and_names_the_prune_command(pruner, capsys):
+    assert run("induce", "-m", "m", "--dataset", "a.txt", "-o", "out", "--method", "wanda", "--pattern", "2:4") == 0
+    assert list(pruner.calls) == ["load", "induce", "save"]
+    assert pruner.calls["save"] == {"output": Path("out"), "overwrite": False}
+    next_command = capsys.readouterr().out.splitlines()[-1]
+    assert next_command == (
+        "  optimum-cli si prune --model out --dataset a.txt --method wanda --pattern 2:4 --output out-pruned"
+    )
+    words = shlex.split(next_command)[2:]
+    assert run(*words) == 0
+    assert pruner.calls["prune"]["config"] == pruner.calls["induce"]["config"]
+
+
+@pytest.mark.parametrize("failure, code, message", [
+    (NumericalError("NaN in layer x"), FAILED, "error: NaN in layer x"),
+    (OSError("disk\n  full"), FAILED, "error: disk full"),
+    (KeyError("x"), FAILED, "error: KeyError: 'x' (--debug shows the traceback)"),
+    (AssertionError(), FAILED, "error: AssertionError (--debug shows the traceback)"),
+    (ConfigurationError("include='z' matches nothing"), WRONG_USAGE, "error: include='z' matches nothing"),
+    (KeyboardInterrupt(), INTERRUPTED, "interrupted"),
+])  # fmt: skip
+def test_a_failure_is_one_line_and_an_exit_code(pruner, capsys, failure, code, message):
+    pruner.failure = failure
+    assert run(*PRUNE) == code
+    assert capsys.readouterr().err == message + "\n"
+
+
+def test_debug_keeps_the_exit_code_and_shows_the_traceback(pruner, capsys):
+    pruner.failure = ConfigurationError("no")
+    assert run(*PRUNE, "--debug") == WRONG_USAGE
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.fixture
+def evaluated(pruner, monkeypatch):
+    """A tiny Llama whose first projection is half zeros, and what perplexity was asked."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    import optimum_si.evaluation as evaluation
+
+    sizes = {"vocab_size": 16, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
+    pruner.model = LlamaForCausalLM(LlamaConfig(**sizes, num_key_value_heads=2, num_hidden_layers=1))
+    with torch.no_grad():
+        pruner.model.model.layers[0].self_attn.q_proj.weight[:4] = 0
+    asked = {}
+
+    def perplexity(model, tokenizer, texts, **options):
+        asked.update(texts=texts, **options)
+        return 12.5
+
+    monkeypatch.setattr(evaluation, "perplexity", perplexity)
+    return asked
+
+
+def test_evaluate_prints_perplexity_and_the_zeros_it_counts(evaluated, tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("some text")
+    words = ("-m", "m", "--dataset", str(tmp_path / "a.txt"), "--max-windows", "3", "--sequence-length", "4")
+    assert run("evaluate", *words) == 0
+    assert evaluated == {"texts": ["some text"], "max_windows": 3, "sequence_length": 4}
+    out = capsys.readouterr().out
+    assert "perplexity: 12.5 on " in out and "sparsity: 7.14%" in out
+
+    assert run("evaluate", *words, "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["perplexity"] == 12.5
+    assert result["sparsity"] == pytest.approx(32 / (7 * 64))
+
+
+def test_evaluate_names_a_dataset_that_is_not_there(evaluated, pruner, capsys):
+    assert run("evaluate", "-m", "m", "--dataset", "./nowhere.txt") == FAILED
+    assert "nowhere.txt" in capsys.readouterr().err
+    assert not pruner.calls, "the data is looked for before the model is loaded"
+
+
+def test_demo_passes_its_arguments_on(monkeypatch):
+    calls = []
+    module = ModuleType("optimum_si.demo")
+    module.run_demo = lambda **options: calls.append(options)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "optimum_si.demo", module)
+    assert run("demo") == 0
+    assert run("demo", "--model", "m", "--dataset", "d", "--output", "o", "--quick") == 0
+    default = {"language_model": False, "minutes": 5.0, "model": None, "dataset": None, "output": None, "quick": False}
+    assert calls == [default, {**default, "model": "m", "dataset": "d", "output": Path("o"), "quick": True}]

@@ -1,0 +1,43 @@
+"""Every test is seeded, stays off the network and uses two threads."""
+
+import os
+
+
+# Before anything imports huggingface_hub, which reads it once.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from collections.abc import Iterator  # noqa: E402
+
+import huggingface_hub.constants  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+import transformers.utils.hub  # noqa: E402
+from hub_server import HubServer  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+
+# No deadline: the first example pays for imports. CI draws the same examples every time.
+settings.register_profile("optimum-si", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("optimum-si")
+torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def local_hub(monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[HubServer]:
+    """A Hub on the loopback interface, which this process uses instead of the real one."""
+    with HubServer() as hub:
+        constants = huggingface_hub.constants
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+        # transformers keeps one client, made for the endpoint that it saw first.
+        monkeypatch.setattr(transformers.utils.hub, "_hf_api", None)
+        yield hub
