@@ -61,7 +61,7 @@ def perplexity(
     # Losses are added up in float64 on the CPU: not every accelerator has it.
     total = torch.zeros((), dtype=torch.float64)
     count = 0
-    # no_grad, not inference_mode: what a model caches (rotary tables) must stay usable in training.
+    # no_grad, not inference_mode: tensors that a model caches on its way must stay usable in training.
     with _evaluation_mode(model), torch.no_grad():
         for batch in tqdm(make_batches(windows, batch_size), desc="perplexity", unit="batch", disable=not progress):
             for losses in _losses(model, batch["input_ids"], batch["attention_mask"]):
@@ -119,9 +119,12 @@ def _windows(
     if isinstance(texts, Sequence) and all(isinstance(text, str) for text in texts):
         return _windows_of_texts(texts, tokenizer, sequence_length, max_length)
     windows = tokenised_examples([texts] if isinstance(texts, Tensor) else texts, max_length)
-    shortest = min(window["input_ids"].shape[1] for window in windows)
-    if shortest < 2:
-        raise CalibrationError(f"A window has {shortest} tokens; at least 2 are needed to predict one.")
+    for index, window in enumerate(windows):
+        if "input_ids" not in window or window["input_ids"].shape[1] < 2:
+            given = {name: list(value.shape) for name, value in window.items()}
+            raise CalibrationError(
+                f"Window {index} predicts no token, it has {given}: give at least 2 tokens as 'input_ids'."
+            )
     return windows
 
 

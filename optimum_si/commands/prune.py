@@ -51,7 +51,7 @@ class PruneCommand(SISubcommand):
         pruner = SIPruner.from_pretrained(args.model, **model_options(args))
         dataset = config.calibration.dataset
         pruner.prune(config, dataset=dataset, save_dir=args.output, overwrite=args.overwrite)
-        print(pruner.report.table())
-        print(pruner.report.summary())
+        assert pruner.report is not None  # a run that ends without an error leaves one
+        print(pruner.report.table(), pruner.report.summary(), sep="\n\n")
         print("\nMeasure it, best on text that calibration has not seen:")
         print(" ", command_line("evaluate", model=args.output, dataset=dataset))

@@ -34,5 +34,4 @@ class ReportCommand(SISubcommand):
         if args.json:
             print(json.dumps(report.to_dict(), indent=2))
         else:
-            print(report.table())
-            print(report.summary())
+            print(report.table(), report.summary(), sep="\n\n")
