@@ -13,7 +13,8 @@ from .errors import ConfigurationError
 from .pruning import COMPARISON_GROUPS, METHODS, parse_pattern
 
 
-INITIALISATIONS = ("ones", "activation", "robust")
+INITIALISATIONS = ("auto", "ones", "activation", "robust")
+OBJECTIVES = ("normalised", "mse")
 SPECTRAL_NORMS = (1, 2, "inf")
 DAMPING_MODES = ("mean", "channel")
 
@@ -25,8 +26,13 @@ class InductionConfig:
     Args:
         epochs: passes over the calibration windows of each block; 0 keeps the initialisation.
         learning_rate: Adam's, for log s, decayed to zero along a cosine.
-        initialisation: ``"ones"``; ``"activation"``, s = (mean square of the channel) ** 0.25; or
-            ``"robust"``, the paper's Eq. 5. Both are normalised to geometric mean 1 and clamped.
+        initialisation: ``"ones"``; ``"activation"``, s = (mean square of the channel) ** 0.25; ``"robust"``, the
+            paper's Eq. 5; or ``"auto"``, whichever of ones and activation starts with the lower held-out loss. All are
+            normalised to geometric mean 1 and clamped.
+        objective: ``"normalised"``, squared error of the block's output with every token and every channel of it
+            brought to the same size; or ``"mse"``, the paper's Eq. 7, which large tokens and channels dominate.
+        own_scales: beside the s that consumers of one activation share, each layer learns one of its own; only the
+            shared one can be absorbed, both weigh the score. False is the paper's.
         max_scale: s stays within [1 / max_scale, max_scale].
         temperature: width T of the sigmoid through which the gradient passes the hard mask, in units of log score.
         spectral_weight: weight of the Spectral Norm Loss (Eq. 8) beside the reconstruction loss (Eq. 7); 0 leaves
@@ -44,10 +50,12 @@ class InductionConfig:
     """
 
     epochs: int = 5
-    learning_rate: float = 5e-2
-    initialisation: str = "ones"
+    learning_rate: float = 1e-2
+    initialisation: str = "auto"
+    objective: str = "normalised"
+    own_scales: bool = True
     max_scale: float = 4.0
-    temperature: float = 0.05
+    temperature: float = 0.03
     spectral_weight: float = 0.0
     spectral_p: int | str = "inf"
     spectral_alpha: float | None = None
@@ -63,6 +71,7 @@ class InductionConfig:
         _check_integer("induction.epochs", self.epochs, minimum=0)
         _check_number("induction.learning_rate", self.learning_rate, above=0)
         _check_choice("induction.initialisation", self.initialisation, INITIALISATIONS)
+        _check_choice("induction.objective", self.objective, OBJECTIVES)
         _check_number("induction.max_scale", self.max_scale, above=1)
         _check_number("induction.temperature", self.temperature, above=0)
         _check_number("induction.spectral_weight", self.spectral_weight, minimum=0)
@@ -70,10 +79,12 @@ class InductionConfig:
         if self.spectral_alpha is not None:
             _check_number("induction.spectral_alpha", self.spectral_alpha, above=0)
         _check_number("induction.validation_fraction", self.validation_fraction, above=0, below=1)
-        for name in ("spectral_normalised", "shift", "new_biases", "absorb"):
+        for name in ("own_scales", "spectral_normalised", "shift", "new_biases", "absorb"):
             _check_boolean(f"induction.{name}", getattr(self, name))
         if self.new_biases and not self.shift:
-            raise ConfigurationError("induction.new_biases=True needs induction.shift=True: a new bias carries the shift.")
+            raise ConfigurationError(
+                "induction.new_biases=True needs induction.shift=True: a new bias carries the shift."
+            )
 
 
 @dataclass

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .configuration import InductionConfig, SIConfig
 from .induction.absorption import absorb
 from .induction.choose import Choice, choose
-from .induction.problem import Batch, BlockProblem, Candidate, Layer, Weights
+from .induction.problem import Batch, BlockProblem, Candidate, Layer, Weights, normalised
 from .induction.scales import power_of_two
 from .models.blocks import Block, complete_channels
 from .models.calls import Call, Captured
@@ -161,7 +161,8 @@ class BlockStep:
         dtype: torch.dtype,
     ) -> BlockProblem:
         site_of = {view.name: site for site in sites for view in site.views}
-        shift = self.config.induction is not None and self.config.induction.shift
+        induction = self.config.induction
+        shift = induction is not None and induction.shift
         layers = []
         for local, view in views.items():
             if view.name in site_of:
@@ -179,7 +180,10 @@ class BlockStep:
             view.name: (block.parameter_name(view, view.parameter), block.parameter_name(view, view.bias))
             for view in views.values()
         }
-        channels = complete_channels(block, [site.views for site in sites])
+        if batches and induction is not None and induction.objective == "normalised":
+            batches = normalised(batches)
+        own = induction is not None and induction.own_scales
+        channels = complete_channels(block, [site.views for site in sites], own)
         return BlockProblem(block.module, names, self.method, layers, channels, *self._split(batches))
 
     def _split(self, batches: list[Batch]) -> tuple[list[Batch], list[Batch]]:
@@ -212,7 +216,7 @@ class BlockStep:
             sample = samples[name][:: -(-len(samples[name]) // ERROR_TOKENS)].to(layer.weight.dtype)
             after = output_error(layer, sample, *weights[name])
             before = output_error(layer, sample, *plain[name]) if self.config.induction is not None else None
-            scale = None if candidate is None else problem.factor(candidate.scales, layer, "columns")
+            scale = None if candidate is None else problem.column_factor(candidate.scales, layer)
             reports.append(
                 LayerReport(
                     name,

@@ -328,9 +328,9 @@ class SIPruner:
 
 
 def _batch_size(config: SIConfig, examples: int) -> int:
-    """Windows of a batch; with induction at least eight batches where there are enough windows, to learn and choose."""
+    """Windows of a batch; with induction at least sixteen batches where there are enough windows, to learn and choose."""
     size = config.calibration.batch_size
-    return size if config.induction is None else max(min(size, examples // 8), 1)
+    return size if config.induction is None else max(min(size, examples // 16), 1)
 
 
 def _padding_id(tokenizer: PreTrainedTokenizerBase | None) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .learn import InductionSettings, learn
+from .learn import InductionSettings, learn_biases, learn_scales
 from .problem import BlockProblem, Candidate, Weights
 
 
@@ -42,12 +42,22 @@ def choose(
         samples: tokens of each layer's input, [n, d_in], by view name.
         generator: for the order of batches.
     """
-    candidates = {"induced": learn(problem, settings, samples, generator)}
-    if settings.shift and any(layer.shift for layer in problem.layers):
-        candidates["shift"] = Candidate({}, shifted=True)
+    shiftable = settings.shift and any(layer.shift for layer in problem.layers)
+    candidates = [("induced", learn_scales(problem, settings, samples, generator))]
+    if shiftable:
+        candidates.append(("shift", Candidate({}, shifted=True)))
     plain_loss = problem.validation_loss(plain)
-    losses = {name: problem.validation_loss(problem.prune(candidate)) for name, candidate in candidates.items()}
-    best = min(losses, key=lambda name: losses[name])
-    if losses[best] < plain_loss:
-        return Choice(best, candidates[best], plain_loss, losses[best])
-    return Choice("plain", None, plain_loss, plain_loss)
+    chosen = min((_measured(problem, name, candidate, plain_loss) for name, candidate in candidates), key=_loss)
+    if shiftable and not problem.method.keeps_weights and chosen.candidate is not None:
+        learned = learn_biases(problem, settings, chosen.candidate, generator)
+        chosen = min(chosen, _measured(problem, chosen.name, learned, plain_loss), key=_loss)
+    return chosen if _loss(chosen) < plain_loss else Choice("plain", None, plain_loss, plain_loss)
+
+
+def _measured(problem: BlockProblem, name: str, candidate: Candidate, plain_loss: float) -> Choice:
+    return Choice(name, candidate, plain_loss, problem.validation_loss(problem.prune(candidate)))
+
+
+def _loss(choice: Choice) -> float:
+    assert choice.loss is not None
+    return choice.loss

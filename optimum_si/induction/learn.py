@@ -1,7 +1,8 @@
 """Learning scales and shifts of one block through the mask (Eq. 4, 6, 7, 8)."""
 
 import math
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -11,6 +12,10 @@ from .masking import log_score, straight_through_mask
 from .problem import BlockProblem, Candidate, Layer, Weights
 from .scales import activation_scale, normalised_log, robust_scale
 from .spectral import SpectralNormLoss
+
+
+#: Step of a bias relative to that of log s, in units of the layer's output.
+BIAS_RATE = 0.1
 
 
 class InductionSettings(Protocol):
@@ -28,7 +33,7 @@ class InductionSettings(Protocol):
     shift: bool
 
 
-def learn(
+def learn_scales(
     problem: BlockProblem, settings: InductionSettings, samples: dict[str, Tensor], generator: torch.Generator
 ) -> Candidate:
     """Scales and shifts of a block: the best epoch (or the initial scales) by held-out loss.
@@ -39,19 +44,56 @@ def learn(
         samples: tokens of each layer's input, [n, d_in], by view name.
         generator: shuffles the batches of each epoch.
     """
-    student = _Student(problem, settings, samples)
-    optimiser = torch.optim.Adam(student.parameters(), lr=settings.learning_rate, betas=(0.9, 0.95))
-    steps = max(settings.epochs * len(problem.training), 1)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: (1 + math.cos(math.pi * step / steps)) / 2)
+    names = ("ones", "activation") if settings.initialisation == "auto" else (settings.initialisation,)
+    starts = [Student(problem, settings, initial_logs(problem, name, samples, settings.max_scale)) for name in names]
+    student = starts[0] if len(starts) == 1 else min(starts, key=lambda start: start.validation_loss())
+    # Methods that change kept weights answer differently to a bias: theirs is learned once the weights are known.
+    biases = student.bias_changes if problem.method.keeps_weights else {}
+    return descend(problem, settings, student, student.logs, biases, generator)
+
+
+def learn_biases(
+    problem: BlockProblem, settings: InductionSettings, candidate: Candidate, generator: torch.Generator
+) -> Candidate:
+    """The candidate with bias changes learned on its own pruned weights, which stay as they are.
+
+    Arguments as for :func:`learn_scales`; ``candidate`` must be shifted.
+    """
+    student = FixedWeights(problem, candidate)
+    return descend(problem, settings, student, {}, student.bias_changes, generator)
+
+
+class _Trainable(Protocol):
+    def loss_terms(self) -> tuple[Weights, Tensor | None]: ...
+    def validation_loss(self) -> float: ...
+    def clamp(self) -> None: ...
+    def candidate(self) -> Candidate: ...
+
+
+def descend(
+    problem: BlockProblem,
+    settings: InductionSettings,
+    student: _Trainable,
+    logs: dict[str, Tensor],
+    biases: dict[str, Tensor],
+    generator: torch.Generator,
+) -> Candidate:
+    """Adam with cosine decay on Eq. 7 (and Eq. 8); the best epoch by held-out loss, the start included."""
+    groups = _parameter_groups(problem, settings, logs, biases)
     best, best_loss = student.candidate(), student.validation_loss()
+    if not groups:
+        return best
+    optimiser = torch.optim.Adam(groups, lr=settings.learning_rate, betas=(0.9, 0.95))
+    steps = max(settings.epochs * len(problem.training), 1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _cosine(steps))
     for _ in range(settings.epochs):
         for number in torch.randperm(len(problem.training), generator=generator).tolist():
             batch = problem.training[number]
-            weights = student.weights()
+            weights, spectral = student.loss_terms()
             error, norm = batch.sums(problem.run(batch.hidden, batch.call, weights))
             loss = error / norm.clamp_min(1e-30)
-            if student.spectral is not None:
-                loss = loss + settings.spectral_weight * student.spectral_loss()
+            if spectral is not None:
+                loss = loss + settings.spectral_weight * spectral
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -63,25 +105,22 @@ def learn(
     return best
 
 
-class _Student:
-    """The masked block as a function of log s and of bias changes."""
+class Student:
+    """The masked block as a function of log s and of bias changes.
 
-    def __init__(self, problem: BlockProblem, settings: InductionSettings, samples: dict[str, Tensor]) -> None:
-        self.problem, self.settings = problem, settings
-        self.logs = {
-            entry.name: initial_log(entry, problem.layers, samples, settings).requires_grad_()
-            for entry in problem.channels
-            if _can_move(entry, problem)
-        }
+    Args:
+        problem: the block.
+        settings: how to learn.
+        logs: initial log s by the name of its channels; trained in place.
+    """
+
+    def __init__(self, problem: BlockProblem, settings: InductionSettings, logs: dict[str, Tensor]) -> None:
+        self.problem, self.settings, self.logs = problem, settings, logs
         self.base = {
             layer.view.name: log_score(problem.method.score(layer.weight, layer.scored_moments(settings.shift)))
             for layer in problem.layers
         }
-        self.bias_change = {
-            layer.view.name: torch.zeros_like(layer.bias, requires_grad=True)
-            for layer in problem.layers
-            if settings.shift and layer.shift and layer.bias is not None
-        }
+        self.bias_changes = _zero_changes(problem) if settings.shift else {}
         self.spectral: SpectralNormLoss | None = None
         if settings.spectral_weight:
             self.spectral = SpectralNormLoss(
@@ -91,36 +130,22 @@ class _Student:
                 settings.spectral_normalised,
             )
 
-    def parameters(self) -> list[dict[str, object]]:
-        """Adam's parameter groups: log s, and bias changes in units of their bias."""
-        groups: list[dict[str, object]] = [{"params": list(self.logs.values())}]
-        for layer in self.problem.layers:
-            if layer.view.name in self.bias_change:
-                # A step must be small beside the outputs that the bias is added to.
-                size = float(layer.moments.diagonal.mean().sqrt() * layer.weight.norm() / math.sqrt(len(layer.weight)))
-                rate = self.settings.learning_rate * 0.1 * size
-                groups.append({"params": [self.bias_change[layer.view.name]], "lr": rate})
-        return groups
-
     def scales(self) -> dict[str, Tensor]:
         """s by the name of its channels, differentiable in log s."""
         return {name: log.exp() for name, log in self.logs.items()}
 
     def weights(self) -> Weights:
         """Masked weights and shifted biases, differentiable in log s and bias changes."""
-        problem = self.problem
-        scales = self.scales()
+        problem, scales = self.problem, self.scales()
         result = {}
         for layer in problem.layers:
             score = self.base[layer.view.name]
-            columns = problem.factor(scales, layer, "columns")
-            if columns is not None:
+            if (columns := problem.column_factor(scales, layer)) is not None:
                 score = score + columns.log()
-            rows = problem.factor(scales, layer, "rows") if problem.method.ranks_rows_together else None
-            if rows is not None:
+            if (rows := problem.row_factor(scales, layer)) is not None:
                 score = score + rows.log()[:, None]
             masked = layer.weight * straight_through_mask(score, layer.target, self.settings.temperature)
-            change = self.bias_change.get(layer.view.name)
+            change = self.bias_changes.get(layer.view.name)
             bias = layer.bias if change is None else problem.shifted_bias(layer, masked, change)
             result[layer.view.name] = masked, bias
         return result
@@ -128,16 +153,15 @@ class _Student:
     def scaled_weights(self) -> list[Tensor]:
         """W_l S_l of Eq. 8."""
         scales = self.scales()
-        factors = [self.problem.factor(scales, layer, "columns") for layer in self.problem.layers]
+        factors = [self.problem.column_factor(scales, layer) for layer in self.problem.layers]
         return [
             layer.weight if factor is None else layer.weight * factor
             for layer, factor in zip(self.problem.layers, factors, strict=True)
         ]
 
-    def spectral_loss(self) -> Tensor:
-        """R_p at the current scales."""
-        assert self.spectral is not None
-        return self.spectral(self.scaled_weights())
+    def loss_terms(self) -> tuple[Weights, Tensor | None]:
+        """Weights to run the block with, and R_p at the current scales."""
+        return self.weights(), None if self.spectral is None else self.spectral(self.scaled_weights())
 
     @torch.no_grad()
     def validation_loss(self) -> float:
@@ -154,32 +178,112 @@ class _Student:
     def candidate(self) -> Candidate:
         """A copy of the current scales and bias changes."""
         scales = {name: scale.detach().clone() for name, scale in self.scales().items()}
-        change = {name: values.detach().clone() for name, values in self.bias_change.items()}
-        return Candidate(scales, self.settings.shift, change)
+        return Candidate(scales, self.settings.shift, _copied(self.bias_changes))
 
 
-def initial_log(
-    channels: Channels, layers: list[Layer], samples: dict[str, Tensor], settings: InductionSettings
+class FixedWeights:
+    """A pruned block as a function of bias changes alone.
+
+    Args:
+        problem: the block.
+        candidate: gives the pruned weights.
+    """
+
+    def __init__(self, problem: BlockProblem, candidate: Candidate) -> None:
+        self.problem, self.start = problem, candidate
+        self.pruned = problem.prune(candidate)
+        self.bias_changes = _zero_changes(problem)
+
+    def loss_terms(self) -> tuple[Weights, None]:
+        """Weights to run the block with, differentiable in bias changes."""
+        weights = dict(self.pruned)
+        for name, change in self.bias_changes.items():
+            weight, bias = self.pruned[name]
+            assert bias is not None
+            weights[name] = weight, bias + change
+        return weights, None
+
+    @torch.no_grad()
+    def validation_loss(self) -> float:
+        """Held-out loss of the pruned block."""
+        return self.problem.validation_loss(self.loss_terms()[0])
+
+    def clamp(self) -> None:
+        """Biases are free."""
+
+    def candidate(self) -> Candidate:
+        """The candidate with a copy of the current bias changes."""
+        return Candidate(self.start.scales, True, _copied(self.bias_changes))
+
+
+def initial_logs(
+    problem: BlockProblem, initialisation: str, samples: dict[str, Tensor], max_scale: float
+) -> dict[str, Tensor]:
+    """log s that training starts from, for every scale that can move a mask.
+
+    A layer's own scale starts at 1 where the layer also has a shared one.
+    """
+    started: set[str] = set()
+    logs = {}
+    for channels in problem.channels:
+        readers = [slot.view.name for slot in channels.consumers()]
+        if _can_move(channels, problem):
+            kind = "ones" if started.intersection(readers) else initialisation
+            logs[channels.name] = _initial_log(channels, problem.layers, kind, samples, max_scale).requires_grad_()
+        started.update(readers)
+    return logs
+
+
+def _initial_log(
+    channels: Channels, layers: list[Layer], initialisation: str, samples: dict[str, Tensor], max_scale: float
 ) -> Tensor:
-    """log s that training starts from, [channels.size], in the dtype of the weights."""
-    layer = next((layer for slot in channels.consumers() for layer in layers if layer.view is slot.view), None)
+    """log s, [channels.size], in the dtype of the weights."""
     reference = layers[0].weight
-    if layer is None or settings.initialisation == "ones":
+    found = [(slot, layer) for slot in channels.consumers() for layer in layers if layer.view is slot.view]
+    if not found or initialisation == "ones":
         return torch.zeros(channels.size, dtype=reference.dtype, device=reference.device)
-    if settings.initialisation == "robust":
+    slot, layer = found[0]
+    if initialisation == "robust":
         scale = robust_scale(samples[layer.view.name], layer.moments)
     else:
         scale = activation_scale(layer.moments)
-    index = next(slot.index for slot in channels.consumers() if slot.view is layer.view)
-    index = None if index is None else index.to(scale.device)
-    return normalised_log(scale, index, channels.size, settings.max_scale).to(reference.dtype)
+    index = None if slot.index is None else slot.index.to(scale.device)
+    return normalised_log(scale, index, channels.size, max_scale).to(reference.dtype)
 
 
 def _can_move(channels: Channels, problem: BlockProblem) -> bool:
-    """False where no value of s can change a mask: rows only, under a threshold of each row or N:M group."""
+    """Whether a value of s can change a mask: not rows only, under a threshold of each row or N:M group."""
     names = {layer.view.name for layer in problem.layers}
-    reads = any(slot.view.name in names for slot in channels.consumers())
-    rows_matter = problem.method.ranks_rows_together and any(
-        getattr(layer.target, "group", None) == "layer" for layer in problem.layers
-    )
-    return reads or (rows_matter and any(slot.view.name in names for slot in channels.slots))
+    if any(slot.view.name in names for slot in channels.consumers()):
+        return True
+    shared = problem.method.ranks_rows_together and any(layer.target.shares_rows for layer in problem.layers)
+    return shared and channels.rows_only and any(slot.view.name in names for slot in channels.slots)
+
+
+def _zero_changes(problem: BlockProblem) -> dict[str, Tensor]:
+    return {
+        layer.view.name: torch.zeros_like(layer.bias, requires_grad=True)
+        for layer in problem.layers
+        if layer.shift and layer.bias is not None
+    }
+
+
+def _copied(changes: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: values.detach().clone() for name, values in changes.items()}
+
+
+def _parameter_groups(
+    problem: BlockProblem, settings: InductionSettings, logs: dict[str, Tensor], biases: dict[str, Tensor]
+) -> list[dict[str, Any]]:
+    """Adam's parameter groups: log s, and bias changes whose steps are small beside the layer's own output."""
+    groups: list[dict[str, Any]] = [{"params": list(logs.values())}] if logs else []
+    for layer in problem.layers:
+        if layer.view.name in biases:
+            size = float(layer.moments.diagonal.mean().sqrt() * layer.weight.norm() / math.sqrt(len(layer.weight)))
+            rate = settings.learning_rate * BIAS_RATE * size
+            groups.append({"params": [biases[layer.view.name]], "lr": rate})
+    return groups
+
+
+def _cosine(steps: int) -> Callable[[int], float]:
+    return lambda step: (1 + math.cos(math.pi * step / steps)) / 2

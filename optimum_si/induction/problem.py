@@ -1,8 +1,8 @@
 """One block as an optimisation problem: its weights, their inputs, and what the dense block would answer (Eq. 7)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,19 +74,39 @@ class Batch:
         call: the block's other arguments.
         target: outputs of the dense block on dense inputs, like ``hidden``.
         mask: bool [batch, tokens] of real tokens, or None.
+        weight: what the error of each token and channel counts, broadcasts against ``target``; None counts all alike.
     """
 
     hidden: Tensor
     call: Call
     target: Tensor
     mask: Tensor | None
+    weight: tuple[Tensor, Tensor] | None = None
 
     def sums(self, output: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared error of ``output`` and squared norm of the target, summed over real tokens."""
+        """Weighted squared error of ``output`` and squared norm of the target, summed over real tokens."""
         error, target = (output - self.target).square(), self.target.square()
+        for weight in self.weight or ():
+            error, target = error * weight, target * weight
         if self.mask is not None:
             error, target = error[self.mask], target[self.mask]
         return error.sum(), target.sum()
+
+
+def normalised(batches: list[Batch]) -> list[Batch]:
+    """The batches with weights that bring every token, and then every channel, to the same mean square.
+
+    What follows a block normalises each token, and scales channels by weights of its own: error matters relative to
+    both. Tokens of huge norm (attention sinks) and outlier channels would otherwise be all that a plain MSE sees.
+    """
+    tokens = [1 / batch.target.square().mean(dim=-1, keepdim=True).clamp_min(1e-12) for batch in batches]
+    total = torch.zeros((), dtype=torch.float64)
+    for batch, weight in zip(batches, tokens, strict=True):
+        square = batch.target.square() * weight
+        square = square if batch.mask is None else square[batch.mask]
+        total = total + square.reshape(-1, square.shape[-1]).sum(dim=0, dtype=torch.float64)
+    channels = (total.mean() / total.clamp_min(1e-12 * float(total.max()) + 1e-30)).to(batches[0].target.dtype)
+    return [replace(batch, weight=(weight, channels)) for batch, weight in zip(batches, tokens, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,9 +121,20 @@ class BlockProblem:
     training: list[Batch]
     validation: list[Batch]
 
-    def factor(self, scales: Mapping[str, Tensor], layer: Layer, axis: Literal["rows", "columns"]) -> Tensor | None:
-        """What scales multiply a layer's rows or columns by."""
-        return view_factor(self.channels, scales, layer.view, axis)
+    def column_factor(self, scales: Mapping[str, Tensor], layer: Layer) -> Tensor | None:
+        """The product of all learned s on a layer's input channels, [d_in]."""
+        return view_factor(self.channels, scales, layer.view, "columns")
+
+    def row_factor(self, scales: Mapping[str, Tensor], layer: Layer) -> Tensor | None:
+        """What q <-> k scales multiply a layer's rows by, for methods that rank rows together.
+
+        Rows that other pairs divide by their s are compared as they were: s is there for the columns of its consumer,
+        and measured to rank its producer's rows badly.
+        """
+        if not self.method.ranks_rows_together:
+            return None
+        own = [entry for entry in self.channels if entry.rows_only]
+        return view_factor(own, scales, layer.view, "rows")
 
     def prune(self, candidate: Candidate) -> Weights:
         """Pruned weight and bias of every layer, by view name, under a candidate's scales and shifts."""
@@ -114,8 +145,8 @@ class BlockProblem:
             layer.weight,
             layer.scored_moments(candidate.shifted),
             layer.target,
-            scale=self.factor(candidate.scales, layer, "columns"),
-            row_scale=self.factor(candidate.scales, layer, "rows") if self.method.ranks_rows_together else None,
+            scale=self.column_factor(candidate.scales, layer),
+            row_scale=self.row_factor(candidate.scales, layer),
         )
         if not (candidate.shifted and layer.shift):
             return weight, layer.bias

@@ -118,18 +118,24 @@ def select_views(
     return selected
 
 
-def complete_channels(block: Block, sites: list[list[WeightView]]) -> list[Channels]:
-    """The declared channels, and a score-only scale for each input site that none of them covers.
+def complete_channels(block: Block, sites: list[list[WeightView]], own: bool) -> list[Channels]:
+    """The declared channels, and score-only scales beside them.
 
     Args:
         sites: views that read the same activation, together.
+        own: give each layer that shares a scale with others, or has none, one of its own. Otherwise only inputs that
+            no declared channels cover get one, shared by their readers.
     """
-    covered = {id(slot.view) for channels in block.channels for slot in channels.consumers()}
-    rest = [[view for view in site if id(view) not in covered] for site in sites]
+    inside = len(block.name) + 1
+    declared = [(channels, slot) for channels in block.channels for slot in channels.consumers()]
+    if own:
+        alone = {id(slot.view) for channels, slot in declared if len(channels.consumers()) == 1 and slot.index is None}
+        groups = [[view] for site in sites for view in site if id(view) not in alone]
+    else:
+        covered = {id(slot.view) for _, slot in declared}
+        groups = [[view for view in site if id(view) not in covered] for site in sites]
     extra = [
-        score_only("input of " + ",".join(view.name[len(block.name) + 1 :] for view in views), views)
-        for views in rest
-        if views
+        score_only("input of " + ",".join(view.name[inside:] for view in views), views) for views in groups if views
     ]
     return block.channels + extra
 

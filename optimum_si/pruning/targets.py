@@ -3,6 +3,8 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,9 @@ from . import parse_pattern
 
 class Target(ABC):
     """How many weights are set to zero, and among which weights they are chosen."""
+
+    #: True where rows share one threshold, so that scaling a row moves the mask.
+    shares_rows: ClassVar[bool] = False
 
     @abstractmethod
     def keep(self, score: Tensor) -> Tensor:
@@ -50,6 +55,11 @@ class Unstructured(Target):
 
     sparsity: float
     group: str = "row"
+
+    @property
+    def shares_rows(self) -> bool:  # type: ignore[override]
+        """True where the whole layer is one group."""
+        return self.group == "layer"
 
     def groups(self, values: Tensor) -> Tensor:
         return values.reshape(1, -1) if self.group == "layer" else values
