@@ -215,7 +215,7 @@ class SIConfig(BaseConfig):
 
     @property
     def target_name(self) -> str:
-        """"2:4" or "50%", as tables and cards print it."""
+        """ "2:4" or "50%", as tables and cards print it."""
         return self.pattern or f"{100 * self.target_sparsity:g}%"
 
     def validate(self) -> None:

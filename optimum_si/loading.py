@@ -105,7 +105,11 @@ def _refuse(path: str, config: Any, trust: bool) -> None:
             f"{path!r} holds quantised weights (quant_method={method!r}), which cannot be pruned: prune the original "
             "checkpoint and quantise the result."
         )
-    if getattr(config, "auto_map", None) and not trust and not hasattr(transformers, (config.architectures or [""])[0]):
+    if (
+        getattr(config, "auto_map", None)
+        and not trust
+        and not hasattr(transformers, (config.architectures or [""])[0])
+    ):
         raise UnsupportedModelError(_needs_code(path))
 
 

@@ -142,7 +142,12 @@ class BlockStep:
             for hidden, calls, mask in zip(stream.sparse, stream.calls, stream.masks, strict=True)
         )
         sites, outputs = collect(
-            block.module, list(views.values()), batches, stream.tokens, self.method.needs_gram, stream.dense is not None
+            block.module,
+            list(views.values()),
+            batches,
+            stream.tokens,
+            self.method.needs_gram,
+            stream.dense is not None,
         )
         if stream.dense is None or stream.dense is stream.sparse:
             return sites, outputs
@@ -265,7 +270,8 @@ def _as_stored(weights: Weights, stored: Mapping[str, torch.dtype]) -> Weights:
         return None if values is None else values.to(stored[name]).to(values.dtype)
 
     return {
-        name: (weight.to(stored[name]).to(weight.dtype), rounded(name, bias)) for name, (weight, bias) in weights.items()
+        name: (weight.to(stored[name]).to(weight.dtype), rounded(name, bias))
+        for name, (weight, bias) in weights.items()
     }
 
 

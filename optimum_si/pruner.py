@@ -86,7 +86,7 @@ class SIPruner:
         if tokenizer is None or isinstance(tokenizer, (str, Path)):
             tokenizer = load_tokenizer(tokenizer or source, required=tokenizer is not None, **kwargs)
         if device is not None:
-            model.to(device)
+            model.to(torch.device(device))  # type: ignore[arg-type]
         pruner = cls(model, tokenizer)
         if (path := saved_scales_path(model, source, **kwargs)) is not None:
             pruner.scales = SavedScales.load(path)
@@ -285,7 +285,7 @@ class SIPruner:
                     "shifts go into the biases that it has.",
                     stacklevel=4,
                 )
-        _warn_about(structure)
+        _warn_about(structure, self.model.config.model_type)
         batches = make_batches(examples, _batch_size(config, len(examples)), _padding_id(self.tokenizer))
         stream = Stream.start(capture(self.model, structure.blocks, batches), config.induction is not None)
         outcomes = {}
@@ -293,7 +293,7 @@ class SIPruner:
         with tqdm(blocks, desc=task, unit="block", disable=not progress) as bar:
             for number, (block, selected) in enumerate(bar):
                 bar.set_postfix_str(block.name)
-                earlier = saved and saved.choice(block, config.target_name, self.model.device)
+                earlier = None if saved is None else saved.choice(block, config.target_name, self.model.device)
                 last = number == len(blocks) - 1
                 outcomes[block.name] = step(number, block, selected, stream, earlier, last)
         return outcomes, stream
@@ -347,12 +347,12 @@ def _left_dense(structure: Structure, outcomes: dict[str, Outcome]) -> list[str]
     return [name for name in views if name not in treated] + structure.untreated + structure.other_lists
 
 
-def _warn_about(structure: Structure) -> None:
+def _warn_about(structure: Structure, model_type: str) -> None:
     """Say what the model has that cannot be treated as well as it could."""
     if not structure.declared:
         warnings.warn(
-            "this model's family is not declared in optimum-si: it is pruned by every method, without pairs that could "
-            "absorb a scale.",
+            f"model family {model_type!r} is not declared in optimum-si: it is pruned by every method, but without "
+            "pairs that could absorb a scale.",
             stacklevel=5,
         )
     if structure.untreated:

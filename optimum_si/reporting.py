@@ -119,7 +119,8 @@ class Report:
         path = Path(directory) / REPORT_NAME
         if not path.is_file():
             raise CheckpointError(
-                f"{str(directory)!r} holds no {REPORT_NAME}: give a directory that `optimum-cli si prune -o DIR` wrote."
+                f"{str(directory)!r} holds no {REPORT_NAME}: give a directory that "
+                "`optimum-cli si prune -o DIR` wrote."
             )
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
@@ -153,7 +154,9 @@ class Report:
     def summary(self) -> str:
         """The whole run in a few lines."""
         name = f"{self.method} {self.target}" + (" with induction" if self.induction else ", plain")
-        kept = {choice: sum(block.choice == choice for block in self.blocks) for choice in ("induced", "shift", "plain")}
+        kept = {
+            choice: sum(block.choice == choice for block in self.blocks) for choice in ("induced", "shift", "plain")
+        }
         lines = [
             f"{self.task}: {name}",
             f"layers: {len(self.layers)} in {len(self.blocks)} blocks, {self.parameters:,} parameters in the model",

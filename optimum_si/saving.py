@@ -54,8 +54,8 @@ def replaced_directory(directory: str | Path, overwrite: bool = False) -> Iterat
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             free = shutil.disk_usage(target.parent).free
             raise CheckpointError(
-                f"the disk is full: {str(path)!r} was not written ({free / 2**20:.0f} MiB free), what was there before "
-                "is intact. Free some space or choose an output on another disk."
+                f"the disk is full: {str(path)!r} was not written ({free / 2**20:.0f} MiB free), what was there "
+                "before is intact. Free some space or choose an output on another disk."
             ) from error
         raise
     finally:

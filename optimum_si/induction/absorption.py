@@ -37,7 +37,8 @@ def absorb(channels: Channels, scale: Tensor) -> None:
             if bias is not None:
                 slot.view.write_bias(bias.to(factor.dtype) * factor)
     for norm in channels.norms:
-        for parameter in (norm.weight, getattr(norm, "bias", None)):
+        for name in ("weight", "bias"):
+            parameter: Tensor | None = getattr(norm, name, None)
             if parameter is not None:
                 values = parameter.detach()
                 values.copy_(values.to(_wide(values)) / scale.to(values.device, _wide(values)))

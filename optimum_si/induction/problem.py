@@ -1,12 +1,14 @@
 """One block as an optimisation problem: its weights, their inputs, and what the dense block would answer (Eq. 7)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..errors import NumericalError
 from ..models.calls import Call
 from ..models.channels import Channels
 from ..models.views import WeightView
@@ -141,13 +143,14 @@ class BlockProblem:
         return {layer.view.name: self._prune_layer(candidate, layer) for layer in self.layers}
 
     def _prune_layer(self, candidate: Candidate, layer: Layer) -> tuple[Tensor, Tensor | None]:
-        weight = self.method.prune(
-            layer.weight,
-            layer.scored_moments(candidate.shifted),
-            layer.target,
-            scale=self.column_factor(candidate.scales, layer),
-            row_scale=self.row_factor(candidate.scales, layer),
-        )
+        with naming(layer):
+            weight = self.method.prune(
+                layer.weight,
+                layer.scored_moments(candidate.shifted),
+                layer.target,
+                scale=self.column_factor(candidate.scales, layer),
+                row_scale=self.row_factor(candidate.scales, layer),
+            )
         if not (candidate.shifted and layer.shift):
             return weight, layer.bias
         return weight, self.shifted_bias(layer, weight, candidate.bias_change.get(layer.view.name))
@@ -184,3 +187,12 @@ class BlockProblem:
             part, whole = batch.sums(self.run(batch.hidden, batch.call, weights))
             error, norm = error + float(part), norm + float(whole)
         return error / max(norm, 1e-30)
+
+
+@contextmanager
+def naming(layer: Layer) -> Iterator[None]:
+    """Numerical errors of a method, which knows no names, with the name of the layer put before them."""
+    try:
+        yield
+    except NumericalError as error:
+        raise NumericalError(f"layer {layer.view.name!r}: {error}") from error

@@ -3,14 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
-
 from .channels import Channels, linear_to_linear, query_with_key, value_to_output
 from .families import HOMOGENEOUS_DEGREE, Family
 from .views import WeightView
 
 
-def channels(block: nn.Module, views: Mapping[str, WeightView], config: Any) -> list[Channels]:
+def channels(block: Any, views: Mapping[str, WeightView], config: Any) -> list[Channels]:
     """q <-> k; v -> o; intermediate -> output only where the activation is homogeneous (not GELU)."""
     q, k, v = (views[f"attention.self.{name}"] for name in ("query", "key", "value"))
     head_size = block.attention.self.attention_head_size

@@ -198,8 +198,12 @@ def _shared_parameters(model: nn.Module) -> set[int]:
 def _unabsorbable_if_shared(channels: Channels, shared: set[int]) -> Channels:
     """A parameter that serves twice must not be scaled for one of its uses."""
     tensors: list[Tensor | None] = [slot.view.tensor() for slot in channels.slots]
-    tensors += [norm.weight for norm in channels.norms]
-    return replace(channels, absorbable=False) if any(id(tensor) in shared for tensor in tensors) else channels
+    tensors += [getattr(norm, name, None) for norm in channels.norms for name in ("weight", "bias")]
+    return (
+        replace(channels, absorbable=False)
+        if any(id(tensor) in shared for tensor in tensors if tensor is not None)
+        else channels
+    )
 
 
 def _is_router(local: str, view: WeightView, config: Any) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -56,7 +57,7 @@ def capture(model: nn.Module, blocks: list[Block], batches: list[dict[str, Tenso
         wrap = _observe_outputs(model, modules, probe)
         for batch in batches:
             inputs: list[tuple[Tensor, Call]] = []
-            with _replaced_forwards(modules, lambda module, inputs=inputs: wrap(module, inputs, len(modules))):
+            with _replaced_forwards(modules, partial(wrap, inputs=inputs, total=len(modules))):
                 _run(model, {name: value.to(device) for name, value in batch.items()})
             if len(inputs) < len(modules):
                 raise UnsupportedModelError(
@@ -77,7 +78,7 @@ def hidden_of(output: Any) -> Tensor:
     return output[0] if isinstance(output, (tuple, list)) else output
 
 
-Wrapper = Callable[[nn.Module, list[tuple[Tensor, Call]], int], Callable[..., Any]]
+Wrapper = Callable[..., Callable[..., Any]]
 
 
 def _observe_outputs(model: nn.Module, modules: list[nn.Module], probe: dict[str, Tensor]) -> Wrapper:

@@ -3,14 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
-
 from .channels import Channels, linear_to_linear, norm_to_linears, query_with_key, value_to_output
 from .families import Family
 from .views import WeightView
 
 
-def channels(block: nn.Module, views: Mapping[str, WeightView], config: Any) -> list[Channels]:
+def channels(block: Any, views: Mapping[str, WeightView], config: Any) -> list[Channels]:
     """Norm -> q, k, v; q <-> k unless a norm follows them; v -> o; norm -> gate, up; up -> down."""
     q, k, v, o = (views[f"self_attn.{name}_proj"] for name in "qkvo")
     gate, up, down = (views[f"mlp.{name}_proj"] for name in ("gate", "up", "down"))

@@ -3,14 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
-
 from .channels import Channels, linear_to_linear, norm_to_linears, query_with_key, value_to_output
 from .families import HOMOGENEOUS_DEGREE, Family
 from .views import WeightView
 
 
-def channels(block: nn.Module, views: Mapping[str, WeightView], config: Any) -> list[Channels]:
+def channels(block: Any, views: Mapping[str, WeightView], config: Any) -> list[Channels]:
     """Norm -> q, k, v and norm -> fc1 where norms come first; q <-> k; v -> o; fc1 -> fc2 through ReLU."""
     q, k, v, o = (views[f"self_attn.{name}"] for name in ("q_proj", "k_proj", "v_proj", "out_proj"))
     fc1, fc2 = views["fc1"], views["fc2"]

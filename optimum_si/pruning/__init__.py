@@ -34,7 +34,7 @@ def get_method(name: str) -> "type[PruningMethod]":
 
 
 def parse_pattern(pattern: str) -> tuple[int, int]:
-    """"2:4" -> (2, 4): at most N = 2 non-zeros in every M = 4 consecutive input weights.
+    """ "2:4" -> (2, 4): at most N = 2 non-zeros in every M = 4 consecutive input weights.
 
     Raises:
         ConfigurationError: when the text is not "N:M" with 1 <= N < M.

@@ -1,4 +1,4 @@
-"""SparseGPT (Frantar & Alistarh 2023, arXiv 2301.00774): prune column by column, repair with the columns that follow."""
+"""SparseGPT (Frantar & Alistarh 2023, arXiv 2301.00774): prune a column, repair with those that follow."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from .targets import NM, Target, Unstructured
 
 
 class SparseGPT(PruningMethod):
-    """Score ``w^2 / U_jj^2`` with U the upper Cholesky factor of the damped H^-1, times s_j^2 after induction (Eq. 11).
+    """Score ``w^2 / U_jj^2`` with U the upper Cholesky factor of the damped H^-1, times s_j^2 (Eq. 11).
 
     An unstructured target ranks the weights of ``block_size`` columns over all rows together; N:M ranks each group.
     Every weight that goes is compensated by the weights to its right, exactly on H.
@@ -95,6 +95,6 @@ def inverse_factor(gram: Tensor | None, damping: float, mode: str) -> Tensor:
         if not failed and bool(torch.isfinite(upper).all()):
             return upper
     raise NumericalError(
-        f"the Gram matrix of its inputs ({len(gram)} columns) cannot be factorised even with {100 * damping:g} damping: "
-        "use more calibration data, a larger damping, or method='wanda'."
+        f"the Gram matrix of its inputs ({len(gram)} columns) cannot be factorised, even with "
+        f"damping={100 * damping:g}: use more calibration data, a larger damping, or method='wanda'."
     )

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-
 from typing import ClassVar
 
 import torch
@@ -45,8 +44,9 @@ class Target(ABC):
         """View of [d_out, d_in] values in which the last dimension is one comparison group."""
         return values
 
+    @abstractmethod
     def check(self, name: str, columns: int) -> None:
-        """Raise where the layer ``name`` cannot be cut into groups."""
+        """Raise :class:`ConfigurationError` where the layer ``name`` cannot be cut into groups."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,9 @@ class Unstructured(Target):
     def threshold(self, log_score: Tensor) -> Tensor:
         rows = self.groups(log_score)
         return _cut(rows, self.pruned(rows.shape[1]))
+
+    def check(self, name: str, columns: int) -> None:
+        """Rows and layers of any size can be cut."""
 
     def pruned(self, size: int) -> int:
         """Zeros among ``size`` weights."""
