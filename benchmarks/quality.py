@@ -2,8 +2,8 @@
 
     python benchmarks/quality.py MODEL [MODEL ...] [--windows 128] [--length 256] [--json FILE]
 
-Calibrated and tested on disjoint files of Python's standard library (``corpus.py``), so it needs no download beside the
-models; best on models that know code.
+Calibrated and tested on disjoint files of Python's standard library (``corpus.py``), so it needs no download beside
+the models; best on models that know code.
 """
 
 import argparse

@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def run_costs(name: str | None, args: argparse.Namespace) -> list[str]:
-    """Seconds of two forward passes over the calibration set, of plain Wanda and of SI + Wanda; load and save aside."""
+    """Seconds of two forward passes over the calibration set, of plain Wanda and of SI; load and save aside."""
 
     def load() -> PreTrainedModel:
         return small_llama(192, 4) if name is None else SIPruner.from_pretrained(name).model

@@ -43,13 +43,13 @@ def load_model(path: str | Path, **kwargs: Any) -> PreTrainedModel:
     except UnsupportedModelError:
         raise
     except Exception as error:
-        # Many kinds come out of here: OSError for missing files, SafetensorError for damaged ones, ValueError for code.
+        # OSError for missing files, SafetensorError for damaged ones, ValueError for code, and more.
         if "trust_remote_code" in str(error) or "custom code" in str(error):
             raise UnsupportedModelError(_needs_code(path)) from error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"{path!r} cannot be loaded as a transformers model: {reason} Give a directory that `save_pretrained` wrote "
-            "or a Hub id; with HF_HUB_OFFLINE=1 only what is in the cache is found."
+            f"{path!r} cannot be loaded as a transformers model: {reason} Give a directory that `save_pretrained` "
+            "wrote or a Hub id; with HF_HUB_OFFLINE=1 only what is in the cache is found."
         ) from error
 
 

@@ -47,8 +47,8 @@ class SIPruner:
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
         if not isinstance(model, PreTrainedModel):
             raise UnsupportedModelError(
-                f"SIPruner takes a transformers PreTrainedModel, not {type(model).__name__}: load one, or give its path "
-                "to SIPruner.from_pretrained."
+                f"SIPruner takes a transformers PreTrainedModel, not {type(model).__name__}: load one, or give its "
+                "path to SIPruner.from_pretrained."
             )
         self.model = model
         self.tokenizer = tokenizer
@@ -71,7 +71,7 @@ class SIPruner:
             model_or_path: a ``PreTrainedModel``, a directory or a Hub id.
             tokenizer: a tokenizer, or where to load one; None tries the model's own place.
             device: where to compute; None leaves a loaded model where it is.
-            kwargs: for ``from_pretrained`` of the model: ``dtype``, ``revision``, ``trust_remote_code``, ``token``, ...
+            kwargs: for ``from_pretrained`` of the model: ``dtype``, ``revision``, ``trust_remote_code``, ...
 
         Raises:
             UnsupportedModelError: for quantised models, and for repositories that need their own code.
@@ -132,7 +132,7 @@ class SIPruner:
     ) -> PreTrainedModel:
         """Learn and absorb scales without pruning: the model computes the same function.
 
-        What it buys is that a later scale-sensitive step (magnitude pruning, quantisation) meets a better-shaped model.
+        What it buys: a later scale-sensitive step (magnitude pruning, quantisation) meets a better-shaped model.
         The learned s is kept as well, and saved beside the weights, since absorbed scales move no bit of a Wanda or
         SparseGPT mask: ``prune`` of this checkpoint takes s up and gives the same result as ``prune`` of the original.
 
@@ -259,8 +259,8 @@ class SIPruner:
             target.check(view.name, view.shape[1])
             if not bool(torch.isfinite(view.read()).all()):
                 raise NumericalError(
-                    f"the weight of layer {view.name!r} holds NaN or infinity: the checkpoint is damaged, or was saved "
-                    "in a dtype too narrow for it. Load another copy, or exclude the layer."
+                    f"the weight of layer {view.name!r} holds NaN or infinity: the checkpoint is damaged, or was "
+                    "saved in a dtype too narrow for it. Load another copy, or exclude the layer."
                 )
         return BlockStep(config, method_class(settings), target, write)
 
@@ -328,7 +328,7 @@ class SIPruner:
 
 
 def _batch_size(config: SIConfig, examples: int) -> int:
-    """Windows of a batch; with induction at least sixteen batches where there are enough windows, to learn and choose."""
+    """Windows of a batch; with induction at most a sixteenth of them, so that there are enough steps to learn."""
     size = config.calibration.batch_size
     return size if config.induction is None else max(min(size, examples // 16), 1)
 

@@ -98,7 +98,8 @@ def collect(
     outputs = []
     try:
         with torch.no_grad():
-            for hidden, call, mask in batches:
+            for hidden, call, padding in batches:
+                mask = padding
                 output = call.run(block, hidden)
                 if keep_outputs:
                     outputs.append(output)

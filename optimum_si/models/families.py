@@ -1,4 +1,4 @@
-"""Model families: one declarative file each says which channels can be scaled. Anything else is pruned without pairs."""
+"""Model families: one declarative file each says which channels can be scaled; others are pruned without pairs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
