@@ -50,7 +50,7 @@ class InductionConfig:
     """
 
     epochs: int = 5
-    learning_rate: float = 1e-2
+    learning_rate: float = 5e-3
     initialisation: str = "auto"
     objective: str = "normalised"
     own_scales: bool = True

@@ -15,7 +15,7 @@ from .spectral import SpectralNormLoss
 
 
 #: Step of a bias relative to that of log s, in units of the layer's output.
-BIAS_RATE = 0.3
+BIAS_RATE = 0.6
 
 
 class InductionSettings(Protocol):

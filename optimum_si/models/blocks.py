@@ -113,7 +113,8 @@ def select_views(
         selected.append(chosen)
     if not any(selected):
         raise ConfigurationError(
-            f"include={include} and exclude={exclude} leave no layer to prune; there are {len(names)}, such as {names[:4]}."
+            f"include={include} and exclude={exclude} leave no layer to prune; there are {len(names)}, such as "
+            f"{names[:4]}."
         )
     return selected
 
@@ -181,8 +182,8 @@ def _block_list(model: nn.Module) -> tuple[str, nn.ModuleList, list[str]]:
         seen = [name for name, module in model.named_modules() if name and not list(module.children())]
         raise UnsupportedModelError(
             f"{type(model).__name__} has no list of transformer blocks with nn.Linear or Conv1D weights. Modules "
-            f"seen: {', '.join(seen[:12])}{', ...' if len(seen) > 12 else ''}. optimum-si prunes a ModuleList of blocks of "
-            "one class, as transformers models have."
+            f"seen: {', '.join(seen[:12])}{', ...' if len(seen) > 12 else ''}. optimum-si prunes a ModuleList of "
+            "blocks of one class, as transformers models have."
         )
     longest = max(outermost, key=lambda name: len(outermost[name]))
     others = [f"{name} ({len(module)} blocks)" for name, module in outermost.items() if name != longest]

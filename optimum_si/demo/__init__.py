@@ -1,0 +1,63 @@
+"""The demo behind ``optimum-cli si demo``; torch and transformers load when it runs."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigurationError
+
+
+__all__ = ["run_demo"]
+
+DEFAULT_OUTPUT = Path("outputs/si-demo")
+
+
+def run_demo(
+    language_model: bool = False,
+    minutes: float = 5.0,
+    model: str | None = None,
+    dataset: Any = None,
+    output: str | Path | None = None,
+    quick: bool = False,
+) -> None:
+    """Prune a model with and without Sparsity Induction, print what each lost, and keep the best 2:4 result.
+
+    Args:
+        language_model: train a small language model on Python's standard library and prune that one.
+        minutes: to train it for; the trained model is cached.
+        model: Hub id or local folder of a model of your own; needs ``dataset``.
+        dataset: text for ``model``: half of it calibrates, the other half measures.
+        output: where the best result at 2:4 goes; None is ``outputs/si-demo``, whose content is replaced.
+        quick: less data and one recipe, to see that everything works; the environment's ``SI_QUICK=1`` does the same.
+
+    Raises:
+        ConfigurationError: for arguments that do not go together.
+        SIError: when there is nothing to run on, or the output directory holds something else than an earlier result.
+    """
+    if model is not None and dataset is None:
+        raise ConfigurationError("--model needs text to calibrate and measure on: give it with --dataset.")
+    if dataset is not None and model is None:
+        raise ConfigurationError("--dataset is the text for a model of your own: give that with --model.")
+    if language_model and model is not None:
+        raise ConfigurationError("--language-model trains its own model: drop it, or drop --model and --dataset.")
+    if language_model and not minutes > 0:
+        raise ConfigurationError(f"--minutes {minutes:g}: expected a number above 0.")
+    quick = quick or os.environ.get("SI_QUICK") == "1"
+    directory = DEFAULT_OUTPUT if output is None else Path(output)
+
+    from .comparison import check_destination, quiet_transformers
+
+    check_destination(directory, DEFAULT_OUTPUT)
+    with quiet_transformers():
+        if language_model:
+            from .language_model import run_language_model
+
+            run_language_model(minutes, directory, quick)
+        elif model is not None:
+            from .own_model import run_own_model
+
+            run_own_model(model, dataset, directory, quick)
+        else:
+            from .embeddings import run_embeddings
+
+            run_embeddings(directory, quick)

@@ -1,0 +1,219 @@
+"""The comparison that every demo runs: each recipe with and without induction, from the same dense model."""
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from ..configuration import CalibrationConfig, InductionConfig, SIConfig
+from ..errors import CheckpointError
+from ..models.blocks import find_structure
+from ..pruner import SIPruner
+from ..reporting import REPORT_NAME, Report, format_table
+from ..saving import check_output
+
+
+METHODS = ("magnitude", "wanda", "sparsegpt")
+KEPT_PATTERN = "2:4"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much a demo does.
+
+    Args:
+        windows, length: of calibration text.
+        epochs: of induction.
+        recipes: pairs of method and target, "50%" or a pattern.
+        sentences: held out, where embeddings are compared.
+        test_windows, test_length: of held-out text, where perplexity is measured.
+    """
+
+    windows: int
+    length: int
+    epochs: int
+    recipes: tuple[tuple[str, str], ...]
+    sentences: int
+    test_windows: int
+    test_length: int
+
+    @classmethod
+    def of(cls, quick: bool) -> "Scale":
+        """The full comparison, or just enough to see that everything works."""
+        if quick:
+            return cls(16, 64, 1, (("wanda", KEPT_PATTERN),), 40, 8, 64)
+        recipes = tuple((method, target) for target in ("50%", KEPT_PATTERN) for method in METHODS)
+        return cls(96, 128, 3, recipes, 200, 64, 256)
+
+    def config(self, method: str, target: str, induction: bool) -> SIConfig:
+        """The recipe of one run."""
+        share = float(target.rstrip("%")) / 100 if target.endswith("%") else None
+        return SIConfig(
+            method,
+            sparsity=share,
+            pattern=None if share is not None else target,
+            induction=InductionConfig(epochs=self.epochs) if induction else None,
+            calibration=CalibrationConfig(num_samples=self.windows, sequence_length=self.length),
+        )
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is compared: a number for a model, and the one that the dense model has."""
+
+    name: str
+    score: Callable[[PreTrainedModel], float]
+    dense: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One recipe without and with induction."""
+
+    method: str
+    target: str
+    plain: float
+    induced: float
+    dense: float
+    plain_seconds: float
+    induced_seconds: float
+
+    @property
+    def gap_closed(self) -> float:
+        """Share of what plain pruning lost that induction won back; NaN where nothing was lost."""
+        gap = self.dense - self.plain
+        closed = (self.induced - self.plain) / gap if gap else math.nan
+        return closed if math.isfinite(closed) else math.nan
+
+    @property
+    def distance(self) -> float:
+        """From the dense model, with induction; lower is better."""
+        return abs(self.induced - self.dense)
+
+    def cells(self) -> list[str]:
+        """The row as text, in the order of :func:`table`."""
+        closed = "-" if math.isnan(self.gap_closed) else f"{self.gap_closed:.1%}"
+        return [
+            self.method,
+            self.target,
+            _number(self.plain),
+            _number(self.induced),
+            closed,
+            f"{self.plain_seconds:.1f}",
+            f"{self.induced_seconds:.1f}",
+        ]
+
+
+def compare(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    calibration: Any,
+    measure: Measure,
+    scale: Scale,
+    output: Path,
+) -> list[Row]:
+    """Prune copies of a model by every recipe, print each row and then the table, and keep the best result at 2:4.
+
+    Args:
+        model: the dense model; stays as it is.
+        tokenizer: of the model.
+        calibration: texts.
+        measure: what is compared.
+        scale: which recipes, on how much data.
+        output: gets the induced model of the best row at 2:4; what is there is replaced.
+    """
+    rows: list[Row] = []
+    best = math.inf
+    for number, (method, target) in enumerate(scale.recipes, start=1):
+        say(f"\n[{number}/{len(scale.recipes)}] {method} {target}, without and with induction")
+        scores, seconds = [], []
+        for induction in (False, True):
+            pruner = SIPruner(copy.deepcopy(model), tokenizer)
+            pruner.prune(scale.config(method, target, induction), calibration)
+            assert pruner.report is not None
+            scores.append(measure.score(pruner.model))
+            seconds.append(pruner.report.seconds)
+        row = Row(method, target, scores[0], scores[1], measure.dense, seconds[0], seconds[1])
+        rows.append(row)
+        cells = row.cells()
+        say(f"{measure.name}: plain {cells[2]}, SI {cells[3]}, share of the gap closed {cells[4]}")
+        # Saved at once: only one copy beside the dense model is ever in memory. A NaN never counts as better.
+        if target == KEPT_PATTERN and row.distance < best:
+            best = row.distance
+            pruner.save_pretrained(output, overwrite=True)
+    say(f"\n{table(rows, measure)}")
+    return rows
+
+
+def table(rows: list[Row], measure: Measure) -> str:
+    """All rows under one header."""
+    name = measure.name
+    header = ["method", "target", f"plain {name}", f"SI {name}", "gap closed", "plain s", "SI s"]
+    legend = (
+        f"{name} of the dense model: {_number(measure.dense)}. gap closed: the share of what plain pruning lost that "
+        "SI won back."
+    )
+    return f"{format_table(header, [row.cells() for row in rows])}\n{legend}"
+
+
+def pattern_holds(model: PreTrainedModel, layers: list[str], kept: int = 2, of: int = 4) -> bool:
+    """Whether each of these layers has at most ``kept`` non-zeros in every ``of`` consecutive input weights."""
+    views = {view.name: view for block in find_structure(model).blocks for view in block.views.values()}
+    return bool(layers) and all(int((views[name].read().reshape(-1, of) != 0).sum(1).max()) <= kept for name in layers)
+
+
+def check_saved(model: PreTrainedModel, directory: Path) -> None:
+    """Print what a reloaded result holds.
+
+    Raises:
+        CheckpointError: when its weights do not have the pattern.
+    """
+    report = Report.load(directory)
+    layers = [layer.name for layer in report.layers]
+    if not pattern_holds(model, layers):
+        raise CheckpointError(f"{str(directory)!r} was reloaded and its weights are not {KEPT_PATTERN}: report this.")
+    say(
+        f"\nThe best result at {KEPT_PATTERN}, {report.method} with SI, is in {directory}. Loaded by transformers "
+        f"alone: {report.sparsity:.1%} zeros in {len(layers)} layers, every group of 4 weights has at most 2 that are "
+        "not zero."
+    )
+
+
+def check_destination(directory: Path, default: Path) -> None:
+    """Raise :class:`CheckpointError` unless a result may go there: an earlier one is replaced, other files are not."""
+    check_output(directory, overwrite=directory == default or (directory / REPORT_NAME).is_file())
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Without the progress bars and warnings with which transformers loads weights."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def say(text: str) -> None:
+    """Print now, also into a pipe."""
+    print(text, flush=True)
+
+
+def best_device() -> torch.device:
+    """The first CUDA device, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}" if abs(value) < 1e5 else f"{value:.3g}"
