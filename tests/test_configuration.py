@@ -65,6 +65,8 @@ REJECTED_INDUCTION = {
     "epochs": (-1, 1.5, True),
     "learning_rate": (0, -1.0, math.inf, "fast"),
     "initialisation": ("zeros",),
+    "objective": ("mae",),
+    "own_scales": ("yes",),
     "max_scale": (1, 0.5),
     "temperature": (0,),
     "spectral_weight": (-0.1,),
