@@ -1,0 +1,22 @@
+"""Prune a model to 2:4 on your own text, save it, and load it with stock transformers.
+
+python examples/prune.py MODEL DATASET OUTPUT
+"""
+
+import sys
+
+from transformers import AutoModelForCausalLM
+
+from optimum_si import SIConfig, SIPruner
+
+
+def main(model: str, dataset: str, output: str) -> None:
+    pruner = SIPruner.from_pretrained(model)
+    pruner.prune(SIConfig("wanda", pattern="2:4"), dataset=dataset, save_dir=output)
+    print(pruner.report.summary())
+    reloaded = AutoModelForCausalLM.from_pretrained(output)
+    print(reloaded.config.sparsity_config)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
