@@ -1,7 +1,6 @@
 """Perplexity, by the protocol of the SparseGPT and Wanda papers."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +13,7 @@ from .calibration.examples import tokenised_examples
 from .calibration.sources import EVALUATION_SPLITS, load_texts
 from .configuration import CalibrationConfig
 from .errors import CalibrationError, ConfigurationError, NumericalError, UnsupportedModelError
+from .models.calls import evaluation_mode
 
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def perplexity(
     total = torch.zeros((), dtype=torch.float64)
     count = 0
     # no_grad, not inference_mode: tensors that a model caches on its way must stay usable in training.
-    with _evaluation_mode(model), torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         for batch in tqdm(make_batches(windows, batch_size), desc="perplexity", unit="batch", disable=not progress):
             for losses in _losses(model, batch["input_ids"], batch["attention_mask"]):
                 total += losses.double().sum()
@@ -152,18 +152,6 @@ def _windows_of_texts(
             "sequence_length. The text of a dataset is evaluation_texts(dataset)."
         )
     return tokenised_examples([ids[: count * sequence_length].view(count, sequence_length)])
-
-
-@contextmanager
-def _evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
-    # Module by module: parts of a model in training may be in evaluation mode on purpose.
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _losses(model: "PreTrainedModel", ids: Tensor, mask: Tensor) -> Iterator[Tensor]:

@@ -99,18 +99,24 @@ def _place(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refuse(path: str, config: Any, trust: bool) -> None:
-    if getattr(config, "quantization_config", None):
-        method = dict(config.quantization_config).get("quant_method", "unknown")
-        raise UnsupportedModelError(
-            f"{path!r} holds quantised weights (quant_method={method!r}), which cannot be pruned: prune the original "
-            "checkpoint and quantise the result."
-        )
+    refuse_quantised(path, config)
     if (
         getattr(config, "auto_map", None)
         and not trust
         and not hasattr(transformers, (config.architectures or [""])[0])
     ):
         raise UnsupportedModelError(_needs_code(path))
+
+
+def refuse_quantised(name: str, config: Any) -> None:
+    """Raise :class:`UnsupportedModelError` for a model whose weights are quantised."""
+    recipe = getattr(config, "quantization_config", None)
+    if recipe:
+        values = recipe if isinstance(recipe, dict) else recipe.to_dict()
+        raise UnsupportedModelError(
+            f"{name!r} holds quantised weights (quant_method={values.get('quant_method', 'unknown')!r}), which cannot "
+            "be pruned: prune the original checkpoint and quantise the result."
+        )
 
 
 def _needs_code(path: str) -> str:

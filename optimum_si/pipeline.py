@@ -3,13 +3,13 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from .configuration import InductionConfig, SIConfig
-from .induction.absorption import absorb
+from .induction.absorption import absorb, exact_scale, view_factor
 from .induction.choose import Choice, choose
 from .induction.problem import Batch, BlockProblem, Candidate, Layer, Weights, normalised
 from .induction.scales import power_of_two
@@ -112,7 +112,8 @@ class BlockStep:
         """
         started = time.perf_counter()
         induction = self.config.induction
-        stored = {view.name: view.tensor().dtype for view in views.values()}
+        dtypes = {id(parameter): parameter.dtype for parameter in block.module.parameters()}
+        stored = {view.name: dtypes[id(view.tensor())] for view in views.values()}
         with widened(block.module) as dtype:
             sites, targets = self._observe(number, block, views, stream, dtype)
             problem = self._problem(number, block, views, sites, stream, targets, dtype)
@@ -128,7 +129,11 @@ class BlockStep:
             if self.write:
                 for layer in problem.layers:
                     _write(layer, *weights[layer.view.name])
-            absorbed = _absorb(problem, choice.candidate, induction, set(stored.values()))
+            absorbed = _absorb(problem, choice.candidate, induction, dtypes)
+            layers = [
+                replace(report, absorbed=_is_absorbed(problem, layer, absorbed))
+                for report, layer in zip(layers, problem.layers, strict=True)
+            ]
         seconds = time.perf_counter() - started
         report = BlockReport(block.name, choice.name, choice.plain_loss, choice.loss, seconds, layers)
         return Outcome(report, choice, problem.channels, absorbed)
@@ -233,7 +238,6 @@ class BlockStep:
                     None if scale is None else float(scale.min()),
                     None if scale is None else float(scale.median()),
                     None if scale is None else float(scale.max()),
-                    scale is not None and _is_absorbed(problem, layer, self.config.induction),
                 )
             )
         return reports
@@ -301,7 +305,7 @@ def _absorb(
     problem: BlockProblem,
     candidate: Candidate | None,
     induction: InductionConfig | None,
-    stored: set[torch.dtype],
+    dtypes: Mapping[int, torch.dtype],
 ) -> dict[str, Tensor]:
     """Fold the chosen scales, as powers of two, into the block; what went in, by the name of its channels."""
     if candidate is None or induction is None or not induction.absorb:
@@ -310,17 +314,13 @@ def _absorb(
     for channels in problem.channels:
         if channels.absorbable and channels.name in candidate.scales:
             rounded = power_of_two(candidate.scales[channels.name], channels.base)
-            if torch.float16 in stored:
-                # Wider factors push small fp16 weights into subnormals, where bits are lost.
-                rounded = rounded.clamp(1 / channels.base, channels.base)
+            rounded = exact_scale(channels, rounded, dtypes)
             absorb(channels, rounded)
             absorbed[channels.name] = rounded
     return absorbed
 
 
-def _is_absorbed(problem: BlockProblem, layer: Layer, induction: InductionConfig | None) -> bool:
-    """Whether the scale of a layer's input channels has a producer."""
-    return bool(induction and induction.absorb) and any(
-        channels.absorbable and any(slot.view is layer.view for slot in channels.consumers())
-        for channels in problem.channels
-    )
+def _is_absorbed(problem: BlockProblem, layer: Layer, absorbed: Mapping[str, Tensor]) -> bool:
+    """Whether a scale other than 1 went into a layer's input channels."""
+    factor = view_factor(problem.channels, absorbed, layer.view, "columns")
+    return factor is not None and bool((factor != 1).any())

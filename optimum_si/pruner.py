@@ -15,10 +15,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .calibration import make_batches, prepare_examples
 from .calibration.hub import load_calibration_dataset
 from .configuration import SIConfig
-from .errors import ConfigurationError, NumericalError, UnsupportedModelError
-from .loading import load_model, load_tokenizer, maximum_length, saved_scales_path
+from .errors import CalibrationError, ConfigurationError, NumericalError, UnsupportedModelError
+from .loading import load_model, load_tokenizer, maximum_length, refuse_quantised, saved_scales_path
 from .models.blocks import Structure, add_biases, find_structure, select_views
-from .models.calls import capture
+from .models.calls import capture, evaluation_mode
 from .models.views import WeightView
 from .pipeline import BlockStep, Outcome, Stream
 from .pruning import get_method
@@ -50,6 +50,7 @@ class SIPruner:
                 f"SIPruner takes a transformers PreTrainedModel, not {type(model).__name__}: load one, or give its "
                 "path to SIPruner.from_pretrained."
             )
+        refuse_quantised(getattr(model, "name_or_path", "") or type(model).__name__, model.config)
         self.model = model
         self.tokenizer = tokenizer
         self.config: SIConfig | None = None
@@ -84,7 +85,10 @@ class SIPruner:
                 raise ConfigurationError(f"{sorted(kwargs)} only apply to a path, but a loaded model was given.")
             model, source = model_or_path, getattr(model_or_path, "name_or_path", "")
         if tokenizer is None or isinstance(tokenizer, (str, Path)):
-            tokenizer = load_tokenizer(tokenizer or source, required=tokenizer is not None, **kwargs)
+            own = tokenizer is None or str(tokenizer) == source
+            # Revision and subfolder are those of the model's place, and mean nothing elsewhere.
+            place = kwargs if own else {name: kwargs[name] for name in kwargs if name not in ("revision", "subfolder")}
+            tokenizer = load_tokenizer(tokenizer or source, required=tokenizer is not None, **place)
         if device is not None:
             model.to(torch.device(device))  # type: ignore[arg-type]
         pruner = cls(model, tokenizer)
@@ -100,7 +104,7 @@ class SIPruner:
         overwrite: bool = False,
         progress: bool = True,
     ) -> PreTrainedModel:
-        """Induce, prune and absorb, block by block, in place.
+        """Induce, prune and absorb, block by block, in place. A run that fails leaves the blocks it finished pruned.
 
         Args:
             config: the recipe.
@@ -217,19 +221,18 @@ class SIPruner:
         if not isinstance(config, SIConfig):
             raise ConfigurationError(f"config={config!r}: expected an SIConfig.")
         config.validate()
+        if torch.is_inference_mode_enabled():
+            raise ConfigurationError("pruning changes weights: leave torch.inference_mode() before calling it.")
         if save_dir is not None:
             check_output(save_dir, overwrite)
         structure = find_structure(self.model)
         views = select_views(structure, config.include, config.exclude)
         step = self._step(config, views, write=task == "prune")
         examples = prepare_examples(dataset, config.calibration, self.tokenizer, maximum_length(self.model))
+        _check_vocabulary(examples, self.model)
         started = time.perf_counter()
-        training = self.model.training
-        self.model.eval()
-        try:
+        with evaluation_mode(self.model):
             outcomes, stream = self._treat_blocks(config, structure, views, step, examples, progress, task)
-        finally:
-            self.model.train(training)
         self.config = config
         self.report = Report(
             task,
@@ -274,10 +277,14 @@ class SIPruner:
         progress: bool,
         task: str,
     ) -> tuple[dict[str, Outcome], Stream]:
-        saved = self._usable_scales(config)
+        saved = self._usable_scales(config) if task == "prune" else None
         if self.scales is not None and config.induction is not None:
+            self.scales.check(structure.blocks)
             for block in structure.blocks:
                 self.scales.undo(block)
+            # A run that fails from here on must not undo them a second time when it is repeated.
+            self.scales = self.scales.without_absorbed()
+            saved = None if saved is None else self.scales
         if config.induction is not None and config.induction.new_biases:
             if not add_biases(self.model, structure):
                 warnings.warn(
@@ -331,6 +338,18 @@ def _batch_size(config: SIConfig, examples: int) -> int:
     """Windows of a batch; with induction at most a sixteenth of them, so that there are enough steps to learn."""
     size = config.calibration.batch_size
     return size if config.induction is None else max(min(size, examples // 16), 1)
+
+
+def _check_vocabulary(examples: list[dict[str, Tensor]], model: PreTrainedModel) -> None:
+    """Token ids that a model has no embedding for would end in an index error deep inside it."""
+    embeddings = model.get_input_embeddings()
+    size = getattr(embeddings, "num_embeddings", None)
+    highest = max((int(example["input_ids"].max()) for example in examples if "input_ids" in example), default=-1)
+    if size is not None and highest >= size:
+        raise CalibrationError(
+            f"the calibration data holds token {highest}, but the model embeds {size} tokens (0 to {size - 1}): "
+            "use the tokenizer that belongs to this model."
+        )
 
 
 def _padding_id(tokenizer: PreTrainedTokenizerBase | None) -> int:

@@ -124,6 +124,8 @@ class Report:
             )
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(values, dict):
+                raise TypeError("not an object")
             values.pop("sparsity")
             blocks = [
                 BlockReport(**{**block, "layers": [_layer(entry) for entry in block["layers"]]})

@@ -1,5 +1,6 @@
 """Writing a directory beside its place and moving it in, so that a crash never leaves half a model."""
 
+import ctypes
 import errno
 import os
 import shutil
@@ -24,6 +25,14 @@ def check_output(directory: str | Path, overwrite: bool) -> Path:
         raise CheckpointError(
             f"output directory {str(path)!r} exists and is not empty: choose another one, or replace it with "
             "overwrite=True (--overwrite on the command line)."
+        )
+    if os.path.ismount(path):
+        raise CheckpointError(
+            f"output {str(path)!r} is a mount point, which cannot be replaced: give a directory in it."
+        )
+    if path.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise CheckpointError(
+            f"output {str(path)!r} is or holds the working directory, which cannot be replaced: give another one."
         )
     parent = path.resolve().parent
     while not parent.exists():
@@ -68,6 +77,8 @@ def _swap_in(fresh: Path, target: Path) -> None:
     if not target.exists():
         fresh.rename(target)
         return
+    if _exchange(fresh, target):
+        return
     old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
     target.rename(old / "previous")
     try:
@@ -78,6 +89,16 @@ def _swap_in(fresh: Path, target: Path) -> None:
     finally:
         if target.exists():
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two directories in one step that nothing can interrupt; False where the system cannot (not Linux)."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError, TypeError):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return renameat2(here, os.fsencode(first), here, os.fsencode(second), exchange) == 0
 
 
 def _sync(directory: Path) -> None:

@@ -5,8 +5,8 @@ they are kept apart: for each block the learned s, the powers of two that were a
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from .errors import CheckpointError
 from .induction.absorption import absorb
 from .induction.choose import Choice
 from .induction.problem import Candidate
-from .models.blocks import Block
+from .models.blocks import INPUT_OF, Block
 from .pipeline import Outcome
 
 
@@ -64,7 +64,8 @@ class SavedScales:
 
     def undo(self, block: Block) -> None:
         """Take the absorbed powers of two out of a block again, which restores it bit for bit."""
-        for channels in block.channels:
+        # Last in, first out: in between, every weight is one that its dtype held before.
+        for channels in reversed(block.channels):
             absorbed = self.tensors.get(f"{block.name}|absorbed|{channels.name}")
             if absorbed is not None:
                 absorb(channels, 1 / absorbed)
@@ -75,7 +76,25 @@ class SavedScales:
             return Choice("plain", None)
         # A bias change repairs the error of one mask; under another target the mean compensation stands alone.
         changes = self._of(block, "bias", device) if target == self.target else {}
-        return Choice("induced", Candidate(self._of(block, "scale", device), self.shifted[block.name], changes))
+        scales = self._of(block, "scale", device)
+        return Choice("induced" if scales else "shift", Candidate(scales, self.shifted[block.name], changes))
+
+    def without_absorbed(self) -> "SavedScales":
+        """The same scales for a model that they were taken out of again."""
+        kept = {key: value for key, value in self.tensors.items() if key.split("|")[1] != "absorbed"}
+        return replace(self, tensors=kept)
+
+    def check(self, blocks: Sequence[Block]) -> None:
+        """Raise :class:`CheckpointError` where these scales were not learned on a model of this shape."""
+        by_name = {block.name: block for block in blocks}
+        for key, value in self.tensors.items():
+            block_name, kind, name = key.split("|", 2)
+            block = by_name.get(block_name)
+            if block is None or not _fits(block, kind, name, len(value)):
+                raise CheckpointError(
+                    f"{SCALES_NAME} was learned on another model: it holds {kind} {name!r} of block {block_name!r} "
+                    f"with {len(value)} entries, which this model does not have. Run `induce` again or delete the file."
+                )
 
     def _of(self, block: Block, kind: str, device: torch.device) -> dict[str, Tensor]:
         prefix = f"{block.name}|{kind}|"
@@ -110,3 +129,14 @@ class SavedScales:
             return cls(metadata["method"], metadata["target"], tensors, json.loads(metadata["shifted"]))
         except (SafetensorError, KeyError, ValueError) as error:
             raise CheckpointError(f"{str(path)!r} is damaged ({error}): run `induce` again, or delete it.") from error
+
+
+def _fits(block: Block, kind: str, name: str, size: int) -> bool:
+    """Whether a block has the channels, or the layer with a bias, that a saved tensor is for."""
+    if kind == "bias":
+        view = block.views.get(name[len(block.name) + 1 :])
+        return view is not None and view.shape[0] == size
+    if name.startswith(INPUT_OF):
+        views = [block.views.get(local) for local in name[len(INPUT_OF) :].split(",")]
+        return all(view is not None and view.shape[1] == size for view in views)
+    return any(channels.name == name and channels.size == size for channels in block.channels)

@@ -44,6 +44,41 @@ def absorb(channels: Channels, scale: Tensor) -> None:
                 values.copy_(values.to(_wide(values)) / scale.to(values.device, _wide(values)))
 
 
+def exact_scale(channels: Channels, scale: Tensor, stored: Mapping[int, torch.dtype]) -> Tensor:
+    """``scale`` with 1 wherever absorbing it would lose a bit in the dtype that a parameter is stored in.
+
+    fp16 has few exponents: halving a weight below 1e-4 makes it subnormal.
+
+    Args:
+        channels: where the scale enters.
+        scale: powers of two, [channels.size].
+        stored: dtype of each parameter by its id.
+    """
+    exact = torch.ones(channels.size, dtype=torch.bool)
+
+    def check(values: Tensor, factor: Tensor, dtype: torch.dtype, index: Tensor | None) -> None:
+        scaled = (values * factor).to(dtype).to(values.dtype)
+        lossy = (((scaled / factor) != values) & torch.isfinite(values)).reshape(len(values), -1).any(dim=1).cpu()
+        exact[torch.nonzero(lossy).flatten() if index is None else index[lossy]] = False
+
+    for slot in channels.slots:
+        weight = slot.view.read()
+        weight = weight.to(_wide(weight))
+        factor = slot.factor(scale).to(weight.device, weight.dtype)
+        by_entry = weight.T if slot.axis == "columns" else weight
+        check(by_entry, factor[:, None], stored[id(slot.view.tensor())], slot.index)
+        bias, holder = slot.view.read_bias(), slot.view.bias_tensor()
+        if slot.axis == "rows" and bias is not None and holder is not None:
+            check(bias.to(weight.dtype), factor, stored[id(holder)], slot.index)
+    for norm in channels.norms:
+        for name in ("weight", "bias"):
+            parameter: Tensor | None = getattr(norm, name, None)
+            if parameter is not None:
+                values = parameter.detach().to(_wide(parameter))
+                check(values, 1 / scale.to(values.device, values.dtype), stored[id(parameter)], None)
+    return torch.where(exact.to(scale.device), scale, torch.ones_like(scale))
+
+
 def view_factor(
     channels: list[Channels], scales: Mapping[str, Tensor], view: WeightView, axis: Literal["rows", "columns"]
 ) -> Tensor | None:

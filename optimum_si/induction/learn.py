@@ -33,6 +33,7 @@ class InductionSettings(Protocol):
     shift: bool
 
 
+@torch.enable_grad()
 def learn_scales(
     problem: BlockProblem, settings: InductionSettings, samples: dict[str, Tensor], generator: torch.Generator
 ) -> Candidate:
@@ -52,6 +53,7 @@ def learn_scales(
     return descend(problem, settings, student, student.logs, biases, generator)
 
 
+@torch.enable_grad()
 def learn_biases(
     problem: BlockProblem, settings: InductionSettings, candidate: Candidate, generator: torch.Generator
 ) -> Candidate:
@@ -83,6 +85,7 @@ def descend(
     best, best_loss = student.candidate(), student.validation_loss()
     if not groups:
         return best
+    values = [value for group in groups for value in group["params"]]
     optimiser = torch.optim.Adam(groups, lr=settings.learning_rate, betas=(0.9, 0.95))
     steps = max(settings.epochs * len(problem.training), 1)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _cosine(steps))
@@ -94,8 +97,9 @@ def descend(
             loss = error / norm.clamp_min(1e-30)
             if spectral is not None:
                 loss = loss + settings.spectral_weight * spectral
-            optimiser.zero_grad()
-            loss.backward()
+            # Not backward(): norms and whatever else the block holds must be left without gradients.
+            for value, gradient in zip(values, torch.autograd.grad(loss, values, allow_unused=True), strict=True):
+                value.grad = gradient
             optimiser.step()
             schedule.step()
             student.clamp()

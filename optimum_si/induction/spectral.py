@@ -48,7 +48,7 @@ class SpectralNormLoss:
         norms = []
         for matrix, vector in zip(scaled, self.vectors, strict=True):
             norm = schatten_norm(matrix, self.p, vector)
-            norms.append(norm / matrix.norm() if self.normalised else norm)
+            norms.append(norm / matrix.norm().clamp_min(1e-12) if self.normalised else norm)
         return torch.stack(norms).sum()
 
     def __call__(self, scaled: list[Tensor]) -> Tensor:

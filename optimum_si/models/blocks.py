@@ -15,6 +15,10 @@ from .families import UNDECLARED, Family, find_family
 from .views import WeightView, is_conv1d, linear_views
 
 
+#: Begins the name of channels that no pair declares; names of their readers follow.
+INPUT_OF = "input of "
+
+
 @dataclass(frozen=True, eq=False)
 class Block:
     """One transformer block.
@@ -101,8 +105,8 @@ def select_views(
         return included and not any(fnmatchcase(view.name, glob) for glob in exclude or [])
 
     selected = []
+    seen: set[Any] = set()
     for block in structure.blocks:
-        seen: set[Any] = set()
         chosen = {}
         for local, view in block.views.items():
             # Two modules that share one parameter are one weight: it is pruned once.
@@ -135,9 +139,7 @@ def complete_channels(block: Block, sites: list[list[WeightView]], own: bool) ->
     else:
         covered = {id(slot.view) for _, slot in declared}
         groups = [[view for view in site if id(view) not in covered] for site in sites]
-    extra = [
-        score_only("input of " + ",".join(view.name[inside:] for view in views), views) for views in groups if views
-    ]
+    extra = [score_only(INPUT_OF + ",".join(view.name[inside:] for view in views), views) for views in groups if views]
     return block.channels + extra
 
 
@@ -157,7 +159,7 @@ def add_biases(model: nn.Module, structure: Structure) -> list[str]:
                 module = block.views[name].module
                 if module.bias is None:
                     weight = block.views[name].tensor()
-                    module.bias = nn.Parameter(weight.detach().new_zeros(weight.shape[0]), requires_grad=False)
+                    module.bias = nn.Parameter(weight.detach().new_zeros(weight.shape[0]), weight.requires_grad)
         setattr(config, setting, True)
         switched.append(setting)
     return switched

@@ -73,6 +73,21 @@ def capture(model: nn.Module, blocks: list[Block], batches: list[dict[str, Tenso
             yield Captured(hidden, [call for _, call in inputs], padding)
 
 
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """A model without dropout for a while.
+
+    Modes are restored module by module: parts of a model in training may be in evaluation mode on purpose.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
 def hidden_of(output: Any) -> Tensor:
     """The hidden states in what a block returns."""
     return output[0] if isinstance(output, (tuple, list)) else output

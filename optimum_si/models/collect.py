@@ -74,7 +74,7 @@ def collect(
         The input sites of ``views``, in module order, and the block's outputs for each batch, or None.
 
     Raises:
-        NumericalError: names the layer whose input holds NaN or infinity, or that no token reached.
+        NumericalError: names the layer whose input holds NaN or infinity.
     """
     by_module: dict[nn.Module, list[WeightView]] = {}
     for view in views:

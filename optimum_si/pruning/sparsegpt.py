@@ -39,12 +39,14 @@ class SparseGPT(PruningMethod):
         rows, columns = weight.shape
         was_zero = weight == 0
         weight = weight.clone()
+        gone = 0
         for start in range(0, columns, self.settings.block_size):
             stop = min(start + self.settings.block_size, columns)
             block = weight[:, start:stop]
             dead = was_zero[:, start:stop]
             if isinstance(target, Unstructured):
-                count = round(target.sparsity * rows * stop) - round(target.sparsity * rows * start)
+                # Blocks that were sparser than their share leave less to prune for those that follow.
+                count = min(max(target.pruned(rows * stop) - gone, 0), rows * (stop - start))
                 zeroed = _lowest(block, importance[start:stop], dead, count) | dead
             else:
                 zeroed = dead.clone()
@@ -59,6 +61,7 @@ class SparseGPT(PruningMethod):
                 # Also sets the pruned column itself to zero, up to rounding: made exact below.
                 block[:, column:] -= torch.outer(errors[:, column], row[column:])
             block.masked_fill_(zeroed, 0)
+            gone += int(zeroed.sum())
             weight[:, stop:] -= errors @ factor[start:stop, stop:]
         return weight
 

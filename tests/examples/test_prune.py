@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tiny_models import tiny
+from helpers import tiny
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -16,9 +16,11 @@ def test_prune_runs_as_written(tmp_path):
     text = Path(__file__).read_text()
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
-    tokenizer.train_from_iterator([text], trainers.BpeTrainer(vocab_size=60, special_tokens=["<pad>"]))
+    tokenizer.train_from_iterator([text], trainers.BpeTrainer(vocab_size=48, special_tokens=["<pad>"]))
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>").save_pretrained(tmp_path / "model")
-    tiny("opt").save_pretrained(tmp_path / "model")
+    model = tiny("opt")
+    model.resize_token_embeddings(tokenizer.get_vocab_size())
+    model.save_pretrained(tmp_path / "model")
     (tmp_path / "notes.txt").write_text(text * 3)
     command = [
         sys.executable,
