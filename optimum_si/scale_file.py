@@ -92,8 +92,8 @@ class SavedScales:
             block = by_name.get(block_name)
             if block is None or not _fits(block, kind, name, len(value)):
                 raise CheckpointError(
-                    f"{SCALES_NAME} was learned on another model: it holds {kind} {name!r} of block {block_name!r} "
-                    f"with {len(value)} entries, which this model does not have. Run `induce` again or delete the file."
+                    f"{SCALES_NAME} was learned on another model: its {kind} {name!r} of block {block_name!r} with "
+                    f"{len(value)} entries, which this model does not have. Run `induce` again or delete the file."
                 )
 
     def _of(self, block: Block, kind: str, device: torch.device) -> dict[str, Tensor]:
