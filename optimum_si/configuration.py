@@ -15,6 +15,7 @@ from .pruning import COMPARISON_GROUPS, METHODS, parse_pattern
 
 INITIALISATIONS = ("auto", "ones", "activation", "robust")
 OBJECTIVES = ("normalised", "mse")
+SELECTIONS = ("model", "block")
 SPECTRAL_NORMS = (1, 2, "inf")
 DAMPING_MODES = ("mean", "channel")
 
@@ -29,8 +30,10 @@ class InductionConfig:
         initialisation: ``"ones"``; ``"activation"``, s = (mean square of the channel) ** 0.25; ``"robust"``, the
             paper's Eq. 5; or ``"auto"``, whichever of ones and activation starts with the lower held-out loss. All are
             normalised to geometric mean 1 and clamped.
-        objective: ``"normalised"``, squared error of the block's output with every token and every channel of it
-            brought to the same size; or ``"mse"``, the paper's Eq. 7, which large tokens and channels dominate.
+        objective: ``"normalised"``, squared error of the block's output relative to each token's norm; or ``"mse"``,
+            the paper's Eq. 7, which tokens of large norm dominate.
+        selection: what decides, on held-out windows, between what was learned, half of it, the shift alone and the
+            plain method: ``"model"``, the divergence of the whole model's output; or ``"block"``, the block's own.
         own_scales: beside the s that consumers of one activation share, each layer learns one of its own; only the
             shared one can be absorbed, both weigh the score. False is the paper's.
         max_scale: s stays within [1 / max_scale, max_scale].
@@ -50,9 +53,10 @@ class InductionConfig:
     """
 
     epochs: int = 5
-    learning_rate: float = 5e-3
+    learning_rate: float = 1e-2
     initialisation: str = "auto"
     objective: str = "normalised"
+    selection: str = "model"
     own_scales: bool = True
     max_scale: float = 4.0
     temperature: float = 0.03
@@ -72,6 +76,7 @@ class InductionConfig:
         _check_number("induction.learning_rate", self.learning_rate, above=0)
         _check_choice("induction.initialisation", self.initialisation, INITIALISATIONS)
         _check_choice("induction.objective", self.objective, OBJECTIVES)
+        _check_choice("induction.selection", self.selection, SELECTIONS)
         _check_number("induction.max_scale", self.max_scale, above=1)
         _check_number("induction.temperature", self.temperature, above=0)
         _check_number("induction.spectral_weight", self.spectral_weight, minimum=0)

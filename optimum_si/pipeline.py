@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from .configuration import InductionConfig, SIConfig
 from .induction.absorption import absorb, exact_scale, view_factor
 from .induction.choose import Choice, choose
-from .induction.problem import Batch, BlockProblem, Candidate, Layer, Weights, normalised
+from .induction.problem import Batch, BlockProblem, Candidate, Layer, Weights, held_out, normalised
 from .induction.scales import power_of_two
+from .judging import ModelJudge
 from .models.blocks import Block, complete_channels
 from .models.calls import Call, Captured
 from .models.channels import Channels
@@ -84,12 +85,14 @@ class BlockStep:
         method: its pruning method.
         target: its target.
         write: store pruned weights (``prune``), or only absorb scales (``induce``).
+        judge: chooses by what the whole model loses; None chooses by the block's own output.
     """
 
     config: SIConfig
     method: PruningMethod
     target: Target
     write: bool
+    judge: ModelJudge | None = None
 
     def __call__(
         self,
@@ -191,7 +194,7 @@ class BlockStep:
             for view in views.values()
         }
         if batches and induction is not None and induction.objective == "normalised":
-            batches = normalised(batches)
+            batches = [normalised(batch) for batch in batches]
         own = induction is not None and induction.own_scales
         channels = complete_channels(block, [site.views for site in sites], own)
         return BlockProblem(block.module, names, self.method, layers, channels, *self._split(batches))
@@ -200,8 +203,8 @@ class BlockStep:
         """Batches to learn from and to choose by; a single batch has to serve for both."""
         if self.config.induction is None or len(batches) < 2:
             return batches, batches
-        held_out = min(max(round(self.config.induction.validation_fraction * len(batches)), 1), len(batches) - 1)
-        return batches[held_out:], batches[:held_out]
+        count = held_out(len(batches), self.config.induction.validation_fraction)
+        return batches[count:], batches[:count]
 
     def _choose(
         self, number: int, problem: BlockProblem, plain: Weights, sites: list[Site], induction: InductionConfig
@@ -209,7 +212,13 @@ class BlockStep:
         samples = {view.name: site.sample for site in sites for view in site.views}
         # Each block draws from its own generator, so that its result does not depend on how others were treated.
         generator = torch.Generator().manual_seed(self.config.seed * 65_537 + number)
-        return choose(problem, plain, induction, samples, generator)
+
+        def judged(weights: Weights) -> float:
+            if self.judge is None:
+                return problem.validation_loss(weights)
+            return self.judge.loss(number, problem, weights)
+
+        return choose(problem, plain, induction, samples, generator, judged)
 
     def _report_layers(
         self,

@@ -4,6 +4,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,9 +17,11 @@ from .calibration import make_batches, prepare_examples
 from .calibration.hub import load_calibration_dataset
 from .configuration import SIConfig
 from .errors import CalibrationError, ConfigurationError, NumericalError, UnsupportedModelError
+from .induction.problem import held_out
+from .judging import ModelJudge
 from .loading import load_model, load_tokenizer, maximum_length, refuse_quantised, saved_scales_path
 from .models.blocks import Structure, add_biases, find_structure, select_views
-from .models.calls import capture, evaluation_mode
+from .models.calls import BlockOutput, block_output, capture, evaluation_mode
 from .models.views import WeightView
 from .pipeline import BlockStep, Outcome, Stream
 from .pruning import get_method
@@ -294,7 +297,12 @@ class SIPruner:
                 )
         _warn_about(structure, self.model.config.model_type)
         batches = make_batches(examples, _batch_size(config, len(examples)), _padding_id(self.tokenizer))
-        stream = Stream.start(capture(self.model, structure.blocks, batches), config.induction is not None)
+        output = block_output(self.model, structure.blocks, batches[0])
+        stream = Stream.start(capture(self.model, structure.blocks, batches, output), config.induction is not None)
+        if config.induction is not None and config.induction.selection == "model" and output is not BlockOutput.MORE:
+            count = held_out(len(batches), config.induction.validation_fraction)
+            judge = ModelJudge(self.model, structure.blocks, batches[:count], stream.masks[:count], output)
+            step = replace(step, judge=judge)
         outcomes = {}
         blocks = list(zip(structure.blocks, views, strict=True))
         with tqdm(blocks, desc=task, unit="block", disable=not progress) as bar:

@@ -67,6 +67,7 @@ REJECTED_INDUCTION = {
     "initialisation": ("zeros",),
     "objective": ("mae",),
     "own_scales": ("yes",),
+    "selection": ("layer",),
     "max_scale": (1, 0.5),
     "temperature": (0,),
     "spectral_weight": (-0.1,),

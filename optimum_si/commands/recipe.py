@@ -44,7 +44,7 @@ def add_recipe_arguments(parser: ArgumentParser, induction_is_optional: bool) ->
 
     induction = parser.add_argument_group("induction")
     induction.add_argument("--epochs", type=int, metavar="N", help="passes over the calibration data (default: 5)")
-    induction.add_argument("--learning-rate", type=float, metavar="F", help="of the channel scales (default: 0.005)")
+    induction.add_argument("--learning-rate", type=float, metavar="F", help="of the channel scales (default: 0.01)")
     if induction_is_optional:
         induction.add_argument("--no-induction", action="store_true", help="prune the model as it is")
 

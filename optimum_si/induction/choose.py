@@ -1,5 +1,6 @@
-"""The choice for a block: what was learned, the shift alone, or the plain method, by held-out loss."""
+"""The choice for a block: what was learned, part of it, the shift alone, or the plain method, by held-out loss."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,10 @@ from .learn import InductionSettings, learn_biases, learn_scales
 from .problem import BlockProblem, Candidate, Weights
 
 
+#: How far to go from s = 1 to what was learned: a lower loss of the block is not always one of the model.
+SHARES = (0.5, 1.0)
+
+
 @dataclass(frozen=True, eq=False)
 class Choice:
     """What a block is pruned with.
@@ -16,7 +21,7 @@ class Choice:
     Args:
         name: "induced" (learned scales and shifts), "shift" (mean compensation, s = 1) or "plain".
         candidate: its scales and shifts; None for "plain".
-        plain_loss: held-out relative squared error of the block's output with the plain method; None if not measured.
+        plain_loss: held-out loss with the plain method; None if not measured.
         loss: the same with the choice.
     """
 
@@ -32,6 +37,7 @@ def choose(
     settings: InductionSettings,
     samples: dict[str, Tensor],
     generator: torch.Generator,
+    judge: Callable[[Weights], float],
 ) -> Choice:
     """Learn, and keep what loses least on held-out windows: induction never makes a block worse there.
 
@@ -41,21 +47,23 @@ def choose(
         settings: how to learn.
         samples: tokens of each layer's input, [n, d_in], by view name.
         generator: for the order of batches.
+        judge: held-out loss of the block, or of the model, with other weights.
     """
     shiftable = settings.shift and any(layer.shift for layer in problem.layers)
-    candidates = [("induced", learn_scales(problem, settings, samples, generator))]
+    plain_loss = judge(plain)
+
+    def best(name: str, candidates: list[Candidate], *others: Choice) -> Choice:
+        found = [Choice(name, entry, plain_loss, judge(problem.prune(entry))) for entry in candidates]
+        return min([*others, *found], key=_loss)
+
+    learned = learn_scales(problem, settings, samples, generator)
+    chosen = best("induced", [learned.part_of_the_way(share) for share in SHARES])
     if shiftable:
-        candidates.append(("shift", Candidate({}, shifted=True)))
-    plain_loss = problem.validation_loss(plain)
-    chosen = min((_measured(problem, name, candidate, plain_loss) for name, candidate in candidates), key=_loss)
+        chosen = best("shift", [Candidate({}, shifted=True)], chosen)
     if shiftable and not problem.method.keeps_weights and chosen.candidate is not None:
-        learned = learn_biases(problem, settings, chosen.candidate, generator)
-        chosen = min(chosen, _measured(problem, chosen.name, learned, plain_loss), key=_loss)
+        with_biases = learn_biases(problem, settings, chosen.candidate, generator)
+        chosen = best(chosen.name, [with_biases], chosen)
     return chosen if _loss(chosen) < plain_loss else Choice("plain", None, plain_loss, plain_loss)
-
-
-def _measured(problem: BlockProblem, name: str, candidate: Candidate, plain_loss: float) -> Choice:
-    return Choice(name, candidate, plain_loss, problem.validation_loss(problem.prune(candidate)))
 
 
 def _loss(choice: Choice) -> float:

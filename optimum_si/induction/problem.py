@@ -66,6 +66,11 @@ class Candidate:
     shifted: bool
     bias_change: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def part_of_the_way(self, share: float) -> "Candidate":
+        """The candidate at a share of its distance from s = 1 (in log s) and from mean compensation."""
+        scales = {name: scale**share for name, scale in self.scales.items()}
+        return Candidate(scales, self.shifted, {name: share * change for name, change in self.bias_change.items()})
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -76,39 +81,37 @@ class Batch:
         call: the block's other arguments.
         target: outputs of the dense block on dense inputs, like ``hidden``.
         mask: bool [batch, tokens] of real tokens, or None.
-        weight: what the error of each token and channel counts, broadcasts against ``target``; None counts all alike.
+        weight: what the error of each token counts, broadcasts against ``target``; None counts all alike.
     """
 
     hidden: Tensor
     call: Call
     target: Tensor
     mask: Tensor | None
-    weight: tuple[Tensor, Tensor] | None = None
+    weight: Tensor | None = None
 
     def sums(self, output: Tensor) -> tuple[Tensor, Tensor]:
         """Weighted squared error of ``output`` and squared norm of the target, summed over real tokens."""
         error, target = (output - self.target).square(), self.target.square()
-        for weight in self.weight or ():
-            error, target = error * weight, target * weight
+        if self.weight is not None:
+            error, target = error * self.weight, target * self.weight
         if self.mask is not None:
             error, target = error[self.mask], target[self.mask]
         return error.sum(), target.sum()
 
 
-def normalised(batches: list[Batch]) -> list[Batch]:
-    """The batches with weights that bring every token, and then every channel, to the same mean square.
+def held_out(batches: int, fraction: float) -> int:
+    """How many of the first batches are held out: at least one, and not all unless there is just one."""
+    return 1 if batches < 2 else min(max(round(fraction * batches), 1), batches - 1)
 
-    What follows a block normalises each token, and scales channels by weights of its own: error matters relative to
-    both. Tokens of huge norm (attention sinks) and outlier channels would otherwise be all that a plain MSE sees.
+
+def normalised(batch: Batch) -> Batch:
+    """The batch with weights that bring the target of every token to the same norm.
+
+    What follows a block normalises each token, so its error matters relative to it. Tokens of huge norm (attention
+    sinks) would otherwise be all that a plain MSE sees.
     """
-    tokens = [1 / batch.target.square().mean(dim=-1, keepdim=True).clamp_min(1e-12) for batch in batches]
-    total = torch.zeros((), dtype=torch.float64)
-    for batch, weight in zip(batches, tokens, strict=True):
-        square = batch.target.square() * weight
-        square = square if batch.mask is None else square[batch.mask]
-        total = total + square.reshape(-1, square.shape[-1]).sum(dim=0, dtype=torch.float64)
-    channels = (total.mean() / total.clamp_min(1e-12 * float(total.max()) + 1e-30)).to(batches[0].target.dtype)
-    return [replace(batch, weight=(weight, channels)) for batch, weight in zip(batches, tokens, strict=True)]
+    return replace(batch, weight=1 / batch.target.square().mean(dim=-1, keepdim=True).clamp_min(1e-12))
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,11 +183,16 @@ class BlockProblem:
         return call.run(block, hidden)
 
     @torch.no_grad()
+    def validation_outputs(self, weights: Weights) -> list[Tensor]:
+        """The block's output on held-out windows, for each batch."""
+        return [self.run(batch.hidden, batch.call, weights) for batch in self.validation]
+
+    @torch.no_grad()
     def validation_loss(self, weights: Weights) -> float:
         """Relative squared error of the block's output on held-out windows."""
         error = norm = 0.0
-        for batch in self.validation:
-            part, whole = batch.sums(self.run(batch.hidden, batch.call, weights))
+        for batch, output in zip(self.validation, self.validation_outputs(weights), strict=True):
+            part, whole = batch.sums(output)
             error, norm = error + float(part), norm + float(whole)
         return error / max(norm, 1e-30)
 

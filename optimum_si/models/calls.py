@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
 from typing import Any
 
@@ -44,21 +45,53 @@ class _Done(Exception):
     """Raised in the last block: the rest of the forward pass is not needed."""
 
 
-def capture(model: nn.Module, blocks: list[Block], batches: list[dict[str, Tensor]]) -> Iterator[Captured]:
+class BlockOutput(Enum):
+    """What every block of a model returns: hidden states alone, in a tuple of their own, or with more beside them."""
+
+    TENSOR = "tensor"
+    TUPLE = "tuple"
+    MORE = "more"
+
+    def wrapped(self, hidden: Tensor) -> Any:
+        """Hidden states as a block would return them."""
+        return hidden if self is BlockOutput.TENSOR else (hidden,)
+
+
+def block_output(model: nn.Module, blocks: list[Block], batch: dict[str, Tensor]) -> BlockOutput:
+    """See on the first example of a batch what the blocks of a model return."""
+    outputs: list[Any] = []
+    handles = [
+        block.module.register_forward_hook(lambda module, args, output: outputs.append(output)) for block in blocks
+    ]
+    try:
+        with torch.no_grad(), without_cache(model):
+            model(**{name: value[:1].to(device_of(model)) for name, value in batch.items()})
+    finally:
+        for handle in handles:
+            handle.remove()
+    if all(isinstance(output, Tensor) for output in outputs):
+        return BlockOutput.TENSOR
+    single = all(isinstance(output, tuple) and len(output) == 1 for output in outputs)
+    return BlockOutput.TUPLE if single else BlockOutput.MORE
+
+
+def capture(
+    model: nn.Module, blocks: list[Block], batches: list[dict[str, Tensor]], output: BlockOutput
+) -> Iterator[Captured]:
     """The first block's inputs and every block's arguments, for each batch, at the cost of no block.
 
     Blocks are replaced by stubs that hand their input on, except in models whose blocks return more than hidden
     states (T5 passes its position bias from block to block): those run for real.
     """
     modules = [block.module for block in blocks]
-    device = next(model.parameters()).device
-    with torch.no_grad(), _without_cache(model):
-        probe = {name: value[:1].to(device) for name, value in batches[0].items()}
-        wrap = _observe_outputs(model, modules, probe)
+    with torch.no_grad(), without_cache(model):
         for batch in batches:
             inputs: list[tuple[Tensor, Call]] = []
-            with _replaced_forwards(modules, partial(wrap, inputs=inputs, total=len(modules))):
-                _run(model, {name: value.to(device) for name, value in batch.items()})
+            with replaced_forwards(modules, partial(_recorder, inputs=inputs, total=len(modules), output=output)):
+                try:
+                    model(**{name: value.to(device_of(model)) for name, value in batch.items()})
+                except _Done:
+                    pass
             if len(inputs) < len(modules):
                 raise UnsupportedModelError(
                     f"{type(model).__name__} called {len(inputs)} of the {len(modules)} blocks in "
@@ -71,6 +104,11 @@ def capture(model: nn.Module, blocks: list[Block], batches: list[dict[str, Tenso
             else:
                 padding = mask.bool().to(hidden.device)
             yield Captured(hidden, [call for _, call in inputs], padding)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model's inputs belong."""
+    return next(model.parameters()).device
 
 
 @contextmanager
@@ -93,48 +131,25 @@ def hidden_of(output: Any) -> Tensor:
     return output[0] if isinstance(output, (tuple, list)) else output
 
 
-Wrapper = Callable[..., Callable[..., Any]]
+def _recorder(
+    module: nn.Module, inputs: list[tuple[Tensor, Call]], total: int, output: BlockOutput
+) -> Callable[..., Any]:
+    """A forward that notes its arguments in ``inputs`` and hands its hidden states on."""
+    original = module.forward
 
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        call = Call(args[1:], {name: value for name, value in kwargs.items() if name != "hidden_states"})
+        inputs.append((hidden, call))
+        if len(inputs) == total:
+            raise _Done
+        return original(*args, **kwargs) if output is BlockOutput.MORE else output.wrapped(hidden)
 
-def _observe_outputs(model: nn.Module, modules: list[nn.Module], probe: dict[str, Tensor]) -> Wrapper:
-    """How to replace a block's forward, judged by what the blocks return on one example."""
-    outputs: list[Any] = []
-    handles = [module.register_forward_hook(lambda module, args, output: outputs.append(output)) for module in modules]
-    try:
-        _run(model, probe)
-    finally:
-        for handle in handles:
-            handle.remove()
-    plain = all(isinstance(output, Tensor) for output in outputs)
-    single = all(isinstance(output, tuple) and len(output) == 1 for output in outputs)
-
-    def wrap(module: nn.Module, inputs: list[tuple[Tensor, Call]], total: int) -> Callable[..., Any]:
-        original = module.forward
-
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            hidden = args[0] if args else kwargs["hidden_states"]
-            call = Call(args[1:], {name: value for name, value in kwargs.items() if name != "hidden_states"})
-            inputs.append((hidden, call))
-            if len(inputs) == total:
-                raise _Done
-            if plain or single:
-                return hidden if plain else (hidden,)
-            return original(*args, **kwargs)
-
-        return forward
-
-    return wrap
-
-
-def _run(model: nn.Module, batch: dict[str, Tensor]) -> None:
-    try:
-        model(**batch)
-    except _Done:
-        pass
+    return forward
 
 
 @contextmanager
-def _replaced_forwards(modules: list[nn.Module], make: Callable[[nn.Module], Callable[..., Any]]) -> Iterator[None]:
+def replaced_forwards(modules: list[nn.Module], make: Callable[[nn.Module], Callable[..., Any]]) -> Iterator[None]:
     """Give each module another ``forward`` for a while."""
     before = [module.__dict__.get("forward") for module in modules]
     for module in modules:
@@ -150,7 +165,7 @@ def _replaced_forwards(modules: list[nn.Module], make: Callable[[nn.Module], Cal
 
 
 @contextmanager
-def _without_cache(model: nn.Module) -> Iterator[None]:
+def without_cache(model: nn.Module) -> Iterator[None]:
     """Blocks must not fill a key-value cache: each of them runs many times."""
     config: Any = model.config
     configs = {id(entry): entry for entry in (config, config.get_text_config()) if hasattr(entry, "use_cache")}

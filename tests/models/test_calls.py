@@ -6,9 +6,14 @@ from helpers import FAMILIES, inputs_of, tiny, token_windows
 
 from optimum_si.errors import NumericalError, UnsupportedModelError
 from optimum_si.models.blocks import find_structure
-from optimum_si.models.calls import capture
+from optimum_si.models.calls import block_output
+from optimum_si.models.calls import capture as capture_with
 from optimum_si.models.collect import collect
 from optimum_si.pipeline import widened
+
+
+def capture(model, blocks, batches):
+    return capture_with(model, blocks, batches, block_output(model, blocks, batches[0]))
 
 
 def block_outputs(model, blocks, inputs):
