@@ -313,6 +313,15 @@ def test_no_induction_option_does_nothing(method, base, change):
     assert not same_bytes(BASES[key], induced(method, {**base, **change}))
 
 
+def test_selection_decides_by_the_model_or_by_the_block():
+    by_model, by_block = (
+        prune(tiny("llama"), "wanda", induction={"epochs": 3, "learning_rate": 0.3, "selection": selection})
+        for selection in ("model", "block")
+    )
+    assert not same_bytes(by_model.model, by_block.model)
+    assert by_model.report.blocks[0].loss_before != by_block.report.blocks[0].loss_before
+
+
 def test_the_seed_orders_the_batches():
     assert not same_bytes(induced("wanda", BASE), induced("wanda", BASE, seed=1))
 
