@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .calibration import make_batches, prepare_examples
+from .calibration import make_batches, prepare_examples, sorted_by_length
 from .calibration.hub import load_calibration_dataset
 from .configuration import SIConfig
 from .errors import CalibrationError, ConfigurationError, NumericalError, UnsupportedModelError
@@ -296,12 +296,15 @@ class SIPruner:
                     stacklevel=4,
                 )
         _warn_about(structure, self.model.config.model_type)
-        batches = make_batches(examples, _batch_size(config, len(examples)), _padding_id(self.tokenizer))
+        size = _batch_size(config, len(examples))
+        judged = 0
+        if config.induction is not None:
+            judged = held_out(-(-len(examples) // size), config.induction.validation_fraction)
+        batches = make_batches(sorted_by_length(examples, judged * size), size, _padding_id(self.tokenizer))
         output = block_output(self.model, structure.blocks, batches[0])
         stream = Stream.start(capture(self.model, structure.blocks, batches, output), config.induction is not None)
         if config.induction is not None and config.induction.selection == "model" and output is not BlockOutput.MORE:
-            count = held_out(len(batches), config.induction.validation_fraction)
-            judge = ModelJudge(self.model, structure.blocks, batches[:count], stream.masks[:count], output)
+            judge = ModelJudge(self.model, structure.blocks, batches[:judged], stream.masks[:judged], output)
             step = replace(step, judge=judge)
         outcomes = {}
         blocks = list(zip(structure.blocks, views, strict=True))

@@ -316,7 +316,9 @@ def test_no_induction_option_does_nothing(method, base, change):
 def test_selection_decides_by_the_model_or_by_the_block():
     induction = {"epochs": 3, "learning_rate": 0.3}
     by_model, by_block = (
-        prune(tiny("llama"), "wanda", calibration("", 48), sparsity=0.5, induction={**induction, "selection": selection})
+        prune(
+            tiny("llama"), "wanda", calibration("", 48), sparsity=0.5, induction={**induction, "selection": selection}
+        )
         for selection in ("model", "block")
     )
     assert not same_bytes(by_model.model, by_block.model)

@@ -4,9 +4,9 @@
 token windows, ``examples`` checks tokenised rows, ``batches`` collates. Nothing here knows what the batches are for.
 """
 
-from .batches import make_batches
+from .batches import make_batches, sorted_by_length
 from .prepare import prepare_examples
 from .sources import load_texts
 
 
-__all__ = ["load_texts", "make_batches", "prepare_examples"]
+__all__ = ["load_texts", "make_batches", "prepare_examples", "sorted_by_length"]

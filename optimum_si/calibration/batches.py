@@ -43,6 +43,22 @@ def make_batches(
     ]
 
 
+def sorted_by_length(examples: Sequence[Mapping[str, Tensor]], first: int) -> list[Mapping[str, Tensor]]:
+    """The ``first`` examples, then the others, each part from short to long: batches of them hold little padding.
+
+    Examples without tokens, or of one length, keep their order.
+    """
+    parts = examples[:first], examples[first:]
+    return [example for part in parts for example in sorted(part, key=_tokens)]
+
+
+def _tokens(example: Mapping[str, Tensor]) -> int:
+    """Tokens that are not padding."""
+    if "attention_mask" in example:
+        return int(example["attention_mask"].sum())
+    return example["input_ids"].numel() if "input_ids" in example else 0
+
+
 def _with_mask(example: Mapping[str, Tensor], index: int) -> dict[str, Tensor]:
     result = dict(example)
     if "input_ids" in example:

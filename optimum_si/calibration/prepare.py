@@ -10,13 +10,13 @@ from ..configuration import CalibrationConfig
 from ..errors import CalibrationError
 from .examples import tokenised_examples
 from .sources import load_source
-from .windows import Windower, one_window_per_document, packed_windows, windows_at_random_starts
+from .windows import Windower, framed_documents, one_window_per_document, packed_windows, windows_at_random_starts
 
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# The published data sets come with the papers' own way to draw windows; every other text is packed.
+# The published data sets come with the papers' own way to draw windows.
 PUBLISHED_DRAWS = {"wikitext2": windows_at_random_starts, "c4": one_window_per_document}
 
 
@@ -29,7 +29,9 @@ def prepare_examples(
     """Calibration examples from texts or tokenised data.
 
     Text becomes at most ``config.num_samples`` full windows of ``min(config.sequence_length, max_length,
-    tokenizer.model_max_length)`` tokens, the same ones for the same seed. Tokenised data is used as it is.
+    tokenizer.model_max_length)`` tokens, the same ones for the same seed; for encoders (a tokenizer with cls and sep
+    tokens) it becomes single documents of at most that length, as many as hold the same number of tokens. Tokenised
+    data is used as it is.
 
     Args:
         dataset: a Hub name ("wikitext2" and "c4" are the splits of the pruning papers), a local file, folder or
@@ -37,7 +39,7 @@ def prepare_examples(
             batched values, or a list of tensors ([T] or [n, T]), of lists of ints or of mappings. None means
             ``config.dataset``.
         config: how many windows, how long, which column and split, which seed.
-        tokenizer: needed for texts only. One with both a cls and a sep token frames each window with them.
+        tokenizer: needed for texts only.
         max_length: longest input of the model, in tokens; None when it has no limit.
 
     Returns:
@@ -63,12 +65,14 @@ def prepare_examples(
             "first (a list of dicts with 'input_ids')."
         )
     windower = Windower.for_tokenizer(tokenizer, config.sequence_length, max_length)
-    draw = PUBLISHED_DRAWS.get(dataset, packed_windows) if isinstance(dataset, str) else packed_windows
+    by_default = framed_documents if windower.prefix else packed_windows
+    draw = PUBLISHED_DRAWS.get(dataset, by_default) if isinstance(dataset, str) else by_default
     windows = draw(source.rows, windower, config.num_samples, config.seed)
-    if len(windows) < config.num_samples:
+    filled = sum(window.numel() for window in windows) // windower.length
+    if filled < config.num_samples:
         warnings.warn(
-            f"The calibration text fills {len(windows)} windows of {windower.length} tokens, fewer than "
-            f"num_samples={config.num_samples}: all of them are used.",
+            f"The calibration text fills {filled} windows of {windower.length} tokens, fewer than "
+            f"num_samples={config.num_samples}: all of it is used.",
             UserWarning,
             stacklevel=2,
         )

@@ -82,11 +82,41 @@ def packed_windows(documents: Sequence[str | None], windower: Windower, count: i
         ids.extend(windower.encode(documents[index]))
         if len(ids) >= count * windower.text_length:
             break
-    _check_fills_one_window(ids, windower)
+    _check_fills_one_window(len(ids), windower.text_length)
     starts: Sequence[int] = range(0, len(ids) - windower.text_length + 1, windower.text_length)
     if len(starts) > count:
         starts = generator.sample(starts, count)
     return [windower.window(ids, start) for start in starts]
+
+
+def framed_documents(documents: Sequence[str | None], windower: Windower, count: int, seed: int) -> list[Tensor]:
+    """Shuffled documents, each framed by itself, until they hold the tokens of ``count`` full windows.
+
+    This is how encoders are used. Windows packed from many documents have few [CLS] and [SEP] and mostly positions
+    that short texts never reach: a sentence encoder calibrated on them loses about a fifth more.
+
+    Returns:
+        int64 tensors [1, at most windower.length]; a longer document gives several, at random when there are too many.
+
+    Raises:
+        CalibrationError: when the tokens do not fill one window.
+    """
+    generator = random.Random(seed)
+    windows: list[Tensor] = []
+    missing = count * windower.length
+    for index in generator.sample(range(len(documents)), len(documents)):
+        ids = windower.encode(documents[index])
+        starts: Sequence[int] = range(0, len(ids), windower.text_length)
+        if len(ids) > missing:
+            starts = generator.sample(starts, len(starts))
+        for start in starts:
+            if missing > 0:
+                windows.append(windower.window(ids, start))
+                missing -= windows[-1].numel()
+        if missing <= 0:
+            break
+    _check_fills_one_window(sum(window.numel() for window in windows), windower.length)
+    return windows
 
 
 def windows_at_random_starts(
@@ -102,7 +132,7 @@ def windows_at_random_starts(
     """
     generator = random.Random(seed)
     ids = [token for document in documents for token in windower.encode(document)]
-    _check_fills_one_window(ids, windower)
+    _check_fills_one_window(len(ids), windower.text_length)
     # The published bound, which never draws the last possible start, kept for the same windows.
     last = max(0, len(ids) - windower.text_length - 1)
     return [windower.window(ids, generator.randint(0, last)) for _ in range(count)]
@@ -139,9 +169,9 @@ def one_window_per_document(
     return windows
 
 
-def _check_fills_one_window(ids: Sequence[int], windower: Windower) -> None:
-    if len(ids) < windower.text_length:
+def _check_fills_one_window(tokens: int, needed: int) -> None:
+    if tokens < needed:
         raise CalibrationError(
-            f"The calibration text has {len(ids)} tokens and one window needs {windower.text_length}: give more text "
-            "or lower calibration.sequence_length."
+            f"The calibration text has {tokens} tokens and one window needs {needed}: give more text or lower "
+            "calibration.sequence_length."
         )

@@ -50,19 +50,22 @@ class SparseGPT(PruningMethod):
                 zeroed = _lowest(block, importance[start:stop], dead, count) | dead
             else:
                 zeroed = dead.clone()
-            errors = torch.empty_like(block)
+            # Columns as rows: each step then reads and writes memory in its order.
+            columns_left = block.T.contiguous()
+            errors = torch.empty_like(columns_left)
             for column in range(stop - start):
                 if isinstance(target, NM) and column % target.of == 0:
                     group = slice(column, column + target.of)
-                    score = (block[:, group] * importance[start:stop][group]).square().masked_fill(dead[:, group], -1)
-                    zeroed[:, group] |= ~target.keep(score)
+                    score = (columns_left[group].T * importance[start:stop][group]).square()
+                    zeroed[:, group] |= ~target.keep(score.masked_fill_(dead[:, group], -1))
                 row = factor[start + column, start:stop]
-                errors[:, column] = block[:, column] * zeroed[:, column] / row[column]
+                torch.mul(columns_left[column], zeroed[:, column] / row[column], out=errors[column])
                 # Also sets the pruned column itself to zero, up to rounding: made exact below.
-                block[:, column:] -= torch.outer(errors[:, column], row[column:])
+                columns_left[column:].addr_(row[column:], errors[column], alpha=-1)
+            block.copy_(columns_left.T)
             block.masked_fill_(zeroed, 0)
             gone += int(zeroed.sum())
-            weight[:, stop:] -= errors @ factor[start:stop, stop:]
+            weight[:, stop:] -= errors.T @ factor[start:stop, stop:]
         return weight
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optimum_si import CalibrationError, ConfigurationError
-from optimum_si.calibration import make_batches
+from optimum_si.calibration import make_batches, sorted_by_length
 
 
 PAD = 99
@@ -86,3 +86,17 @@ def test_collating_leaves_the_examples_alone():
     examples = [example(1), example(1, 2)]
     make_batches(examples, 2)
     assert [set(given) for given in examples] == [{"input_ids"}] * 2
+
+
+def test_examples_are_sorted_by_length_in_two_parts():
+    lengths = [5, 3, 4, 2, 6, 2]
+    examples = [{"input_ids": torch.full((1, length), number)} for number, length in enumerate(lengths)]
+    assert [int(example["input_ids"][0, 0]) for example in sorted_by_length(examples, 3)] == [1, 2, 0, 3, 5, 4]
+
+
+def test_padding_and_other_inputs_do_not_change_the_order():
+    masks = [[1, 1, 1], [1, 0, 0], [1, 1, 0]]
+    padded = [{"input_ids": torch.ones(1, 3), "attention_mask": torch.tensor([mask])} for mask in masks]
+    assert sorted_by_length(padded, 0) == [padded[1], padded[2], padded[0]]
+    images = [{"pixel_values": torch.rand(1, 3, 4, 4)} for _ in range(3)]
+    assert all(a is b for a, b in zip(sorted_by_length(images, 1), images, strict=True))

@@ -127,11 +127,41 @@ def test_windows_are_as_long_as_model_and_tokenizer_allow(texts, lm_tokenizer, b
     long = CalibrationConfig(num_samples=1, sequence_length=100)
     assert ids_of(prepare_examples(texts, long, lm_tokenizer))[0].shape == (1, 100)
     assert ids_of(prepare_examples(texts, long, lm_tokenizer, max_length=24))[0].shape == (1, 24)
-    assert ids_of(prepare_examples(texts, long, bert_tokenizer))[0].shape == (1, 64)
+    assert ids_of(prepare_examples([" ".join(texts)], long, bert_tokenizer))[0].shape == (1, 64)
 
 
-def test_windows_of_encoders_are_framed_and_full(texts, bert_tokenizer):
-    for window in ids_of(prepare_examples(texts, CONFIG, bert_tokenizer)):
+def test_encoders_get_one_document_at_a_time_framed(texts, bert_tokenizer):
+    documents = [text[:60] for text in texts] + [" ".join(texts[:2])]
+    whole = [bert_tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] for text in documents]
+    pieces = {tuple(ids[start : start + 30]) for ids in whole for start in range(0, len(ids), 30)}
+    windows = ids_of(prepare_examples(documents, replace(CONFIG, num_samples=6), bert_tokenizer))
+    for window in windows:
+        assert window[0, 0] == bert_tokenizer.cls_token_id and window[0, -1] == bert_tokenizer.sep_token_id
+        assert tuple(window[0, 1:-1].tolist()) in pieces
+    assert len({window.numel() for window in windows}) > 1
+    assert 6 * 32 <= sum(window.numel() for window in windows) < 7 * 32
+
+
+def test_encoders_get_all_of_a_text_that_is_too_short_with_a_warning(texts, bert_tokenizer):
+    ids = bert_tokenizer(texts[0], add_special_tokens=False)["input_ids"]
+    with pytest.warns(UserWarning, match=r"fills \d+ windows of 32 tokens, fewer than num_samples=128"):
+        windows = ids_of(prepare_examples(texts[:1], replace(CONFIG, num_samples=128), bert_tokenizer))
+    assert sorted(token for window in windows for token in window[0, 1:-1].tolist()) == sorted(ids)
+
+
+def test_encoders_get_pieces_from_all_over_one_long_document(texts, bert_tokenizer):
+    document = " ".join(texts)
+    ids = bert_tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"]
+    windows = {
+        tuple(window[0, 1:-1].tolist()) for window in ids_of(prepare_examples([document], CONFIG, bert_tokenizer))
+    }
+    starts = [start for start in range(0, len(ids), 30) if tuple(ids[start : start + 30]) in windows]
+    assert len(starts) >= 4 and max(starts) > len(ids) // 4
+
+
+def test_windows_of_published_draws_are_framed_and_full(texts, bert_tokenizer):
+    windower = Windower.for_tokenizer(bert_tokenizer, 32, None)
+    for window in windows_at_random_starts([" ".join(texts)], windower, 4, seed=0):
         assert window.shape == (1, 32)
         assert window[0, 0] == bert_tokenizer.cls_token_id and window[0, -1] == bert_tokenizer.sep_token_id
         assert not set(window[0, 1:-1].tolist()) & set(bert_tokenizer.all_special_ids)
