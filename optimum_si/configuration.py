@@ -9,6 +9,7 @@ from typing import Any
 from huggingface_hub import HfApi
 from optimum.configuration_utils import BaseConfig
 
+from .checks import check_boolean, check_choice, check_integer, check_number, quoted
 from .errors import ConfigurationError
 from .pruning import COMPARISON_GROUPS, METHODS, parse_pattern
 
@@ -72,20 +73,20 @@ class InductionConfig:
     def __post_init__(self) -> None:
         if self.spectral_p == math.inf:
             self.spectral_p = "inf"
-        _check_integer("induction.epochs", self.epochs, minimum=0)
-        _check_number("induction.learning_rate", self.learning_rate, above=0)
-        _check_choice("induction.initialisation", self.initialisation, INITIALISATIONS)
-        _check_choice("induction.objective", self.objective, OBJECTIVES)
-        _check_choice("induction.selection", self.selection, SELECTIONS)
-        _check_number("induction.max_scale", self.max_scale, above=1)
-        _check_number("induction.temperature", self.temperature, above=0)
-        _check_number("induction.spectral_weight", self.spectral_weight, minimum=0)
-        _check_choice("induction.spectral_p", self.spectral_p, SPECTRAL_NORMS)
+        check_integer("induction.epochs", self.epochs, minimum=0)
+        check_number("induction.learning_rate", self.learning_rate, above=0)
+        check_choice("induction.initialisation", self.initialisation, INITIALISATIONS)
+        check_choice("induction.objective", self.objective, OBJECTIVES)
+        check_choice("induction.selection", self.selection, SELECTIONS)
+        check_number("induction.max_scale", self.max_scale, above=1)
+        check_number("induction.temperature", self.temperature, above=0)
+        check_number("induction.spectral_weight", self.spectral_weight, minimum=0)
+        check_choice("induction.spectral_p", self.spectral_p, SPECTRAL_NORMS)
         if self.spectral_alpha is not None:
-            _check_number("induction.spectral_alpha", self.spectral_alpha, above=0)
-        _check_number("induction.validation_fraction", self.validation_fraction, above=0, below=1)
+            check_number("induction.spectral_alpha", self.spectral_alpha, above=0)
+        check_number("induction.validation_fraction", self.validation_fraction, above=0, below=1)
         for name in ("own_scales", "spectral_normalised", "shift", "new_biases", "absorb"):
-            _check_boolean(f"induction.{name}", getattr(self, name))
+            check_boolean(f"induction.{name}", getattr(self, name))
         if self.new_biases and not self.shift:
             raise ConfigurationError(
                 "induction.new_biases=True needs induction.shift=True: a new bias carries the shift."
@@ -120,10 +121,10 @@ class CalibrationConfig:
     column: str | None = None
 
     def __post_init__(self) -> None:
-        _check_integer("calibration.num_samples", self.num_samples, minimum=1)
-        _check_integer("calibration.sequence_length", self.sequence_length, minimum=2)
-        _check_integer("calibration.batch_size", self.batch_size, minimum=1)
-        _check_integer("calibration.seed", self.seed, minimum=0)
+        check_integer("calibration.num_samples", self.num_samples, minimum=1)
+        check_integer("calibration.sequence_length", self.sequence_length, minimum=2)
+        check_integer("calibration.batch_size", self.batch_size, minimum=1)
+        check_integer("calibration.seed", self.seed, minimum=0)
         for name in ("dataset", "dataset_config", "split", "column"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
@@ -191,7 +192,7 @@ class SIConfig(BaseConfig):
         for stamp in ("optimum_version", "transformers_version", "optimum_si_version", "model_type"):
             unknown.pop(stamp, None)
         if unknown:
-            raise ConfigurationError(f"SIConfig has no {_quoted(unknown)}; it takes {_quoted(self._FIELDS)}.")
+            raise ConfigurationError(f"SIConfig has no {quoted(unknown)}; it takes {quoted(self._FIELDS)}.")
         super().__init__()
         if sparsity is None and pattern is None:
             sparsity = 0.5
@@ -229,18 +230,18 @@ class SIConfig(BaseConfig):
         Raises:
             ConfigurationError: names the field, the value given and the values accepted.
         """
-        _check_choice("method", self.method, tuple(METHODS))
+        check_choice("method", self.method, tuple(METHODS))
         if self.sparsity is not None and self.pattern is not None:
             raise ConfigurationError(
                 f"sparsity={self.sparsity!r} and pattern={self.pattern!r} contradict each other: give one of them "
                 "(a pattern fixes the sparsity by itself)."
             )
         if self.sparsity is not None:
-            _check_number("sparsity", self.sparsity, minimum=0, below=1)
-        _check_number("damping", self.damping, minimum=0)
-        _check_choice("damping_mode", self.damping_mode, DAMPING_MODES)
-        _check_integer("block_size", self.block_size, minimum=1)
-        _check_integer("seed", self.seed, minimum=0)
+            check_number("sparsity", self.sparsity, minimum=0, below=1)
+        check_number("damping", self.damping, minimum=0)
+        check_choice("damping_mode", self.damping_mode, DAMPING_MODES)
+        check_integer("block_size", self.block_size, minimum=1)
+        check_integer("seed", self.seed, minimum=0)
         if self.pattern is not None:
             _, of = parse_pattern(self.pattern)
             if self.method == "sparsegpt" and self.block_size % of:
@@ -249,7 +250,7 @@ class SIConfig(BaseConfig):
                     f"would straddle two blocks: use a multiple of {of}."
                 )
         if self.comparison_group is not None:
-            _check_choice("comparison_group", self.comparison_group, COMPARISON_GROUPS)
+            check_choice("comparison_group", self.comparison_group, COMPARISON_GROUPS)
             if self.pattern is not None:
                 raise ConfigurationError(
                     f"comparison_group={self.comparison_group!r} contradicts pattern={self.pattern!r}, which fixes "
@@ -292,7 +293,7 @@ class SIConfig(BaseConfig):
             raise ConfigurationError(f"{directory} is a file: give a directory to save {self.CONFIG_NAME} in.")
         known = {"repo_id", "token", "private", "revision", "create_pr", "commit_message"}
         if unknown := set(kwargs) - known:
-            raise ConfigurationError(f"save_pretrained has no {_quoted(unknown)}; it takes {_quoted(sorted(known))}.")
+            raise ConfigurationError(f"save_pretrained has no {quoted(unknown)}; it takes {quoted(sorted(known))}.")
         directory.mkdir(parents=True, exist_ok=True)
         self.to_json_file(str(directory / self.CONFIG_NAME))
         if push_to_hub:
@@ -321,7 +322,7 @@ def _nested(kind: type, name: str, value: Any) -> Any:
     if isinstance(value, Mapping):
         accepted = [field.name for field in fields(kind)]  # type: ignore[arg-type]
         if unknown := set(value) - set(accepted):
-            raise ConfigurationError(f"{name} has no {_quoted(sorted(unknown))}; it takes {_quoted(accepted)}.")
+            raise ConfigurationError(f"{name} has no {quoted(sorted(unknown))}; it takes {quoted(accepted)}.")
         return kind(**value)
     raise ConfigurationError(f"{name}={value!r}: expected {kind.__name__}, a dict of its fields, or None.")
 
@@ -335,40 +336,3 @@ def _globs(name: str, value: Any) -> list[str] | None:
             f"{name}={value!r}: expected one or more globs over module names, such as '*.mlp.*', or None."
         )
     return values
-
-
-def _quoted(names: Any) -> str:
-    return ", ".join(repr(name) for name in names)
-
-
-def _check_choice(name: str, value: Any, accepted: tuple[Any, ...]) -> None:
-    if value not in accepted or isinstance(value, bool):
-        raise ConfigurationError(f"{name}={value!r} is unknown; accepted: {_quoted(accepted)}.")
-
-
-def _check_boolean(name: str, value: Any) -> None:
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"{name}={value!r}: expected True or False.")
-
-
-def _check_integer(name: str, value: Any, minimum: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-        raise ConfigurationError(f"{name}={value!r}: expected a whole number of at least {minimum}.")
-
-
-def _check_number(
-    name: str, value: Any, minimum: float | None = None, above: float | None = None, below: float | None = None
-) -> None:
-    bounds = [
-        text
-        for bound, text in ((minimum, f"at least {minimum}"), (above, f"above {above}"), (below, f"below {below}"))
-        if bound is not None
-    ]
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if (
-        not number
-        or (minimum is not None and value < minimum)
-        or (above is not None and value <= above)
-        or (below is not None and value >= below)
-    ):
-        raise ConfigurationError(f"{name}={value!r}: expected a number {' and '.join(bounds)}.")

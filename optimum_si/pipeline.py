@@ -121,10 +121,12 @@ class BlockStep:
             sites, targets = self._observe(number, block, views, stream, dtype)
             problem = self._problem(number, block, views, sites, stream, targets, dtype)
             plain = problem.prune(Candidate({}, shifted=False))
-            choice = Choice("plain", None)
+            choice = Choice("plain", None, weights=plain)
             if induction is not None and problem.layers:
                 choice = saved or self._choose(number, problem, plain, sites, induction)
-            weights = plain if choice.candidate is None else problem.prune(choice.candidate)
+            weights = choice.weights
+            if weights is None:
+                weights = plain if choice.candidate is None else problem.prune(choice.candidate)
             weights = _as_stored(weights, stored)
             if not last:
                 _advance(number, problem, weights, stream, targets, dtype)
@@ -139,7 +141,7 @@ class BlockStep:
             ]
         seconds = time.perf_counter() - started
         report = BlockReport(block.name, choice.name, choice.plain_loss, choice.loss, seconds, layers)
-        return Outcome(report, choice, problem.channels, absorbed)
+        return Outcome(report, replace(choice, weights=None), problem.channels, absorbed)
 
     def _observe(
         self, number: int, block: Block, views: Mapping[str, WeightView], stream: Stream, dtype: torch.dtype

@@ -1,33 +1,22 @@
 """``SIPruner``: load, for each block collect, induce, prune and absorb, then save and report."""
 
 import logging
-import time
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .calibration import make_batches, prepare_examples, sorted_by_length
+from .calibration import prepare_examples
 from .calibration.hub import load_calibration_dataset
 from .configuration import SIConfig
-from .errors import CalibrationError, ConfigurationError, NumericalError, UnsupportedModelError
-from .induction.problem import held_out
-from .judging import ModelJudge
+from .errors import ConfigurationError, UnsupportedModelError
 from .loading import load_model, load_tokenizer, maximum_length, refuse_quantised, saved_scales_path
-from .models.blocks import Structure, add_biases, find_structure, select_views
-from .models.calls import BlockOutput, block_output, capture, evaluation_mode
-from .models.views import WeightView
-from .pipeline import BlockStep, Outcome, Stream
-from .pruning import get_method
-from .pruning.base import Settings
-from .pruning.targets import make_target
+from .models.blocks import find_structure, select_views
 from .reporting import Report
+from .run import check_vocabulary, checked_step, run_blocks
 from .saving import check_output, replaced_directory
 from .scale_file import SavedScales
 from .version import __version__
@@ -230,56 +219,9 @@ class SIPruner:
             check_output(save_dir, overwrite)
         structure = find_structure(self.model)
         views = select_views(structure, config.include, config.exclude)
-        step = self._step(config, views, write=task == "prune")
+        step = checked_step(config, views, write=task == "prune")
         examples = prepare_examples(dataset, config.calibration, self.tokenizer, maximum_length(self.model))
-        _check_vocabulary(examples, self.model)
-        started = time.perf_counter()
-        with evaluation_mode(self.model):
-            outcomes, stream = self._treat_blocks(config, structure, views, step, examples, progress, task)
-        self.config = config
-        self.report = Report(
-            task,
-            config.method,
-            config.target_name,
-            config.induction is not None,
-            [outcome.report for outcome in outcomes.values()],
-            parameters=self.model.num_parameters(),
-            zeros=_zeros(views),
-            calibration_windows=len(examples),
-            calibration_tokens=stream.tokens,
-            seconds=time.perf_counter() - started,
-            dense=_left_dense(structure, outcomes),
-        )
-        self.scales = SavedScales.of(config, outcomes) if task == "induce" else None
-        self.model.config.sparsity_config = self._sparsity_config(config, self.report)
-        if save_dir is not None:
-            self.save_pretrained(save_dir, overwrite)
-        return self.model
-
-    def _step(self, config: SIConfig, views: list[dict[str, WeightView]], write: bool) -> BlockStep:
-        """The method and target of a recipe, checked against every layer before anything is changed."""
-        method_class = get_method(config.method)
-        settings = Settings(config.damping, config.damping_mode, config.block_size)
-        target = make_target(config.sparsity, config.pattern, config.comparison_group or method_class.group)
-        for view in (view for block in views for view in block.values()):
-            target.check(view.name, view.shape[1])
-            if not bool(torch.isfinite(view.read()).all()):
-                raise NumericalError(
-                    f"the weight of layer {view.name!r} holds NaN or infinity: the checkpoint is damaged, or was "
-                    "saved in a dtype too narrow for it. Load another copy, or exclude the layer."
-                )
-        return BlockStep(config, method_class(settings), target, write)
-
-    def _treat_blocks(
-        self,
-        config: SIConfig,
-        structure: Structure,
-        views: list[dict[str, WeightView]],
-        step: BlockStep,
-        examples: list[dict[str, Tensor]],
-        progress: bool,
-        task: str,
-    ) -> tuple[dict[str, Outcome], Stream]:
+        check_vocabulary(examples, self.model)
         saved = self._usable_scales(config) if task == "prune" else None
         if self.scales is not None and config.induction is not None:
             self.scales.check(structure.blocks)
@@ -288,33 +230,16 @@ class SIPruner:
             # A run that fails from here on must not undo them a second time when it is repeated.
             self.scales = self.scales.without_absorbed()
             saved = None if saved is None else self.scales
-        if config.induction is not None and config.induction.new_biases:
-            if not add_biases(self.model, structure):
-                warnings.warn(
-                    f"induction.new_biases: {self.model.config.model_type!r} declares no biases that it could add; "
-                    "shifts go into the biases that it has.",
-                    stacklevel=4,
-                )
-        _warn_about(structure, self.model.config.model_type)
-        size = _batch_size(config, len(examples))
-        judged = 0
-        if config.induction is not None:
-            judged = held_out(-(-len(examples) // size), config.induction.validation_fraction)
-        batches = make_batches(sorted_by_length(examples, judged * size), size, _padding_id(self.tokenizer))
-        output = block_output(self.model, structure.blocks, batches[0])
-        stream = Stream.start(capture(self.model, structure.blocks, batches, output), config.induction is not None)
-        if config.induction is not None and config.induction.selection == "model" and output is not BlockOutput.MORE:
-            judge = ModelJudge(self.model, structure.blocks, batches[:judged], stream.masks[:judged], output)
-            step = replace(step, judge=judge)
-        outcomes = {}
-        blocks = list(zip(structure.blocks, views, strict=True))
-        with tqdm(blocks, desc=task, unit="block", disable=not progress) as bar:
-            for number, (block, selected) in enumerate(bar):
-                bar.set_postfix_str(block.name)
-                earlier = None if saved is None else saved.choice(block, config.target_name, self.model.device)
-                last = number == len(blocks) - 1
-                outcomes[block.name] = step(number, block, selected, stream, earlier, last)
-        return outcomes, stream
+        padding = getattr(self.tokenizer, "pad_token_id", None) or 0
+        self.report, outcomes = run_blocks(
+            task, self.model, structure, views, step, examples, padding, saved, progress
+        )
+        self.config = config
+        self.scales = SavedScales.of(config, outcomes) if task == "induce" else None
+        self.model.config.sparsity_config = self._sparsity_config(config, self.report)
+        if save_dir is not None:
+            self.save_pretrained(save_dir, overwrite)
+        return self.model
 
     def _usable_scales(self, config: SIConfig) -> SavedScales | None:
         """Scales of an earlier ``induce`` that this recipe can take up."""
@@ -326,7 +251,7 @@ class SIPruner:
         warnings.warn(
             f"the saved scales were learned for method={self.scales.method!r}; for {config.method!r} they are learned "
             "anew.",
-            stacklevel=5,
+            stacklevel=4,
         )
         return None
 
@@ -343,53 +268,3 @@ class SIPruner:
             "exclude": config.exclude,
             "optimum_si_version": __version__,
         }
-
-
-def _batch_size(config: SIConfig, examples: int) -> int:
-    """Windows of a batch; with induction at most a sixteenth of them, so that there are enough steps to learn."""
-    size = config.calibration.batch_size
-    return size if config.induction is None else max(min(size, examples // 16), 1)
-
-
-def _check_vocabulary(examples: list[dict[str, Tensor]], model: PreTrainedModel) -> None:
-    """Token ids that a model has no embedding for would end in an index error deep inside it."""
-    embeddings = model.get_input_embeddings()
-    size = getattr(embeddings, "num_embeddings", None)
-    highest = max((int(example["input_ids"].max()) for example in examples if "input_ids" in example), default=-1)
-    if size is not None and highest >= size:
-        raise CalibrationError(
-            f"the calibration data holds token {highest}, but the model embeds {size} tokens (0 to {size - 1}): "
-            "use the tokenizer that belongs to this model."
-        )
-
-
-def _padding_id(tokenizer: PreTrainedTokenizerBase | None) -> int:
-    return getattr(tokenizer, "pad_token_id", None) or 0
-
-
-def _zeros(views: list[dict[str, WeightView]]) -> int:
-    return sum(int((view.read() == 0).sum()) for block in views for view in block.values())
-
-
-def _left_dense(structure: Structure, outcomes: dict[str, Outcome]) -> list[str]:
-    treated = {layer.name for outcome in outcomes.values() for layer in outcome.report.layers}
-    views = [view.name for block in structure.blocks for view in block.views.values()]
-    return [name for name in views if name not in treated] + structure.untreated + structure.other_lists
-
-
-def _warn_about(structure: Structure, model_type: str) -> None:
-    """Say what the model has that cannot be treated as well as it could."""
-    if not structure.declared:
-        warnings.warn(
-            f"model family {model_type!r} is not declared in optimum-si: it is pruned by every method, but without "
-            "pairs that could absorb a scale.",
-            stacklevel=5,
-        )
-    if structure.untreated:
-        warnings.warn(
-            f"{len(structure.untreated)} weights inside blocks cannot be treated and stay dense: "
-            f"{', '.join(structure.untreated[:4])}{', ...' if len(structure.untreated) > 4 else ''}.",
-            stacklevel=5,
-        )
-    if structure.other_lists:
-        warnings.warn(f"other lists of blocks stay dense: {', '.join(structure.other_lists)}.", stacklevel=5)

@@ -1,12 +1,12 @@
 """The choice for a block: what was learned, part of it, the shift alone, or the plain method, by held-out loss."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from .learn import InductionSettings, learn_biases, learn_scales
+from .learn import InductionSettings, changed, learn_biases, learn_scales
 from .problem import BlockProblem, Candidate, Weights
 
 
@@ -23,12 +23,14 @@ class Choice:
         candidate: its scales and shifts; None for "plain".
         plain_loss: held-out loss with the plain method; None if not measured.
         loss: the same with the choice.
+        weights: pruned by it; None for the choice of an earlier run.
     """
 
     name: str
     candidate: Candidate | None
     plain_loss: float | None = None
     loss: float | None = None
+    weights: Weights | None = field(default=None, repr=False)
 
 
 def choose(
@@ -52,18 +54,20 @@ def choose(
     shiftable = settings.shift and any(layer.shift for layer in problem.layers)
     plain_loss = judge(plain)
 
-    def best(name: str, candidates: list[Candidate], *others: Choice) -> Choice:
-        found = [Choice(name, entry, plain_loss, judge(problem.prune(entry))) for entry in candidates]
-        return min([*others, *found], key=_loss)
+    def measured(name: str, candidate: Candidate, weights: Weights) -> Choice:
+        return Choice(name, candidate, plain_loss, judge(weights), weights)
 
     learned = learn_scales(problem, settings, samples, generator)
-    chosen = best("induced", [learned.part_of_the_way(share) for share in SHARES])
+    candidates = [("induced", learned.part_of_the_way(share)) for share in SHARES]
     if shiftable:
-        chosen = best("shift", [Candidate({}, shifted=True)], chosen)
-    if shiftable and not problem.method.keeps_weights and chosen.candidate is not None:
-        with_biases = learn_biases(problem, settings, chosen.candidate, generator)
-        chosen = best(chosen.name, [with_biases], chosen)
-    return chosen if _loss(chosen) < plain_loss else Choice("plain", None, plain_loss, plain_loss)
+        candidates.append(("shift", Candidate({}, shifted=True)))
+    chosen = min((measured(name, entry, problem.prune(entry)) for name, entry in candidates), key=_loss)
+    if shiftable and not problem.method.keeps_weights:
+        assert chosen.candidate is not None and chosen.weights is not None
+        changes = learn_biases(problem, settings, chosen.weights, generator)
+        with_biases = replace(chosen.candidate, bias_change=changes)
+        chosen = min(chosen, measured(chosen.name, with_biases, changed(chosen.weights, changes)), key=_loss)
+    return chosen if _loss(chosen) < plain_loss else Choice("plain", None, plain_loss, plain_loss, plain)
 
 
 def _loss(choice: Choice) -> float:

@@ -1,7 +1,7 @@
 """Learning scales and shifts of one block through the mask (Eq. 4, 6, 7, 8)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -55,14 +55,24 @@ def learn_scales(
 
 @torch.enable_grad()
 def learn_biases(
-    problem: BlockProblem, settings: InductionSettings, candidate: Candidate, generator: torch.Generator
-) -> Candidate:
-    """The candidate with bias changes learned on its own pruned weights, which stay as they are.
+    problem: BlockProblem, settings: InductionSettings, pruned: Weights, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Changes of shifted biases, [d_out] by view name, that suit pruned weights, which stay as they are.
 
-    Arguments as for :func:`learn_scales`; ``candidate`` must be shifted.
+    Arguments as for :func:`learn_scales`; ``pruned`` must be shifted.
     """
-    student = FixedWeights(problem, candidate)
-    return descend(problem, settings, student, {}, student.bias_changes, generator)
+    student = FixedWeights(problem, pruned)
+    return dict(descend(problem, settings, student, {}, student.bias_changes, generator).bias_change)
+
+
+def changed(weights: Weights, changes: Mapping[str, Tensor]) -> Weights:
+    """Weights with changes added to their biases."""
+    result = dict(weights)
+    for name, change in changes.items():
+        weight, bias = weights[name]
+        assert bias is not None
+        result[name] = weight, bias + change
+    return result
 
 
 class _Trainable(Protocol):
@@ -190,22 +200,16 @@ class FixedWeights:
 
     Args:
         problem: the block.
-        candidate: gives the pruned weights.
+        pruned: its pruned weights.
     """
 
-    def __init__(self, problem: BlockProblem, candidate: Candidate) -> None:
-        self.problem, self.start = problem, candidate
-        self.pruned = problem.prune(candidate)
+    def __init__(self, problem: BlockProblem, pruned: Weights) -> None:
+        self.problem, self.pruned = problem, pruned
         self.bias_changes = _zero_changes(problem)
 
     def loss_terms(self) -> tuple[Weights, None]:
         """Weights to run the block with, differentiable in bias changes."""
-        weights = dict(self.pruned)
-        for name, change in self.bias_changes.items():
-            weight, bias = self.pruned[name]
-            assert bias is not None
-            weights[name] = weight, bias + change
-        return weights, None
+        return changed(self.pruned, self.bias_changes), None
 
     @torch.no_grad()
     def validation_loss(self) -> float:
@@ -216,8 +220,8 @@ class FixedWeights:
         """Biases are free."""
 
     def candidate(self) -> Candidate:
-        """The candidate with a copy of the current bias changes."""
-        return Candidate(self.start.scales, True, _copied(self.bias_changes))
+        """A copy of the current bias changes."""
+        return Candidate({}, True, _copied(self.bias_changes))
 
 
 def initial_logs(

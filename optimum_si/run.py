@@ -1,0 +1,171 @@
+"""One run over all blocks: what is checked before anything changes, the batches, and the loop."""
+
+import time
+import warnings
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from .calibration import make_batches, sorted_by_length
+from .configuration import SIConfig
+from .errors import CalibrationError, NumericalError
+from .induction.problem import held_out
+from .judging import ModelJudge
+from .models.blocks import Structure, add_biases
+from .models.calls import BlockOutput, block_output, capture, evaluation_mode
+from .models.views import WeightView
+from .pipeline import BlockStep, Outcome, Stream
+from .pruning import get_method
+from .pruning.base import Settings
+from .pruning.targets import make_target
+from .reporting import Report
+from .scale_file import SavedScales
+
+
+Views = list[dict[str, WeightView]]
+
+
+def checked_step(config: SIConfig, views: Views, write: bool) -> BlockStep:
+    """The method and target of a recipe, checked against every layer before anything is changed.
+
+    Raises:
+        ConfigurationError: for a pattern that does not divide a layer.
+        NumericalError: for NaN or infinity in weights.
+    """
+    method_class = get_method(config.method)
+    settings = Settings(config.damping, config.damping_mode, config.block_size)
+    target = make_target(config.sparsity, config.pattern, config.comparison_group or method_class.group)
+    for view in (view for block in views for view in block.values()):
+        target.check(view.name, view.shape[1])
+        if not bool(torch.isfinite(view.read()).all()):
+            raise NumericalError(
+                f"the weight of layer {view.name!r} holds NaN or infinity: the checkpoint is damaged, or was "
+                "saved in a dtype too narrow for it. Load another copy, or exclude the layer."
+            )
+    return BlockStep(config, method_class(settings), target, write)
+
+
+def check_vocabulary(examples: list[dict[str, Tensor]], model: PreTrainedModel) -> None:
+    """Token ids that a model has no embedding for would end in an index error deep inside it."""
+    embeddings = model.get_input_embeddings()
+    size = getattr(embeddings, "num_embeddings", None)
+    highest = max((int(example["input_ids"].max()) for example in examples if "input_ids" in example), default=-1)
+    if size is not None and highest >= size:
+        raise CalibrationError(
+            f"the calibration data holds token {highest}, but the model embeds {size} tokens (0 to {size - 1}): "
+            "use the tokenizer that belongs to this model."
+        )
+
+
+def run_blocks(
+    task: str,
+    model: PreTrainedModel,
+    structure: Structure,
+    views: Views,
+    step: BlockStep,
+    examples: list[dict[str, Tensor]],
+    padding_id: int,
+    saved: SavedScales | None,
+    progress: bool,
+) -> tuple[Report, dict[str, Outcome]]:
+    """Treat block after block in place.
+
+    Args:
+        task: "prune" or "induce".
+        model: what runs.
+        structure: its blocks.
+        views: of each block, the weights to prune.
+        step: what is done to a block.
+        examples: calibration examples.
+        padding_id: fills shorter ones.
+        saved: scales of an earlier ``induce``, taken up instead of learning.
+        progress: show a bar.
+
+    Returns:
+        The report, and what became of each block, by name.
+    """
+    config, started = step.config, time.perf_counter()
+    if config.induction is not None and config.induction.new_biases and not add_biases(model, structure):
+        warnings.warn(
+            f"induction.new_biases: {model.config.model_type!r} declares no biases that it could add; shifts go into "
+            "the biases that it has.",
+            stacklevel=4,
+        )
+    _warn_about(structure, model.config.model_type)
+    with evaluation_mode(model):
+        batches, judged = _batches(config, examples, padding_id)
+        output = block_output(model, structure.blocks, batches[0])
+        stream = Stream.start(capture(model, structure.blocks, batches, output), config.induction is not None)
+        if config.induction is not None and config.induction.selection == "model" and output is not BlockOutput.MORE:
+            judge = ModelJudge(model, structure.blocks, batches[:judged], stream.masks[:judged], output)
+            step = replace(step, judge=judge)
+        outcomes = {}
+        blocks = list(zip(structure.blocks, views, strict=True))
+        with tqdm(blocks, desc=task, unit="block", disable=not progress) as bar:
+            for number, (block, selected) in enumerate(bar):
+                bar.set_postfix_str(block.name)
+                earlier = None if saved is None else saved.choice(block, config.target_name, model.device)
+                last = number == len(blocks) - 1
+                outcomes[block.name] = step(number, block, selected, stream, earlier, last)
+    report = Report(
+        task,
+        config.method,
+        config.target_name,
+        config.induction is not None,
+        [outcome.report for outcome in outcomes.values()],
+        parameters=model.num_parameters(),
+        zeros=_zeros(views),
+        calibration_windows=len(examples),
+        calibration_tokens=stream.tokens,
+        seconds=time.perf_counter() - started,
+        dense=_left_dense(structure, outcomes),
+    )
+    return report, outcomes
+
+
+def _batches(
+    config: SIConfig, examples: list[dict[str, Tensor]], padding_id: int
+) -> tuple[list[dict[str, Tensor]], int]:
+    """Batches of calibration examples, and how many of the first are held out to choose by."""
+    size = _batch_size(config, len(examples))
+    judged = 0
+    if config.induction is not None:
+        judged = held_out(-(-len(examples) // size), config.induction.validation_fraction)
+    return make_batches(sorted_by_length(examples, judged * size), size, padding_id), judged
+
+
+def _batch_size(config: SIConfig, examples: int) -> int:
+    """Windows of a batch; with induction at most a sixteenth of them, so that there are enough steps to learn."""
+    size = config.calibration.batch_size
+    return size if config.induction is None else max(min(size, examples // 16), 1)
+
+
+def _zeros(views: Views) -> int:
+    return sum(int((view.read() == 0).sum()) for block in views for view in block.values())
+
+
+def _left_dense(structure: Structure, outcomes: dict[str, Outcome]) -> list[str]:
+    treated = {layer.name for outcome in outcomes.values() for layer in outcome.report.layers}
+    views = [view.name for block in structure.blocks for view in block.views.values()]
+    return [name for name in views if name not in treated] + structure.untreated + structure.other_lists
+
+
+def _warn_about(structure: Structure, model_type: str) -> None:
+    """Say what the model has that cannot be treated as well as it could."""
+    if not structure.declared:
+        warnings.warn(
+            f"model family {model_type!r} is not declared in optimum-si: it is pruned by every method, but without "
+            "pairs that could absorb a scale.",
+            stacklevel=5,
+        )
+    if structure.untreated:
+        warnings.warn(
+            f"{len(structure.untreated)} weights inside blocks cannot be treated and stay dense: "
+            f"{', '.join(structure.untreated[:4])}{', ...' if len(structure.untreated) > 4 else ''}.",
+            stacklevel=5,
+        )
+    if structure.other_lists:
+        warnings.warn(f"other lists of blocks stay dense: {', '.join(structure.other_lists)}.", stacklevel=5)
