@@ -50,7 +50,7 @@ class Scale:
         if quick:
             return cls(16, 64, 1, (("wanda", KEPT_PATTERN),), 40, 8, 64)
         recipes = tuple((method, target) for target in ("50%", KEPT_PATTERN) for method in METHODS)
-        return cls(96, 128, 3, recipes, 200, 64, 256)
+        return cls(64, 128, 3, recipes, 200, 64, 256)
 
     def config(self, method: str, target: str, induction: bool) -> SIConfig:
         """The recipe of one run."""

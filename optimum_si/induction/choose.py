@@ -13,6 +13,9 @@ from .problem import BlockProblem, Candidate, Weights
 #: How far to go from s = 1 to what was learned: a lower loss of the block is not always one of the model.
 SHARES = (0.5, 1.0)
 
+#: A choice has to lower the plain method's held-out loss by this share: less is noise, and a wrong choice costs more.
+MARGIN = 0.01
+
 
 @dataclass(frozen=True, eq=False)
 class Choice:
@@ -67,7 +70,8 @@ def choose(
         changes = learn_biases(problem, settings, chosen.weights, generator)
         with_biases = replace(chosen.candidate, bias_change=changes)
         chosen = min(chosen, measured(chosen.name, with_biases, changed(chosen.weights, changes)), key=_loss)
-    return chosen if _loss(chosen) < plain_loss else Choice("plain", None, plain_loss, plain_loss, plain)
+    clearly_better = _loss(chosen) < (1 - MARGIN) * plain_loss
+    return chosen if clearly_better else Choice("plain", None, plain_loss, plain_loss, plain)
 
 
 def _loss(choice: Choice) -> float:
