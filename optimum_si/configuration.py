@@ -98,7 +98,7 @@ class CalibrationConfig:
     """Which calibration data a run sees.
 
     Args:
-        num_samples: windows of text to draw.
+        num_samples: windows of text to draw; encoders get single documents that hold as many tokens.
         sequence_length: tokens of a window; cut to what the model accepts.
         batch_size: windows that pass through a block together, when statistics are taken and when scales are learned.
         seed: draws the windows.
