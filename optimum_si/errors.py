@@ -23,3 +23,11 @@ class NumericalError(SIError, ArithmeticError):
 
 class CheckpointError(SIError, OSError):
     """A checkpoint cannot be read, or the output directory cannot be written."""
+
+
+class ExportError(SIError, RuntimeError):
+    """A model cannot be exported to ONNX, or a package that this needs is missing."""
+
+
+class ProviderError(SIError, RuntimeError):
+    """An execution provider of ONNX Runtime, or a library that it needs, is missing."""
