@@ -19,4 +19,6 @@ def main(model: str, dataset: str, output: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit(f"usage: {__doc__.strip().splitlines()[-1]}")
     main(*sys.argv[1:])

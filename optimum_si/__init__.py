@@ -15,11 +15,15 @@ if TYPE_CHECKING:
         CalibrationError,
         CheckpointError,
         ConfigurationError,
+        ExportError,
         NumericalError,
+        ProviderError,
         SIError,
         UnsupportedModelError,
     )
     from .evaluation import perplexity
+    from .onnx.causal import ORTSIModelForCausalLM
+    from .onnx.modeling import ORTSIModel
     from .pruner import SIPruner
     from .reporting import Report
 
@@ -30,10 +34,14 @@ _PUBLIC = {
     "CalibrationError": "errors",
     "CheckpointError": "errors",
     "ConfigurationError": "errors",
+    "ExportError": "errors",
     "NumericalError": "errors",
+    "ProviderError": "errors",
     "SIError": "errors",
     "UnsupportedModelError": "errors",
     "perplexity": "evaluation",
+    "ORTSIModel": "onnx.modeling",
+    "ORTSIModelForCausalLM": "onnx.causal",
     "SIPruner": "pruner",
     "Report": "reporting",
 }

@@ -1,6 +1,7 @@
 """``SIConfig``: every choice of a run, validated when it is made and stored as one JSON file."""
 
 import math
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -199,10 +200,10 @@ class SIConfig(BaseConfig):
         self.method = method
         self.sparsity = sparsity
         self.pattern = pattern
-        self.include = _globs("include", include)
-        self.exclude = _globs("exclude", exclude)
-        self.induction = _nested(InductionConfig, "induction", induction)
-        self.calibration = _nested(CalibrationConfig, "calibration", True if calibration is None else calibration)
+        self.include: Any = include
+        self.exclude: Any = exclude
+        self.induction: Any = induction
+        self.calibration: Any = True if calibration is None else calibration
         self.damping = damping
         self.damping_mode = damping_mode
         self.block_size = block_size
@@ -230,7 +231,12 @@ class SIConfig(BaseConfig):
         Raises:
             ConfigurationError: names the field, the value given and the values accepted.
         """
-        check_choice("method", self.method, tuple(METHODS))
+        check_choice("method", self.method, METHODS)
+        self.include, self.exclude = _globs("include", self.include), _globs("exclude", self.exclude)
+        self.induction = _nested(InductionConfig, "induction", self.induction)
+        self.calibration = _nested(CalibrationConfig, "calibration", self.calibration)
+        if self.calibration is None:
+            raise ConfigurationError("calibration=False: expected a CalibrationConfig or a dict of its fields.")
         if self.sparsity is not None and self.pattern is not None:
             raise ConfigurationError(
                 f"sparsity={self.sparsity!r} and pattern={self.pattern!r} contradict each other: give one of them "
@@ -243,12 +249,7 @@ class SIConfig(BaseConfig):
         check_integer("block_size", self.block_size, minimum=1)
         check_integer("seed", self.seed, minimum=0)
         if self.pattern is not None:
-            _, of = parse_pattern(self.pattern)
-            if self.method == "sparsegpt" and self.block_size % of:
-                raise ConfigurationError(
-                    f"block_size={self.block_size} is no multiple of {of}, so groups of pattern {self.pattern!r} "
-                    f"would straddle two blocks: use a multiple of {of}."
-                )
+            parse_pattern(self.pattern)
         if self.comparison_group is not None:
             check_choice("comparison_group", self.comparison_group, COMPARISON_GROUPS)
             if self.pattern is not None:
@@ -261,6 +262,23 @@ class SIConfig(BaseConfig):
                     "comparison_group does not apply to method='sparsegpt', which ranks within its own column blocks: "
                     "set block_size instead, or use 'wanda' or 'magnitude'."
                 )
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """A recipe from its dict, with fields in ``kwargs`` taking the place of those in it.
+
+        Raises:
+            ConfigurationError: as the constructor.
+        """
+        returns_rest = kwargs.pop("return_unused_kwargs", False)
+        changes = {name: value for name, value in kwargs.items() if not name.startswith("_")}
+        values = {name: value for name, value in config_dict.items() if not name.startswith("_")}
+        # A new target replaces the old one, whichever form it has.
+        for one, other in (("pattern", "sparsity"), ("sparsity", "pattern")):
+            if changes.get(one) is not None and other not in changes:
+                values.pop(other, None)
+        config = cls(**{**values, **changes})
+        return (config, {}) if returns_rest else config
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as plain JSON values; ``SIConfig(**config.to_dict())`` equals ``config``."""
@@ -310,6 +328,11 @@ class SIConfig(BaseConfig):
                 commit_message=kwargs.get("commit_message") or f"Upload {self.CONFIG_NAME}",
             )
 
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> None:  # type: ignore[override]
+        """Upload ``si_config.json`` to a repository; ``kwargs`` as for :meth:`save_pretrained`."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, push_to_hub=True, repo_id=repo_id, **kwargs)
+
 
 def _nested(kind: type, name: str, value: Any) -> Any:
     """A nested config from itself, a dict of its fields or a boolean."""
@@ -318,6 +341,7 @@ def _nested(kind: type, name: str, value: Any) -> Any:
     if value is True:
         return kind()
     if isinstance(value, kind):
+        value.__post_init__()  # type: ignore[attr-defined]
         return value
     if isinstance(value, Mapping):
         accepted = [field.name for field in fields(kind)]  # type: ignore[arg-type]

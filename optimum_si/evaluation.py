@@ -1,6 +1,7 @@
 """Perplexity, by the protocol of the SparseGPT and Wanda papers."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,11 +20,13 @@ from .models.calls import evaluation_mode
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from .onnx.causal import ORTSIModelForCausalLM
+
 DEFAULT_SEQUENCE_LENGTH = 2048
 
 
 def perplexity(
-    model: "PreTrainedModel",
+    model: "PreTrainedModel | ORTSIModelForCausalLM",
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     texts: str | Sequence[Any] | Tensor | None = None,
     sequence_length: int | None = None,
@@ -38,7 +41,8 @@ def perplexity(
     model's mode is left as it was, and no gradients are built.
 
     Args:
-        model: a causal language model, on any device, in any dtype; losses are taken in float32.
+        model: a causal language model of PyTorch, on any device, in any dtype, or exported; losses are taken in
+            float32.
         tokenizer: needed for texts only.
         texts: a text, a list of texts (:func:`evaluation_texts` gives those of a dataset), or windows that are used as
             they are: an integer tensor [N, T], or a list of tensors or of lists of ints.
@@ -62,7 +66,8 @@ def perplexity(
     total = torch.zeros((), dtype=torch.float64)
     count = 0
     # no_grad, not inference_mode: tensors that a model caches on its way must stay usable in training.
-    with evaluation_mode(model), torch.no_grad():
+    mode = evaluation_mode(model) if isinstance(model, torch.nn.Module) else nullcontext()
+    with mode, torch.no_grad():
         for batch in tqdm(make_batches(windows, batch_size), desc="perplexity", unit="batch", disable=not progress):
             for losses in _losses(model, batch["input_ids"], batch["attention_mask"]):
                 total += losses.double().sum()
@@ -95,7 +100,7 @@ def _check_at_least(name: str, value: int, minimum: int) -> None:
         raise ConfigurationError(f"{name}={value!r}: expected a whole number of at least {minimum}.")
 
 
-def _check_predicts_next_tokens(model: "PreTrainedModel") -> None:
+def _check_predicts_next_tokens(model: Any) -> None:
     # can_generate is False without a language-model head, and also for masked language models, which see every token.
     if model.config.is_encoder_decoder or not model.can_generate():
         raise UnsupportedModelError(
@@ -104,7 +109,7 @@ def _check_predicts_next_tokens(model: "PreTrainedModel") -> None:
         )
 
 
-def _max_length(model: "PreTrainedModel") -> int | None:
+def _max_length(model: Any) -> int | None:
     return getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
@@ -154,7 +159,7 @@ def _windows_of_texts(
     return tokenised_examples([ids[: count * sequence_length].view(count, sequence_length)])
 
 
-def _losses(model: "PreTrainedModel", ids: Tensor, mask: Tensor) -> Iterator[Tensor]:
+def _losses(model: Any, ids: Tensor, mask: Tensor) -> Iterator[Tensor]:
     """Next-token losses of each window of a batch [B, T]: float32 [T - 1] on the CPU, fewer where it is padded."""
     ids, mask = ids.to(model.device), mask.to(model.device).bool()
     # Without a cache of keys and values, which nothing would read and which can be larger than the model.

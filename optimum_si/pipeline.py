@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .configuration import InductionConfig, SIConfig
 from .induction.absorption import absorb, exact_scale, view_factor
 from .induction.choose import Choice, choose
-from .induction.problem import Batch, BlockProblem, Candidate, Layer, Weights, held_out, normalised
+from .induction.problem import Batch, BlockProblem, Candidate, Layer, Weights, normalised
 from .induction.scales import power_of_two
 from .judging import ModelJudge
 from .models.blocks import Block, complete_channels
@@ -35,6 +35,7 @@ class Stream:
     Args:
         calls: of every block, for each batch.
         masks: padding masks of each batch.
+        other_masks: those of the states that a decoder's cross attention reads.
         tokens: real tokens in all batches.
         sparse: inputs of the next block, from pruned blocks.
         dense: inputs of the next block, from dense blocks; the same tensors until a block is pruned. None in a run
@@ -43,6 +44,7 @@ class Stream:
 
     calls: list[list[Call]]
     masks: list[Tensor | None]
+    other_masks: list[Tensor | None]
     tokens: int
     sparse: list[Tensor]
     dense: list[Tensor] | None
@@ -56,7 +58,8 @@ class Stream:
             batch.hidden[..., 0].numel() if batch.mask is None else int(batch.mask.sum()) for batch in batches
         )
         calls, masks = [batch.calls for batch in batches], [batch.mask for batch in batches]
-        return cls(calls, masks, tokens, hidden, hidden if induction else None)
+        others = [batch.other_mask for batch in batches]
+        return cls(calls, masks, others, tokens, hidden, hidden if induction else None)
 
     def through(self, run: Callable[[Tensor, Call], Tensor], hidden: list[Tensor], number: int) -> list[Tensor]:
         """Each batch of hidden states through block ``number``, without gradients, in the dtype they are kept in."""
@@ -86,6 +89,7 @@ class BlockStep:
         target: its target.
         write: store pruned weights (``prune``), or only absorb scales (``induce``).
         judge: chooses by what the whole model loses; None chooses by the block's own output.
+        held_out: batches at the start that choices are made on.
     """
 
     config: SIConfig
@@ -93,6 +97,7 @@ class BlockStep:
     target: Target
     write: bool
     judge: ModelJudge | None = None
+    held_out: int = 0
 
     def __call__(
         self,
@@ -148,8 +153,10 @@ class BlockStep:
     ) -> tuple[list[Site], list[Tensor] | None]:
         """Input moments on the pruned stream, and outputs of the dense block on the dense stream."""
         batches = (
-            (hidden.to(dtype), calls[number], mask)
-            for hidden, calls, mask in zip(stream.sparse, stream.calls, stream.masks, strict=True)
+            (hidden.to(dtype), calls[number], mask, other)
+            for hidden, calls, mask, other in zip(
+                stream.sparse, stream.calls, stream.masks, stream.other_masks, strict=True
+            )
         )
         sites, outputs = collect(
             block.module,
@@ -205,8 +212,7 @@ class BlockStep:
         """Batches to learn from and to choose by; a single batch has to serve for both."""
         if self.config.induction is None or len(batches) < 2:
             return batches, batches
-        count = held_out(len(batches), self.config.induction.validation_fraction)
-        return batches[count:], batches[:count]
+        return batches[self.held_out :], batches[: self.held_out]
 
     def _choose(
         self, number: int, problem: BlockProblem, plain: Weights, sites: list[Site], induction: InductionConfig

@@ -16,7 +16,7 @@ from .errors import ConfigurationError, UnsupportedModelError
 from .loading import load_model, load_tokenizer, maximum_length, refuse_quantised, saved_scales_path
 from .models.blocks import find_structure, select_views
 from .reporting import Report
-from .run import check_vocabulary, checked_step, run_blocks
+from .run import check_finite, check_vocabulary, checked_step, run_blocks
 from .saving import check_output, replaced_directory
 from .scale_file import SavedScales
 from .version import __version__
@@ -47,7 +47,9 @@ class SIPruner:
         self.tokenizer = tokenizer
         self.config: SIConfig | None = None
         self.report: Report | None = None
-        self.scales: SavedScales | None = None
+        # What `induce` left beside the weights of a model that was loaded by transformers alone.
+        path = saved_scales_path(model, getattr(model, "name_or_path", "") or "")
+        self.scales = None if path is None else SavedScales.load(path)
 
     @classmethod
     def from_pretrained(
@@ -82,7 +84,7 @@ class SIPruner:
             place = kwargs if own else {name: kwargs[name] for name in kwargs if name not in ("revision", "subfolder")}
             tokenizer = load_tokenizer(tokenizer or source, required=tokenizer is not None, **place)
         if device is not None:
-            model.to(torch.device(device))  # type: ignore[arg-type]
+            _move(model, device)
         pruner = cls(model, tokenizer)
         if (path := saved_scales_path(model, source, **kwargs)) is not None:
             pruner.scales = SavedScales.load(path)
@@ -220,6 +222,7 @@ class SIPruner:
         structure = find_structure(self.model)
         views = select_views(structure, config.include, config.exclude)
         step = checked_step(config, views, write=task == "prune")
+        check_finite(self.model)
         examples = prepare_examples(dataset, config.calibration, self.tokenizer, maximum_length(self.model))
         check_vocabulary(examples, self.model)
         saved = self._usable_scales(config) if task == "prune" else None
@@ -245,12 +248,16 @@ class SIPruner:
         """Scales of an earlier ``induce`` that this recipe can take up."""
         if self.scales is None or config.induction is None:
             return None
-        if self.scales.method == config.method:
-            logger.info("taking up scales learned by `induce` for %s %s", self.scales.method, self.scales.target)
+        if (self.scales.method, self.scales.target) == (config.method, config.target_name):
+            logger.warning(
+                "taking up the scales that `induce` learned for %s %s: nothing is learned again",
+                self.scales.method,
+                self.scales.target,
+            )
             return self.scales
         warnings.warn(
-            f"the saved scales were learned for method={self.scales.method!r}; for {config.method!r} they are learned "
-            "anew.",
+            f"the saved scales were learned for {self.scales.method} {self.scales.target}; for {config.method} "
+            f"{config.target_name} they are learned anew.",
             stacklevel=4,
         )
         return None
@@ -268,3 +275,13 @@ class SIPruner:
             "exclude": config.exclude,
             "optimum_si_version": __version__,
         }
+
+
+def _move(model: PreTrainedModel, device: str | torch.device) -> None:
+    try:
+        model.to(torch.device(device))  # type: ignore[arg-type]
+    except (RuntimeError, AssertionError) as error:  # torch's words for unknown and for missing devices
+        raise ConfigurationError(
+            f"device={str(device)!r} cannot be used ({str(error).splitlines()[0]}): give 'cpu', or 'cuda' where torch "
+            f"was built for it and sees a GPU (torch.cuda.is_available() is {torch.cuda.is_available()} here)."
+        ) from error

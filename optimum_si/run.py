@@ -33,26 +33,31 @@ def checked_step(config: SIConfig, views: Views, write: bool) -> BlockStep:
 
     Raises:
         ConfigurationError: for a pattern that does not divide a layer.
-        NumericalError: for NaN or infinity in weights.
     """
     method_class = get_method(config.method)
     settings = Settings(config.damping, config.damping_mode, config.block_size)
     target = make_target(config.sparsity, config.pattern, config.comparison_group or method_class.group)
     for view in (view for block in views for view in block.values()):
         target.check(view.name, view.shape[1])
-        if not bool(torch.isfinite(view.read()).all()):
-            raise NumericalError(
-                f"the weight of layer {view.name!r} holds NaN or infinity: the checkpoint is damaged, or was "
-                "saved in a dtype too narrow for it. Load another copy, or exclude the layer."
-            )
     return BlockStep(config, method_class(settings), target, write)
+
+
+def check_finite(model: PreTrainedModel) -> None:
+    """Raise :class:`NumericalError` for NaN or infinity in any parameter, pruned or not."""
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
+            raise NumericalError(
+                f"layer {name.removesuffix('.weight')!r} holds NaN or infinity: the checkpoint is damaged, or was "
+                "saved in a dtype too narrow for it. Load another copy."
+            )
 
 
 def check_vocabulary(examples: list[dict[str, Tensor]], model: PreTrainedModel) -> None:
     """Token ids that a model has no embedding for would end in an index error deep inside it."""
-    embeddings = model.get_input_embeddings()
-    size = getattr(embeddings, "num_embeddings", None)
     highest = max((int(example["input_ids"].max()) for example in examples if "input_ids" in example), default=-1)
+    if highest < 0:
+        return
+    size = getattr(model.get_input_embeddings(), "num_embeddings", None)
     if size is not None and highest >= size:
         raise CalibrationError(
             f"the calibration data holds token {highest}, but the model embeds {size} tokens (0 to {size - 1}): "
@@ -102,14 +107,23 @@ def run_blocks(
         if config.induction is not None and config.induction.selection == "model" and output is not BlockOutput.MORE:
             judge = ModelJudge(model, structure.blocks, batches[:judged], stream.masks[:judged], output)
             step = replace(step, judge=judge)
+        step = replace(step, held_out=judged)
         outcomes = {}
         blocks = list(zip(structure.blocks, views, strict=True))
         with tqdm(blocks, desc=task, unit="block", disable=not progress) as bar:
             for number, (block, selected) in enumerate(bar):
                 bar.set_postfix_str(block.name)
-                earlier = None if saved is None else saved.choice(block, config.target_name, model.device)
+                earlier = None if saved is None else saved.choice(block, model.device)
                 last = number == len(blocks) - 1
                 outcomes[block.name] = step(number, block, selected, stream, earlier, last)
+    if unread := [
+        view.name for selected in views for view in selected.values() if view.name not in _treated(outcomes)
+    ]:
+        warnings.warn(
+            f"{len(unread)} layers were never called with the calibration data and stay dense: "
+            f"{', '.join(unread[:4])}{', ...' if len(unread) > 4 else ''}.",
+            stacklevel=4,
+        )
     report = Report(
         task,
         config.method,
@@ -133,7 +147,7 @@ def _batches(
     size = _batch_size(config, len(examples))
     judged = 0
     if config.induction is not None:
-        judged = held_out(-(-len(examples) // size), config.induction.validation_fraction)
+        judged = held_out(len(examples), size, config.induction.validation_fraction)
     return make_batches(sorted_by_length(examples, judged * size), size, padding_id), judged
 
 
@@ -147,8 +161,12 @@ def _zeros(views: Views) -> int:
     return sum(int((view.read() == 0).sum()) for block in views for view in block.values())
 
 
+def _treated(outcomes: dict[str, Outcome]) -> set[str]:
+    return {layer.name for outcome in outcomes.values() for layer in outcome.report.layers}
+
+
 def _left_dense(structure: Structure, outcomes: dict[str, Outcome]) -> list[str]:
-    treated = {layer.name for outcome in outcomes.values() for layer in outcome.report.layers}
+    treated = _treated(outcomes)
     views = [view.name for block in structure.blocks for view in block.views.values()]
     return [name for name in views if name not in treated] + structure.untreated + structure.other_lists
 

@@ -12,6 +12,9 @@ from pathlib import Path
 from .errors import CheckpointError
 
 
+_WRITING = ".writing"
+
+
 def check_output(directory: str | Path, overwrite: bool) -> Path:
     """The output directory as a path, when it may be written.
 
@@ -54,13 +57,14 @@ def replaced_directory(directory: str | Path, overwrite: bool = False) -> Iterat
     path = check_output(directory, overwrite)
     target = path.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".writing", dir=target.parent))
+    _remove_left_over(target)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.{os.getpid()}.", suffix=_WRITING, dir=target.parent))
     fresh.chmod(0o777 & ~_umask())
     try:
         yield fresh
         _swap_in(fresh, target)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if _is_full(error):
             free = shutil.disk_usage(target.parent).free
             raise CheckpointError(
                 f"the disk is full: {str(path)!r} was not written ({free / 2**20:.0f} MiB free), what was there "
@@ -69,6 +73,31 @@ def replaced_directory(directory: str | Path, overwrite: bool = False) -> Iterat
         raise
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether an error says that the disk is full; safetensors says so in words alone."""
+    code = getattr(error, "errno", None)
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return code in full or any(f"os error {number})" in str(error) for number in full)
+
+
+def _remove_left_over(target: Path) -> None:
+    """Remove what killed runs left beside a directory."""
+    for path in target.parent.glob(f".{target.name}.*{_WRITING}"):
+        process = path.name[len(target.name) + 2 :].split(".")[0]
+        if process.isdigit() and not _runs(int(process)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _swap_in(fresh: Path, target: Path) -> None:

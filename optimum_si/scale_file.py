@@ -70,12 +70,11 @@ class SavedScales:
             if absorbed is not None:
                 absorb(channels, 1 / absorbed)
 
-    def choice(self, block: Block, target: str, device: torch.device) -> Choice:
-        """The saved choice for a block that is about to be pruned to ``target``."""
+    def choice(self, block: Block, device: torch.device) -> Choice:
+        """The saved choice for a block that is about to be pruned to the target that it was learned for."""
         if block.name not in self.shifted:
             return Choice("plain", None)
-        # A bias change repairs the error of one mask; under another target the mean compensation stands alone.
-        changes = self._of(block, "bias", device) if target == self.target else {}
+        changes = self._of(block, "bias", device)
         scales = self._of(block, "scale", device)
         return Choice("induced" if scales else "shift", Candidate(scales, self.shifted[block.name], changes))
 

@@ -87,6 +87,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = self._path()
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/[^/]+)?", path):
             return self._info(match[1])
+        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/[^/]+", path):
+            return self._tree(match[1])
         if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
             return self._file(*match.groups())
         self._missing()
@@ -98,6 +100,16 @@ class _Handler(BaseHTTPRequestHandler):
             return self._missing("RepoNotFound")
         siblings = [{"rfilename": path} for path in self.hub.repositories[repository]]
         self._json({"id": repository, "sha": self.hub.revision(repository), "private": False, "siblings": siblings})
+
+    def _tree(self, repository: str) -> None:
+        files = self.hub.repositories.get(repository)
+        if files is None:
+            return self._missing("RepoNotFound")
+        entries = [
+            {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+            for path, content in files.items()
+        ]
+        self._json(entries)
 
     def _file(self, repository: str, path: str) -> None:
         if repository not in self.hub.repositories:

@@ -20,7 +20,7 @@ REJECTED = {
     "an unknown name": ({"sparcity": 0.5}, "SIConfig has no 'sparcity'; it takes 'method', 'sparsity'"),
     "an unknown method": (
         {"method": "obs"},
-        "method='obs' is unknown; accepted: 'magnitude', 'wanda', 'sparsegpt'",
+        "method='obs' is unknown; accepted: 'magnitude', 'sparsegpt', 'wanda'",
     ),
     "two targets": ({"sparsity": 0.5, "pattern": "2:4"}, "contradict each other: give one of them"),
     "all of the weights": ({"sparsity": 1.0}, "sparsity=1.0: expected a number at least 0 and below 1"),
@@ -32,7 +32,7 @@ REJECTED = {
     "a pattern that keeps all": ({"pattern": "4:4"}, "pattern='4:4' is not understood"),
     "a pattern that keeps none": ({"pattern": "0:4"}, "pattern='0:4' is not understood"),
     "a pattern that is no text": ({"pattern": 24}, "pattern=24 is not understood"),
-    "blocks that cut groups": ({"pattern": "3:7"}, "block_size=128 is no multiple of 7"),
+    "no calibration": ({"calibration": False}, "calibration=False: expected a CalibrationConfig or a dict"),
     "no globs": ({"include": []}, "include=[]: expected one or more globs over module names"),
     "an empty glob": ({"exclude": ""}, "exclude='': expected one or more globs"),
     "globs that are no text": ({"include": [3]}, "include=[3]: expected one or more globs"),
@@ -277,10 +277,9 @@ def test_patterns_are_read(kept, of):
 
 
 def test_the_method_table_names_classes_that_exist():
-    assert {name: get_method(name).__name__ for name in METHODS} == {
-        name: path.split(".")[1] for name, path in METHODS.items()
-    }
-    with pytest.raises(ConfigurationError, match="accepted: 'magnitude', 'wanda', 'sparsegpt'"):
+    names = {"magnitude": "Magnitude", "sparsegpt": "SparseGPT", "wanda": "Wanda"}
+    assert {name: get_method(name).__name__ for name in METHODS} == names
+    with pytest.raises(ConfigurationError, match="accepted: 'magnitude', 'sparsegpt', 'wanda'"):
         get_method("obs")
 
 
@@ -291,3 +290,34 @@ def test_the_readme_states_every_option_and_its_default():
     expected = [*(config | shown).items(), *config["induction"].items(), *config["calibration"].items()]
     rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \|", readme, flags=re.MULTILINE)
     assert [(name, eval(default)) for name, default in rows] == expected
+
+
+def test_fields_given_beside_a_saved_recipe_are_checked_like_those_of_a_new_one(tmp_path):
+    SIConfig("wanda", sparsity=0.6, induction={"epochs": 2}).save_pretrained(tmp_path)
+    changed = SIConfig.from_pretrained(tmp_path, pattern="2:4", induction={"epochs": 1})
+    assert (changed.method, changed.sparsity, changed.pattern, changed.induction.epochs) == ("wanda", None, "2:4", 1)
+    for wrong, message in (
+        ({"sparsty": 0.9}, "SIConfig has no 'sparsty'"),
+        ({"method": "obs"}, "method='obs' is unknown"),
+        ({"sparsity": 0.5, "pattern": "2:4"}, "contradict each other"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            SIConfig.from_pretrained(tmp_path, **wrong)
+        with pytest.raises(ConfigurationError, match=message):
+            SIConfig.from_dict({"method": "wanda"}, **wrong)
+
+
+def test_assigned_values_are_checked_and_nested_ones_converted():
+    config = SIConfig()
+    config.induction = {"epochs": 1}
+    config.calibration = {"num_samples": 3}
+    config.validate()
+    assert config.induction.epochs == 1 and config.calibration.num_samples == 3
+    config.induction.epochs = -3
+    with pytest.raises(ConfigurationError, match="induction.epochs=-3"):
+        config.validate()
+
+
+def test_a_recipe_is_pushed_by_its_own_method_too(local_hub):
+    SIConfig("wanda", pattern="2:4").push_to_hub("me/recipe", token="hf_fake")
+    assert b'"2:4"' in local_hub.repositories["me/recipe"]["si_config.json"]

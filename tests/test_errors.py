@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from helpers import induce, prune, same_bytes, tiny, token_windows
+from transformers import AlbertConfig, AlbertModel, BertConfig, BertLMHeadModel
 
 from optimum_si import (
     CalibrationError,
@@ -22,15 +23,23 @@ from optimum_si import (
 def test_a_damaged_weight_names_its_layer(value):
     model = tiny("llama")
     model.model.layers[1].mlp.up_proj.weight.data[0, 0] = value
-    with pytest.raises(NumericalError, match=r"'model\.layers\.1\.mlp\.up_proj' holds NaN or infinity.*exclude"):
+    with pytest.raises(NumericalError, match=r"'model\.layers\.1\.mlp\.up_proj' holds NaN or infinity.*another copy"):
         prune(model)
+
+
+@pytest.mark.parametrize("name", ["model.norm.weight", "lm_head.weight", "model.layers.1.mlp.down_proj.bias"])
+def test_damage_outside_the_pruned_weights_is_found_too(name):
+    model = tiny("llama-tied-biased" if "bias" in name else "llama")
+    model.get_parameter(name).data[0] = float("nan")
+    with pytest.raises(NumericalError, match=name.removesuffix(".weight")):
+        prune(model, "magnitude", induction=None)
 
 
 @pytest.mark.parametrize("method", ["wanda", "sparsegpt"])
 @pytest.mark.parametrize("induction", [None, {"epochs": 1}])
 def test_activations_with_nan_name_the_layer_that_reads_them(method, induction):
     model = tiny("llama")
-    model.model.embed_tokens.weight.data[5] = float("nan")
+    model.model.embed_tokens.register_forward_hook(lambda module, args, output: output * float("nan"))
     with pytest.raises(NumericalError, match=r"'model\.layers\.0\.self_attn\.q_proj'.*NaN or infinity"):
         prune(model, method, torch.full((4, 8), 5), induction=induction)
 
@@ -47,9 +56,43 @@ def test_a_singular_gram_matrix_names_the_layer():
         prune(tiny("llama"), "sparsegpt", token_windows(1, 4), damping=0.0, induction=None)
 
 
-def test_columns_that_no_group_fits_name_the_layer():
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt"])
+def test_columns_that_no_group_fits_name_the_layer(method):
     with pytest.raises(ConfigurationError, match=r"multiple of 5.*'model\.layers\.0\.self_attn\.q_proj' has 32"):
-        prune(tiny("llama"), pattern="2:5")
+        prune(tiny("llama"), method, pattern="2:5")
+
+
+def test_blocks_that_are_shared_between_places_are_refused():
+    albert = AlbertModel(
+        AlbertConfig(
+            vocab_size=48,
+            hidden_size=32,
+            num_attention_heads=4,
+            intermediate_size=48,
+            num_hidden_layers=3,
+            embedding_size=16,
+        )
+    )
+    with pytest.raises(UnsupportedModelError, match="called its 1 blocks .* 3 times"):
+        prune(albert, induction=None)
+    model = tiny("llama")
+    model.model.layers[1] = model.model.layers[0]
+    with pytest.raises(UnsupportedModelError, match="'model.layers' of LlamaForCausalLM holds one block sev"):
+        prune(model, induction=None)
+
+
+def test_layers_that_calibration_never_reaches_are_said_to_stay_dense():
+    config = BertConfig(
+        vocab_size=48,
+        hidden_size=32,
+        num_attention_heads=4,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        is_decoder=True,
+        add_cross_attention=True,
+    )
+    with pytest.warns(UserWarning, match="layers were never called .* stay dense: .*crossattention"):
+        prune(BertLMHeadModel(config), "magnitude", induction=None)
 
 
 @pytest.mark.parametrize("kind", ["include", "exclude"])

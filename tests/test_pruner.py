@@ -17,7 +17,7 @@ from helpers import (
     tiny,
     token_windows,
 )
-from transformers import LlamaForCausalLM
+from transformers import LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
 from optimum_si import NumericalError, SIConfig, SIPruner
 
@@ -354,3 +354,39 @@ def test_a_loaded_model_is_pruned_in_place():
     pruner = SIPruner.from_pretrained(model)
     found = pruner.prune(SIConfig("magnitude", induction=None), token_windows(), progress=False)
     assert found is model and isinstance(found, LlamaForCausalLM) and pruner.tokenizer is None
+
+
+def test_padding_of_an_encoder_is_not_that_of_the_decoder():
+    """Both as long as each other, so that no shape tells them apart."""
+
+    def deep_decoder():
+        torch.manual_seed(0)
+        sizes = {"vocab_size": 48, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_heads": 4}
+        return T5ForConditionalGeneration(T5Config(**sizes, num_layers=2, num_decoder_layers=3)).eval()
+
+    short = {"input_ids": token_windows(8, 6), "decoder_input_ids": token_windows(8, 16, seed=2)}
+    mask = torch.cat([torch.ones(8, 6), torch.zeros(8, 10)], dim=1).long()
+    padded = {**short, "input_ids": torch.nn.functional.pad(short["input_ids"], (0, 10)), "attention_mask": mask}
+    runs = [prune(deep_decoder(), "wanda", [data], sparsity=0.5, induction=None) for data in (short, padded)]
+    assert all(name.startswith("encoder.block") for name in runs[0].report.dense)
+    assert runs[0].report.calibration_tokens == runs[1].report.calibration_tokens == 8 * 16
+    for name, weight in block_weights(runs[0].model).items():
+        assert torch.equal(weight == 0, block_weights(runs[1].model)[name] == 0), name
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_zeros_count_also_where_inputs_are_always_zero(method):
+    model = tiny("llama")
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.input_layernorm.weight[16:24] = 0
+            layer.self_attn.q_proj.weight[:, :4] = 0
+            layer.self_attn.q_proj.weight[:, 24:] = 0
+    pruned = prune(model, method, sparsity=0.5, induction=None).model
+    for layer in pruned.model.layers:
+        assert (layer.self_attn.q_proj.weight == 0).double().mean() == 0.5
+
+
+def test_features_are_given_in_the_dtype_of_the_model():
+    pruned = prune(tiny("vit", torch.bfloat16), "wanda", calibration("vit"), sparsity=0.5, induction=None)
+    assert 0.49 < pruned.report.sparsity < 0.51

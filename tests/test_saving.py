@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import FAMILIES, METHODS, block_weights, induce, inputs_of, logits, prune, same_bytes, tiny, token_windows
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageClassification,
@@ -245,3 +246,48 @@ def test_the_working_directory_is_not_replaced(tmp_path, monkeypatch):
     for output in (".", ".."):
         with pytest.raises(CheckpointError, match="working directory"), replaced_directory(output, overwrite=True):
             pass
+
+
+def test_a_disk_that_fills_while_safetensors_writes_is_said_to_be_full(tmp_path, monkeypatch):
+    pruner = prune(tiny("llama"), "magnitude", induction=None)
+
+    def full(*_, **__):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(pruner.model, "save_pretrained", full)
+    with pytest.raises(CheckpointError, match="disk is full"):
+        pruner.save_pretrained(tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_run_left_is_removed_and_what_a_running_one_writes_is_not(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left, living = (tmp_path / f".out.{process}.abc.writing" for process in (ended.pid, os.getpid()))
+    left.mkdir()
+    living.mkdir()
+    prune(tiny("llama"), "magnitude", induction=None).save_pretrained(tmp_path / "out")
+    assert not left.exists() and living.exists()
+
+
+def test_a_pruned_model_is_pushed_to_the_hub(local_hub):
+    model = prune(tiny("llama"), "wanda", pattern="2:4", induction=None).model
+    model.push_to_hub("me/sparse", token="hf_fake")
+    files = local_hub.repositories["me/sparse"]
+    assert "model.safetensors" in files and b'"pattern": "2:4"' in files["config.json"]
+
+
+@pytest.mark.parametrize("method", ["magnitude", "wanda"])
+def test_scales_are_taken_up_by_a_model_that_transformers_loaded(tmp_path, method):
+    recipe = {"pattern": "2:4", "induction": {"epochs": 2, "learning_rate": 0.05}}
+    induce(tiny("opt"), method, save_dir=tmp_path / "induced", **recipe)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "induced")
+    assert same_bytes(prune(loaded, method, **recipe).model, prune(tiny("opt"), method, **recipe).model)
+
+
+def test_scales_learned_for_another_target_are_learned_anew_with_a_warning(tmp_path):
+    induction = {"epochs": 2, "learning_rate": 0.05}
+    induce(tiny("opt"), "wanda", save_dir=tmp_path / "induced", pattern="2:4", induction=induction)
+    with pytest.warns(UserWarning, match="learned for wanda 2:4; for wanda 70% they are learned anew"):
+        again = prune(str(tmp_path / "induced"), "wanda", sparsity=0.7, induction=induction)
+    assert same_bytes(again.model, prune(tiny("opt"), "wanda", sparsity=0.7, induction=induction).model)

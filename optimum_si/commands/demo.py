@@ -37,7 +37,10 @@ class DemoCommand(SISubcommand):
         )
         parser.add_argument("--model", metavar="MODEL", help="Hub id or local folder of a model of your own")
         parser.add_argument("--dataset", metavar="DATA", help="text for --model, as `prune --dataset` takes it")
-        parser.add_argument("--output", type=Path, metavar="DIR", help="keep the results here")
+        parser.add_argument(
+            "--output", type=Path, metavar="DIR", help="keep the results here (default: outputs/si-demo)"
+        )
+        parser.add_argument("--overwrite", action="store_true", help="replace what is in --output")
 
     def execute(self, args: Namespace) -> None:
         if (args.model is None) != (args.dataset is None):
@@ -56,4 +59,5 @@ class DemoCommand(SISubcommand):
             dataset=args.dataset,
             output=args.output,
             quick=args.quick,
+            overwrite=args.overwrite,
         )

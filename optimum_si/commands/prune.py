@@ -53,5 +53,6 @@ class PruneCommand(SISubcommand):
         pruner.prune(config, dataset=dataset, save_dir=args.output, overwrite=args.overwrite)
         assert pruner.report is not None  # a run that ends without an error leaves one
         print(pruner.report.table(), pruner.report.summary(), sep="\n\n")
-        print("\nMeasure it, best on text that calibration has not seen:")
-        print(" ", command_line("evaluate", model=args.output, dataset=dataset))
+        if pruner.model.can_generate() and not pruner.model.config.is_encoder_decoder:
+            print("\nMeasure it, best on text that calibration has not seen:")
+            print(" ", command_line("evaluate", model=args.output, dataset=dataset))

@@ -29,7 +29,7 @@ _INDUCTION = ("epochs", "learning_rate")
 def add_recipe_arguments(parser: ArgumentParser, induction_is_optional: bool) -> None:
     """Every default is None, so that a flag overrides ``--config`` only where it is given."""
     pruning = parser.add_argument_group("pruning")
-    pruning.add_argument("--method", choices=tuple(METHODS), help="how weights are chosen (default: sparsegpt)")
+    pruning.add_argument("--method", choices=METHODS, help="how weights are chosen (default: sparsegpt)")
     target = pruning.add_mutually_exclusive_group()
     target.add_argument("--sparsity", type=float, metavar="F", help="share of zeros, in [0, 1) (default: 0.5)")
     target.add_argument(
@@ -90,7 +90,10 @@ def _read(path: Path) -> "SIConfig":
 
     file = path / SIConfig.CONFIG_NAME if path.is_dir() else path
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConfigurationError(f"is not JSON ({error}): give what SIConfig.save_pretrained wrote.") from error
         if not isinstance(values, dict):
             raise ConfigurationError(f"expected a JSON object, found {type(values).__name__}.")
         return SIConfig(**values)

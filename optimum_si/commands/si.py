@@ -4,8 +4,11 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 
 from optimum.commands.base import BaseOptimumCLICommand, CommandInfo
 
+from .benchmark import BenchmarkCommand
+from .check import CheckCommand
 from .demo import DemoCommand
 from .evaluate import EvaluateCommand
+from .export import ExportCommand
 from .induce import InduceCommand
 from .prune import PruneCommand
 from .report import ReportCommand
@@ -18,6 +21,9 @@ examples:
   Prune a model to 2:4 and measure it:
     optimum-cli si prune -m facebook/opt-125m --dataset wikitext2 --pattern 2:4 -o opt-125m-2of4
     optimum-cli si evaluate -m opt-125m-2of4 --dataset wikitext2
+  Run it on ONNX Runtime:
+    optimum-cli si export opt-125m-2of4 opt-125m-onnx --values int8
+    optimum-cli si benchmark opt-125m-2of4 opt-125m-onnx
   Every subcommand has examples of its own:
     optimum-cli si prune --help
 """
@@ -32,6 +38,9 @@ class SICommand(BaseOptimumCLICommand):
             ("induce", InduceCommand),
             ("evaluate", EvaluateCommand),
             ("report", ReportCommand),
+            ("export", ExportCommand),
+            ("check", CheckCommand),
+            ("benchmark", BenchmarkCommand),
             ("demo", DemoCommand),
         )
     )

@@ -19,6 +19,7 @@ def run_demo(
     dataset: Any = None,
     output: str | Path | None = None,
     quick: bool = False,
+    overwrite: bool = False,
 ) -> None:
     """Prune a model with and without Sparsity Induction, print what each lost, and keep the best 2:4 result.
 
@@ -28,11 +29,12 @@ def run_demo(
         model: Hub id or local folder of a model of your own; needs ``dataset``.
         dataset: text for ``model``: half of it calibrates, the other half measures.
         output: where the best result at 2:4 goes; None is ``outputs/si-demo``, whose content is replaced.
+        overwrite: replace what is in ``output``.
         quick: less data and one recipe, to see that everything works; the environment's ``SI_QUICK=1`` does the same.
 
     Raises:
         ConfigurationError: for arguments that do not go together.
-        SIError: when there is nothing to run on, or the output directory holds something else than an earlier result.
+        SIError: when there is nothing to run on, or the output directory is not empty.
     """
     if model is not None and dataset is None:
         raise ConfigurationError("--model needs text to calibrate and measure on: give it with --dataset.")
@@ -47,7 +49,7 @@ def run_demo(
 
     from .comparison import check_destination, quiet_transformers
 
-    check_destination(directory, DEFAULT_OUTPUT)
+    check_destination(directory, DEFAULT_OUTPUT, overwrite)
     with quiet_transformers():
         if language_model:
             from .language_model import run_language_model

@@ -16,7 +16,7 @@ from ..configuration import CalibrationConfig, InductionConfig, SIConfig
 from ..errors import CheckpointError
 from ..models.blocks import find_structure
 from ..pruner import SIPruner
-from ..reporting import REPORT_NAME, Report, format_table
+from ..reporting import Report, format_table
 from ..saving import check_output
 
 
@@ -186,9 +186,9 @@ def check_saved(model: PreTrainedModel, directory: Path) -> None:
     )
 
 
-def check_destination(directory: Path, default: Path) -> None:
-    """Raise :class:`CheckpointError` unless a result may go there: an earlier one is replaced, other files are not."""
-    check_output(directory, overwrite=directory == default or (directory / REPORT_NAME).is_file())
+def check_destination(directory: Path, default: Path, overwrite: bool) -> None:
+    """Raise :class:`CheckpointError` unless a result may go there: only the demo's own folder is replaced unasked."""
+    check_output(directory, overwrite=overwrite or directory == default)
 
 
 @contextmanager

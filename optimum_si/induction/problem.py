@@ -100,9 +100,15 @@ class Batch:
         return error.sum(), target.sum()
 
 
-def held_out(batches: int, fraction: float) -> int:
+#: Windows that choices are made on at least, where a quarter of all are that many: fewer cannot tell gain from noise.
+FEWEST_HELD_OUT = 8
+
+
+def held_out(windows: int, batch_size: int, fraction: float) -> int:
     """How many of the first batches are held out: at least one, and not all unless there is just one."""
-    return 1 if batches < 2 else min(max(round(fraction * batches), 1), batches - 1)
+    batches = -(-windows // batch_size)
+    fewest = min(FEWEST_HELD_OUT, windows // 4) // batch_size
+    return 1 if batches < 2 else min(max(round(fraction * batches), fewest, 1), batches - 1)
 
 
 def normalised(batch: Batch) -> Batch:

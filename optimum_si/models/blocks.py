@@ -69,6 +69,11 @@ def find_structure(model: nn.Module) -> Structure:
     """
     config: Any = model.config
     prefix, modules, others = _block_list(model)
+    if len({id(module) for module in modules}) < len(modules):
+        raise UnsupportedModelError(
+            f"{prefix!r} of {type(model).__name__} holds one block several times: pruning it for one of its places "
+            "would change the others."
+        )
     family = find_family(config.model_type)
     shared = _shared_parameters(model)
     blocks, untreated = [], []

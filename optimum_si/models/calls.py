@@ -21,6 +21,15 @@ class Call:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
+    def cast(self, dtype: torch.dtype) -> "Call":
+        """The call with its floating tensors in a dtype."""
+        return Call(_cast(self.args, dtype), _cast(self.kwargs, dtype))
+
+    def states(self) -> set[int]:
+        """ids of the other states [batch, tokens, features] that a block is called with."""
+        values = [*self.args, *self.kwargs.values()]
+        return {id(value) for value in values if isinstance(value, Tensor) and value.ndim == 3}
+
     def run(self, block: Callable[..., Any], hidden: Tensor) -> Tensor:
         """The block's hidden states [batch, tokens, features], in the dtype of ``hidden``."""
         return hidden_of(block(hidden, *_cast(self.args, hidden.dtype), **_cast(self.kwargs, hidden.dtype)))
@@ -34,11 +43,13 @@ class Captured:
         hidden: input of the first block, [batch, tokens, features].
         calls: one for each block.
         mask: bool [batch, tokens], True at real tokens; None where nothing is padded.
+        other_mask: the same for the states that a decoder's cross attention reads.
     """
 
     hidden: Tensor
     calls: list[Call]
     mask: Tensor | None
+    other_mask: Tensor | None = None
 
 
 class _Done(Exception):
@@ -65,10 +76,16 @@ def block_output(model: nn.Module, blocks: list[Block], batch: dict[str, Tensor]
     ]
     try:
         with torch.no_grad(), without_cache(model):
-            model(**{name: value[:1].to(device_of(model)) for name, value in batch.items()})
+            model(**inputs_for(model, {name: value[:1] for name, value in batch.items()}))
     finally:
         for handle in handles:
             handle.remove()
+    if len(outputs) != len(blocks):
+        raise UnsupportedModelError(
+            f"{type(model).__name__} called its {len(blocks)} blocks in {blocks[0].name.rsplit('.', 1)[0]!r} "
+            f"{len(outputs)} times: only models that call each block once are supported, not those that share one "
+            "block between several places (as ALBERT does)."
+        )
     if all(isinstance(output, Tensor) for output in outputs):
         return BlockOutput.TENSOR
     single = all(isinstance(output, tuple) and len(output) == 1 for output in outputs)
@@ -89,26 +106,40 @@ def capture(
             inputs: list[tuple[Tensor, Call]] = []
             with replaced_forwards(modules, partial(_recorder, inputs=inputs, total=len(modules), output=output)):
                 try:
-                    model(**{name: value.to(device_of(model)) for name, value in batch.items()})
+                    model(**inputs_for(model, batch))
                 except _Done:
                     pass
-            if len(inputs) < len(modules):
-                raise UnsupportedModelError(
-                    f"{type(model).__name__} called {len(inputs)} of the {len(modules)} blocks in "
-                    f"{blocks[0].name.rsplit('.', 1)[0]!r}: only models that call each block once are supported."
-                )
-            mask = batch.get("attention_mask")
             hidden = inputs[0][0]
-            if mask is None or mask.shape != hidden.shape[:2] or bool(mask.all()):
-                padding = None
-            else:
-                padding = mask.bool().to(hidden.device)
-            yield Captured(hidden, [call for _, call in inputs], padding)
+            of_hidden, of_others = _mask_names(model, blocks)
+            padding = _padding(batch.get(of_hidden), hidden)
+            others = None if of_others is None else batch.get(of_others)
+            calls = [call for _, call in inputs]
+            yield Captured(hidden, calls, padding, None if others is None else others.bool().to(hidden.device))
 
 
-def device_of(model: nn.Module) -> torch.device:
-    """Where a model's inputs belong."""
-    return next(model.parameters()).device
+def _mask_names(model: nn.Module, blocks: list[Block]) -> tuple[str, str | None]:
+    """Names of the masks of the blocks' hidden states, and of other states that they attend to."""
+    config: Any = model.config
+    in_decoder = getattr(config, "is_encoder_decoder", False) and "decoder" in blocks[0].name
+    return ("decoder_attention_mask", "attention_mask") if in_decoder else ("attention_mask", None)
+
+
+def _padding(mask: Tensor | None, hidden: Tensor) -> Tensor | None:
+    """bool like the first two axes of ``hidden``; None where nothing is padded."""
+    if mask is not None and mask.shape != hidden.shape[:2] and mask.T.shape == hidden.shape[:2]:
+        mask = mask.T  # tokens first (XLNet)
+    if mask is None or mask.shape != hidden.shape[:2] or bool(mask.all()):
+        return None
+    return mask.bool().to(hidden.device)
+
+
+def inputs_for(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A batch where the model is, features in its dtype."""
+    parameter = next(model.parameters())
+    return {
+        name: value.to(parameter.device, parameter.dtype if value.is_floating_point() else None)
+        for name, value in batch.items()
+    }
 
 
 @contextmanager
@@ -167,8 +198,10 @@ def replaced_forwards(modules: list[nn.Module], make: Callable[[nn.Module], Call
 @contextmanager
 def without_cache(model: nn.Module) -> Iterator[None]:
     """Blocks must not fill a key-value cache: each of them runs many times."""
-    config: Any = model.config
-    configs = {id(entry): entry for entry in (config, config.get_text_config()) if hasattr(entry, "use_cache")}
+    # Every module that has a config: stacks of an encoder-decoder hold copies of their own.
+    found = [getattr(module, "config", None) for module in model.modules()]
+    found += [config.get_text_config() for config in found if hasattr(config, "get_text_config")]
+    configs: dict[int, Any] = {id(config): config for config in found if hasattr(config, "use_cache")}
     before = {identity: entry.use_cache for identity, entry in configs.items()}
     try:
         for entry in configs.values():

@@ -55,7 +55,7 @@ class _Collector:
 def collect(
     block: nn.Module,
     views: list[WeightView],
-    batches: Iterable[tuple[Tensor, Call, Tensor | None]],
+    batches: Iterable[tuple[Tensor, Call, Tensor | None, Tensor | None]],
     tokens: int,
     gram: bool,
     keep_outputs: bool,
@@ -65,7 +65,7 @@ def collect(
     Args:
         block: with its weights in the dtype to compute in.
         views: weights whose inputs are wanted.
-        batches: (hidden states, call, padding mask) of each batch.
+        batches: (hidden states, call, padding mask, padding mask of other states in the call) of each batch.
         tokens: real tokens in all batches.
         gram: collect full Gram matrices instead of their diagonals.
         keep_outputs: return the block's outputs too.
@@ -82,6 +82,8 @@ def collect(
     source: dict[nn.Module, nn.Module] = {}
     collectors: dict[nn.Module, _Collector] = {}
     mask: Tensor | None = None
+    other_mask: Tensor | None = None
+    others: set[int] = set()
     # Activations of the current batch, by the module that read them first; alive, so that ids stay unique.
     read: list[tuple[Tensor, nn.Module]] = []
 
@@ -92,14 +94,16 @@ def collect(
                 collectors[module] = _Collector(tokens)
         if source[module] is module:
             read.append((args[0], module))
-            collectors[module].add(args[0], mask, gram)
+            collectors[module].add(args[0], other_mask if id(args[0]) in others else mask, gram)
 
     handles = [module.register_forward_pre_hook(hook) for module in by_module]
     outputs = []
     try:
         with torch.no_grad():
-            for hidden, call, padding in batches:
-                mask = padding
+            for hidden, call, padding, other_padding in batches:
+                # Cast first, so that the states which layers read are the very ones of the call.
+                mask, other_mask, call = padding, other_padding, call.cast(hidden.dtype)
+                others = call.states()
                 output = call.run(block, hidden)
                 if keep_outputs:
                     outputs.append(output)

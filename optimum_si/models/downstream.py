@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .blocks import Block
-from .calls import BlockOutput, device_of, replaced_forwards, without_cache
+from .calls import BlockOutput, inputs_for, replaced_forwards, without_cache
 
 
 #: Values of final outputs that may be in memory at once, for one part of a batch and for all references together.
@@ -33,7 +33,7 @@ class Downstream:
     ) -> None:
         self.model, self.modules, self.output = model, [block.module for block in blocks], output
         self.every, self.gives_logits = 1, False
-        self.batches = [{name: value.to(device_of(model)) for name, value in batch.items()} for batch in batches]
+        self.batches = [inputs_for(model, batch) for batch in batches]
 
     @torch.no_grad()
     def dense(self) -> list[Tensor]:

@@ -1,10 +1,12 @@
-"""Pruning methods: scores, patterns, masks, solvers. One file a method; this table is all that names them.
+"""Pruning methods: scores, patterns, masks, solvers. Every file in ``methods`` is one, by its name.
 
 Importing this package needs no torch, so that the command line can list methods and check patterns at once.
 """
 
 import re
 from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
@@ -13,11 +15,7 @@ from ..errors import ConfigurationError
 if TYPE_CHECKING:
     from .base import PruningMethod
 
-METHODS = {
-    "magnitude": "magnitude.Magnitude",
-    "wanda": "wanda.Wanda",
-    "sparsegpt": "sparsegpt.SparseGPT",
-}
+METHODS = tuple(sorted(module.name for module in iter_modules([str(Path(__file__).parent / "methods")])))
 COMPARISON_GROUPS = ("row", "layer")
 
 
@@ -29,8 +27,7 @@ def get_method(name: str) -> "type[PruningMethod]":
     """
     if name not in METHODS:
         raise ConfigurationError(f"method={name!r} is unknown; accepted: {', '.join(map(repr, METHODS))}.")
-    module, class_name = METHODS[name].split(".")
-    return getattr(import_module(f".{module}", __name__), class_name)
+    return import_module(f".methods.{name}", __name__).METHOD
 
 
 def parse_pattern(pattern: str) -> tuple[int, int]:

@@ -74,4 +74,5 @@ class PruningMethod(ABC):
         score = self.score(weight, moments if scale is None else moments.transformed(scale))
         if row_scale is not None:
             score = score * row_scale[:, None].to(score.dtype)
-        return weight * target.keep(score)
+        # Zeros go first, also where an input that is always zero makes other scores zero: they count.
+        return weight * target.keep(score.masked_fill(weight == 0, -1))

@@ -49,7 +49,14 @@ def test_the_metadata_state_version_license_and_extras(wheel):
     assert f"\nVersion: {optimum_si.__version__}\n" in metadata
     assert "\nLicense-Expression: Apache-2.0\n" in metadata
     assert "\nRequires-Python: >=3.11\n" in metadata
-    assert set(re.findall(r"\nProvides-Extra: (\S+)", metadata)) == {"onnx", "datasets", "report", "demo", "dev"}
+    assert set(re.findall(r"\nProvides-Extra: (\S+)", metadata)) == {
+        "onnx",
+        "onnx-gpu",
+        "datasets",
+        "report",
+        "demo",
+        "dev",
+    }
 
 
 def test_the_wheel_registers_si_without_the_source_tree(wheel, tmp_path):

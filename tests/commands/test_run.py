@@ -27,7 +27,9 @@ class Recorder:
         self.failure: BaseException | None = None
         self.warning: str | None = None
         self.report = SimpleNamespace(table=lambda: TABLE, summary=lambda: SUMMARY)
-        self.model = self.tokenizer = None
+        self.tokenizer = None
+        config = SimpleNamespace(is_encoder_decoder=False)
+        self.model = SimpleNamespace(can_generate=lambda: True, config=config)
 
     def from_pretrained(self, model, **options):
         self.calls["load"] = {"model": model, **options}
@@ -190,4 +192,5 @@ def test_demo_passes_its_arguments_on(monkeypatch):
     assert run("demo") == 0
     assert run("demo", "--model", "m", "--dataset", "d", "--output", "o", "--quick") == 0
     default = {"language_model": False, "minutes": 5.0, "model": None, "dataset": None, "output": None, "quick": False}
+    default["overwrite"] = False
     assert calls == [default, {**default, "model": "m", "dataset": "d", "output": Path("o"), "quick": True}]

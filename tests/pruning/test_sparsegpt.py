@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from optimum_si.errors import NumericalError
 from optimum_si.pruning import get_method
 from optimum_si.pruning.base import Settings
-from optimum_si.pruning.sparsegpt import SparseGPT, inverse_factor
+from optimum_si.pruning.methods.sparsegpt import SparseGPT, inverse_factor
 from optimum_si.pruning.targets import NM, Unstructured
 
 
@@ -92,7 +92,7 @@ def test_the_number_of_zeros_is_exact(rows, columns, sparsity, block_size):
     pruned = SparseGPT(Settings(block_size=block_size)).prune(
         random_weight(rows, columns), moments, Unstructured(sparsity)
     )
-    assert int((pruned == 0).sum()) == round(sparsity * rows * columns)
+    assert int((pruned == 0).sum()) == round(sparsity * (rows * columns))
 
 
 @pytest.mark.parametrize("target", [Unstructured(0.5), NM(2, 4)], ids=str)

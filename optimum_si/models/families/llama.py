@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from .channels import Channels, linear_to_linear, norm_to_linears, query_with_key, value_to_output
-from .families import Family
-from .views import WeightView
+from ..channels import Channels, linear_to_linear, norm_to_linears, query_with_key, value_to_output
+from ..views import WeightView
+from . import Family
 
 
 def channels(block: Any, views: Mapping[str, WeightView], config: Any) -> list[Channels]:
@@ -26,6 +26,7 @@ def channels(block: Any, views: Mapping[str, WeightView], config: Any) -> list[C
 
 
 FAMILY = Family(
+    model_types=("llama", "mistral", "qwen2", "qwen3"),
     channels=channels,
     new_biases={
         "attention_bias": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from .channels import Channels, linear_to_linear, query_with_key, value_to_output
-from .families import HOMOGENEOUS_DEGREE, Family
-from .views import WeightView
+from ..channels import Channels, linear_to_linear, query_with_key, value_to_output
+from ..views import WeightView
+from . import HOMOGENEOUS_DEGREE, Family
 
 
 def channels(block: Any, views: Mapping[str, WeightView], config: Any) -> list[Channels]:
@@ -23,4 +23,4 @@ def channels(block: Any, views: Mapping[str, WeightView], config: Any) -> list[C
     return found
 
 
-FAMILY = Family(channels=channels, no_shift=("attention.self.key",))
+FAMILY = Family(model_types=("bert",), channels=channels, no_shift=("attention.self.key",))

@@ -1,25 +1,16 @@
-"""Model families: one declarative file each says which channels can be scaled; others are pruned without pairs."""
+"""Model families: each file here declares one, which channels can be scaled; others are pruned without pairs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 from torch import nn
 
-from .channels import Channels
-from .views import WeightView
+from ..channels import Channels
+from ..views import WeightView
 
-
-#: model_type -> module of this package that declares ``FAMILY``.
-FAMILIES = {
-    "llama": "llama",
-    "mistral": "llama",
-    "qwen2": "llama",
-    "qwen3": "llama",
-    "opt": "opt",
-    "bert": "bert",
-}
 
 #: s passes through an activation of this degree as s ** (1 / degree); other activations let no scale through.
 HOMOGENEOUS_DEGREE = {"relu": 1, "leaky_relu": 1, "relu2": 2}
@@ -30,6 +21,7 @@ class Family:
     """What is particular to a family.
 
     Args:
+        model_types: of the configs that it is for.
         channels: (block, views by name inside the block, model config) -> the channels that can be scaled. Inputs that
             it leaves out get a scale that weighs the score only.
         no_shift: names inside the block whose bias does nothing (a key's bias where there is no RoPE).
@@ -37,15 +29,19 @@ class Family:
             that can declare biases they were trained without.
     """
 
+    model_types: tuple[str, ...]
     channels: Callable[[nn.Module, Mapping[str, WeightView], Any], list[Channels]]
     no_shift: tuple[str, ...] = ()
     new_biases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-UNDECLARED = Family(channels=lambda block, views, config: [])
+UNDECLARED = Family(model_types=(), channels=lambda block, views, config: [])
 
 
 def find_family(model_type: str) -> Family | None:
     """The declared family of a model type, or None."""
-    module = FAMILIES.get(model_type)
-    return None if module is None else import_module(f".{module}", __package__).FAMILY
+    for module in iter_modules(__path__):
+        family: Family = import_module(f".{module.name}", __name__).FAMILY
+        if model_type in family.model_types:
+            return family
+    return None

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from ..statistics import Moments
-from .base import PruningMethod
+from ...statistics import Moments
+from ..base import PruningMethod
 
 
 class Wanda(PruningMethod):
@@ -11,3 +11,6 @@ class Wanda(PruningMethod):
 
     def score(self, weight: Tensor, moments: Moments) -> Tensor:
         return weight.abs() * moments.diagonal.sqrt().to(weight.dtype)
+
+
+METHOD = Wanda

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from ..statistics import Moments
-from .base import PruningMethod
+from ...statistics import Moments
+from ..base import PruningMethod
 
 
 class Magnitude(PruningMethod):
@@ -17,3 +17,6 @@ class Magnitude(PruningMethod):
 
     def score(self, weight: Tensor, moments: Moments) -> Tensor:
         return weight.abs() * moments.scale.to(weight.dtype)
+
+
+METHOD = Magnitude

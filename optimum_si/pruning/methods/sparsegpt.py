@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from ..errors import NumericalError
-from ..statistics import Moments
-from .base import PruningMethod
-from .targets import NM, Target, Unstructured
+from ...errors import NumericalError
+from ...statistics import Moments
+from ..base import PruningMethod
+from ..targets import NM, Target, Unstructured
 
 
 class SparseGPT(PruningMethod):
@@ -40,8 +40,11 @@ class SparseGPT(PruningMethod):
         was_zero = weight == 0
         weight = weight.clone()
         gone = 0
-        for start in range(0, columns, self.settings.block_size):
-            stop = min(start + self.settings.block_size, columns)
+        size = self.settings.block_size
+        if isinstance(target, NM):  # groups must not straddle two blocks
+            size = max(size // target.of, 1) * target.of
+        for start in range(0, columns, size):
+            stop = min(start + size, columns)
             block = weight[:, start:stop]
             dead = was_zero[:, start:stop]
             if isinstance(target, Unstructured):
@@ -104,3 +107,6 @@ def inverse_factor(gram: Tensor | None, damping: float, mode: str) -> Tensor:
         f"the Gram matrix of its inputs ({len(gram)} columns) cannot be factorised, even with "
         f"damping={100 * damping:g}: use more calibration data, a larger damping, or method='wanda'."
     )
+
+
+METHOD = SparseGPT

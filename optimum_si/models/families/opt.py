@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from .channels import Channels, linear_to_linear, norm_to_linears, query_with_key, value_to_output
-from .families import HOMOGENEOUS_DEGREE, Family
-from .views import WeightView
+from ..channels import Channels, linear_to_linear, norm_to_linears, query_with_key, value_to_output
+from ..views import WeightView
+from . import HOMOGENEOUS_DEGREE, Family
 
 
 def channels(block: Any, views: Mapping[str, WeightView], config: Any) -> list[Channels]:
@@ -25,4 +25,4 @@ def channels(block: Any, views: Mapping[str, WeightView], config: Any) -> list[C
     return found
 
 
-FAMILY = Family(channels=channels, no_shift=("self_attn.k_proj",))
+FAMILY = Family(model_types=("opt",), channels=channels, no_shift=("self_attn.k_proj",))

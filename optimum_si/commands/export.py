@@ -1,0 +1,77 @@
+"""``optimum-cli si export``: a checkpoint for ONNX Runtime."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from .base import SISubcommand, given
+
+
+class ExportCommand(SISubcommand):
+    HELP = "Export a model for ONNX Runtime."
+    USAGE = "MODEL ONNX_DIR [options]"
+    DESCRIPTION = (
+        "Write a model as an ONNX graph that any ONNX Runtime opens: one graph for prompts and single tokens,\n"
+        "weights beside it, zeros kept. Zeros alone make nothing faster on ONNX Runtime's CPU and CUDA providers:\n"
+        "int8 and int4 do, and 2:4 on TensorRT."
+    )
+    EXAMPLES = """\
+  A pruned checkpoint, for the CPU:
+    optimum-cli si export opt-125m-2of4 opt-125m-onnx
+
+  Small and fast on the CPU, with the perplexity that it costs:
+    optimum-cli si export opt-125m-2of4 opt-125m-int4 --values int4 --evaluate held-out.txt
+
+  2:4 on an NVIDIA GPU:
+    optimum-cli si export opt-125m-2of4 opt-125m-trt --device tensorrt
+    optimum-cli si check opt-125m-trt
+"""
+
+    @classmethod
+    def add_arguments(cls, parser: ArgumentParser) -> None:
+        parser.add_argument("model", metavar="MODEL", help="Hub id or local folder")
+        parser.add_argument("output", type=Path, metavar="ONNX_DIR", help="folder to write")
+        parser.add_argument("--device", choices=("cpu", "cuda", "tensorrt"), default="cpu", help="(default: cpu)")
+        parser.add_argument(
+            "--values",
+            choices=("fp32", "fp16", "int8", "int4"),
+            help="how weights are stored (default: fp32 for cpu, fp16 for cuda and tensorrt)",
+        )
+        parser.add_argument("--opset", type=int, metavar="N", help="version of the ONNX operators")
+        parser.add_argument("--evaluate", metavar="DATA", help="print the perplexity on this text, as `evaluate` does")
+        parser.add_argument("--max-windows", type=int, metavar="N", help="of --evaluate (default: all)")
+        parser.add_argument("--overwrite", action="store_true", help="replace an export that is already there")
+        parser.add_argument(
+            "--trust-remote-code",
+            action="store_true",
+            help="run Python code of the model (read it first)",
+        )
+
+    def execute(self, args: Namespace) -> None:
+        from ..evaluation import evaluation_texts
+        from ..onnx import export
+
+        # Read first: a mistyped file should not cost an export.
+        texts = evaluation_texts(args.evaluate) if args.evaluate else None
+        export(
+            args.model,
+            args.output,
+            overwrite=args.overwrite,
+            trust_remote_code=args.trust_remote_code,
+            **given(args, "device", "values", "opset"),
+        )
+        size = sum(file.stat().st_size for file in args.output.glob("*.onnx*"))
+        print(f"wrote {args.output} ({size / 2**20:.1f} MiB of graph and weights)")
+        if texts is not None:
+            self._evaluate(args, texts)
+
+    @staticmethod
+    def _evaluate(args: Namespace, texts: list[str]) -> None:
+        from transformers import AutoTokenizer
+
+        from ..evaluation import perplexity
+        from ..onnx import ORTSIModelForCausalLM
+
+        model = ORTSIModelForCausalLM.from_pretrained(args.output, verify=False)
+        tokenizer = AutoTokenizer.from_pretrained(args.output)
+        value = perplexity(model, tokenizer, texts, max_windows=args.max_windows)
+        print(f"perplexity: {value:.4g} on {args.evaluate}, computed by ONNX Runtime")

@@ -1,0 +1,139 @@
+"""An exported causal language model on ONNX Runtime, with ``generate``."""
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, GenerationMixin
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from ..errors import CheckpointError
+from .cache import SessionCache
+from .modeling import ORTSIModel
+
+
+_NUMPY = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
+
+
+class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
+    """An exported causal language model.
+
+    Steps of ``generate`` bind the cache of one step as the input of the next, without copies. Of transformers it
+    relies on ``GenerationMixin`` and on these hooks of it: ``_prepare_cache_for_generation``,
+    ``_optimize_model_for_decode``, ``_is_stateful``, ``input_modalities``, ``is_remote_code``, ``can_generate``, and
+    that a cache is asked for ``get_seq_length``, ``reorder_cache`` and ``is_compileable``.
+    """
+
+    main_input_name = "input_ids"
+    input_modalities = ("text",)
+    _is_stateful = False
+    _supports_cache_class = True
+
+    def __init__(self, session: Any, config: Any, path: Path, options: Any = None) -> None:
+        super().__init__(session, config, path, options)
+        self._caches = [name for name in self._inputs if name.startswith("past_key_values")]
+        self._presents = [name for name in self._outputs if name.startswith("present")]
+        if "logits" not in self._outputs or len(self._caches) != len(self._presents) or not self._caches:
+            raise CheckpointError(
+                f"the graph {str(path)!r} has no logits and cache: use ORTSIModel for encoders and classifiers."
+            )
+        try:
+            self.generation_config = GenerationConfig.from_pretrained(path.parent)
+        except OSError:
+            self.generation_config = GenerationConfig.from_model_config(config)
+        self._binding = session.io_binding()
+        first = self._inputs[self._caches[0]]
+        self._cache_type = _NUMPY[first.type]
+        self._computes_on = "cpu" if session.get_providers()[0] == "CPUExecutionProvider" else "cuda"
+
+    def can_generate(self) -> bool:
+        """True: asked by transformers."""
+        return True
+
+    def is_remote_code(self) -> bool:
+        """False: asked by transformers."""
+        return False
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: SessionCache | None = None,
+        use_cache: bool | None = None,
+        return_dict: bool | None = None,
+        **_: Any,
+    ) -> CausalLMOutputWithPast:
+        """Logits for every token given, and the cache with them.
+
+        Args:
+            input_ids: int64 [batch, tokens]; with a cache only those that are new.
+            attention_mask: int64 [batch, cached and new tokens], 0 where padded; None is no padding.
+            position_ids: int64 [batch, tokens]; None counts tokens that are not padding.
+            past_key_values: of the step before; None is an empty one.
+            use_cache: False leaves the cache out of the result.
+            return_dict: True or None; tuples are not given.
+        """
+        assert input_ids is not None, "input_ids are needed"
+        batch, tokens = input_ids.shape
+        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        if attention_mask is None:
+            attention_mask = torch.ones((batch, past + tokens), dtype=torch.int64)
+        if position_ids is None:
+            position_ids = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)[:, -tokens:]
+        feeds = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
+        values = self._step(
+            {name: _numbers(value) for name, value in feeds.items()},
+            past_key_values.values if past_key_values is not None else [],
+        )
+        logits = torch.from_numpy(values[self._outputs.index("logits")].numpy())
+        cache = None
+        if use_cache is not False:
+            cache = past_key_values if past_key_values is not None else SessionCache()
+            cache.values = [values[self._outputs.index(name)] for name in self._presents]
+        return CausalLMOutputWithPast(logits=logits, past_key_values=cache)  # type: ignore[arg-type]
+
+    def _step(self, feeds: dict[str, np.ndarray], cache: list[Any]) -> list[Any]:
+        """Outputs of one run as ``OrtValue``: logits in the memory of the host, the cache where it was computed."""
+        binding = self._binding
+        binding.clear_binding_inputs()
+        binding.clear_binding_outputs()
+        for name, array in feeds.items():
+            if name in self._inputs:
+                binding.bind_cpu_input(name, array)
+        if cache:
+            for name, value in zip(self._caches, cache, strict=True):
+                binding.bind_ortvalue_input(name, value)
+        else:
+            for name in self._caches:
+                binding.bind_cpu_input(name, self._empty(name, len(feeds["input_ids"])))
+        for name in self._outputs:
+            binding.bind_output(name, "cpu" if name == "logits" else self._computes_on)
+        self.session.run_with_iobinding(binding)
+        return binding.get_outputs()
+
+    def _empty(self, name: str, batch: int) -> np.ndarray:
+        _, heads, _, size = self._inputs[name].shape
+        return np.empty((batch, heads, 0, size), self._cache_type)
+
+    def _optimize_model_for_decode(self) -> AbstractContextManager[None]:  # type: ignore[override]
+        """Called by ``generate``: there are no modules to switch."""
+        return nullcontext()
+
+    def _prepare_cache_for_generation(  # type: ignore[override]
+        self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *_: Any
+    ) -> None:
+        """Called by ``generate``: a cache of this class, unless the user gave one or wants none."""
+        given = model_kwargs.get("past_key_values")
+        if given is not None:
+            given._is_user_defined = True
+        elif generation_config.use_cache is not False:
+            model_kwargs["past_key_values"] = SessionCache()
+
+
+def _numbers(tensor: Tensor) -> np.ndarray:
+    """int64, contiguous, on the host."""
+    return np.ascontiguousarray(tensor.detach().cpu().numpy().astype(np.int64, copy=False))

@@ -1,0 +1,151 @@
+"""A checkpoint -> a directory that any ONNX Runtime opens."""
+
+import copy
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..checks import check_choice, check_integer
+from ..configuration import SIConfig
+from ..errors import ExportError
+from ..loading import load_model, load_tokenizer
+from ..saving import check_output, replaced_directory
+from ..version import __version__
+from .requirements import require_onnx
+
+
+DEVICES = ("cpu", "cuda", "tensorrt")
+VALUES = ("fp32", "fp16", "int8", "int4")
+MANIFEST = "si_onnx.json"
+OPSETS = (18, 23)
+
+
+def export(
+    model_or_path: PreTrainedModel | str | Path,
+    output: str | Path,
+    *,
+    device: str = "cpu",
+    values: str | None = None,
+    opset: int | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    overwrite: bool = False,
+    **kwargs: Any,
+) -> Path:
+    """Write ``model.onnx`` and ``model.onnx.data``, with all that loading and generating need beside them.
+
+    One graph for a decoder (prompts and single tokens alike, with a cache of any length) or an encoder; for a
+    sequence-to-sequence model ``encoder.onnx`` and ``decoder.onnx``, which computes all target tokens again for each
+    new one. Zeros of a pruned model stay exact zeros.
+
+    Args:
+        model_or_path: a model, a directory that ``save_pretrained`` wrote, or a Hub id.
+        output: directory to write; appears when it is complete.
+        device: "cpu" or "cuda" fuses operators for that provider of ONNX Runtime; "tensorrt" keeps to standard
+            operators, which TensorRT needs.
+        values: how weights are stored: "fp32", "fp16", "int8" (dynamic quantisation) or "int4" (blocks of 32 with a
+            scale each). None is fp32 for "cpu" and fp16 otherwise.
+        opset: version of the ONNX operators; None leaves it to the exporter.
+        tokenizer: saved beside a model that was given; a path brings its own.
+        overwrite: replace what is in ``output``.
+        kwargs: for loading a path: ``revision``, ``token``, ``trust_remote_code``, ...
+
+    Returns:
+        ``output``.
+
+    Raises:
+        ConfigurationError: for a device or values that are unknown or contradict each other.
+        ExportError: for an architecture that cannot be exported, or missing packages.
+        CheckpointError: when the model cannot be read or the output cannot be written.
+    """
+    values = _checked(device, values, opset)
+    require_onnx()
+    check_output(output, overwrite)
+    if isinstance(model_or_path, PreTrainedModel):
+        model = model_or_path
+        source = Path(model.name_or_path) if model.name_or_path else None
+    else:
+        model = load_model(model_or_path, **kwargs)
+        tokenizer = tokenizer or load_tokenizer(model_or_path, required=False, **kwargs)
+        source = Path(model_or_path)
+    from .graphs import rename, share_tied_weights
+    from .quantising import quantise
+    from .tracing import trace
+    from .writing import write
+
+    traced = trace(_in_dtype(model, values), opset, None if device == "tensorrt" else device)
+    with replaced_directory(output, overwrite) as directory:
+        files = []
+        for part in traced:
+            rename(part.graph.graph)
+            if values in ("int8", "int4"):
+                part = quantise(part, values)
+            share_tied_weights(part.graph.graph, contrib=device != "tensorrt")
+            files.append(write(part, directory))
+        _carry_along(model, tokenizer, source, directory)
+        _write_manifest(directory, files, device, values, model)
+    return Path(output)
+
+
+def _checked(device: str, values: str | None, opset: int | None) -> str:
+    check_choice("device", device, DEVICES)
+    if values is None:
+        values = "fp32" if device == "cpu" else "fp16"
+    check_choice("values", values, VALUES)
+    if device == "tensorrt" and values != "fp16":
+        raise ExportError(
+            f"device='tensorrt' with values={values!r}: TensorRT prunes 2:4 in fp16, and its sparse kernels take no "
+            "quantised MatMulNBits: leave values out, or export for 'cuda'."
+        )
+    if opset is not None:
+        check_integer("opset", opset, minimum=OPSETS[0])
+        if opset > OPSETS[1]:
+            raise ExportError(f"opset={opset}: the exporter writes {OPSETS[0]} to {OPSETS[1]}.")
+    return values
+
+
+def _in_dtype(model: PreTrainedModel, values: str) -> PreTrainedModel:
+    """The model in the dtype that the graph computes in; a copy where that is another one."""
+    dtype = torch.float16 if values == "fp16" else torch.float32
+    if all(parameter.dtype == dtype for parameter in model.parameters() if parameter.is_floating_point()):
+        return model
+    return copy.deepcopy(model).to(dtype)  # type: ignore[arg-type]
+
+
+def _carry_along(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, source: Path | None, directory: Path
+) -> None:
+    """Configs, tokenizer and the recipe that pruned the model."""
+    model.config.save_pretrained(directory)
+    if model.can_generate():
+        model.generation_config.save_pretrained(directory)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(directory)
+    for name in (SIConfig.CONFIG_NAME, "si_report.json", "preprocessor_config.json"):
+        if source is not None and (source / name).is_file():
+            (directory / name).write_bytes((source / name).read_bytes())
+
+
+def _write_manifest(directory: Path, files: list[Path], device: str, values: str, model: PreTrainedModel) -> None:
+    """What was exported for what, and checksums by which a damaged file is found before it gives wrong numbers."""
+    names = sorted(name for file in files for name in (file, file.with_name(f"{file.name}.data")) if name.is_file())
+    manifest = {
+        "optimum_si_version": __version__,
+        "architecture": type(model).__name__,
+        "device": device,
+        "values": values,
+        "files": {name.name: {"bytes": name.stat().st_size, "crc32": checksum(name)} for name in names},
+    }
+    (directory / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def checksum(path: Path) -> int:
+    """CRC-32 of a file, read in pieces."""
+    value = 0
+    with path.open("rb") as file:
+        while piece := file.read(2**24):
+            value = zlib.crc32(piece, value)
+    return value

@@ -1,0 +1,73 @@
+"""Opening an exported graph: what is damaged or missing is found before it computes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError, ProviderError
+from .execution import Provider, providers
+from .exporting import MANIFEST, checksum
+from .requirements import require_runtime
+
+
+def open_session(path: Path, chosen: list[Provider] | None, options: Any = None, verify: bool = True) -> Any:
+    """An ``onnxruntime.InferenceSession``.
+
+    Args:
+        path: the graph; its weights lie beside it and are mapped.
+        chosen: providers; None is the CPU.
+        options: ``onnxruntime.SessionOptions``.
+        verify: compare the files with the checksums that the export recorded; about a second for each GB.
+
+    Raises:
+        CheckpointError: for files that are missing, truncated, damaged or no graph.
+        ProviderError: when a provider that was asked for could not be loaded.
+    """
+    require_runtime()
+    import onnxruntime
+
+    if not path.is_file():
+        found = sorted(file.name for file in path.parent.glob("*")) if path.parent.is_dir() else []
+        raise CheckpointError(
+            f"{str(path.parent)!r} holds no {path.name} (it has {', '.join(found) or 'nothing'}): give a directory "
+            "that `optimum-cli si export` wrote."
+        )
+    check_files(path, verify)
+    chosen = providers("cpu") if chosen is None else chosen
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=chosen)
+    except Exception as error:  # ONNX Runtime has classes of errors of its own, without a common base
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"ONNX Runtime cannot open {str(path)!r}: {reason} Export the model again.") from error
+    first = chosen[0] if isinstance(chosen[0], str) else chosen[0][0]
+    if first not in session.get_providers():
+        raise ProviderError(
+            f"{first} was asked for and could not be loaded, only {', '.join(session.get_providers())}: its CUDA, "
+            "cuDNN or TensorRT libraries are missing or of another version; ONNX Runtime printed which above."
+        )
+    return session
+
+
+def check_files(path: Path, verify: bool) -> None:
+    """Sizes, and on request checksums, of a graph and its weights."""
+    manifest = path.with_name(MANIFEST)
+    if not manifest.is_file():
+        return
+    try:
+        recorded = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{str(manifest)!r} cannot be read ({error}): export the model again.") from error
+    for name, entry in recorded.items():
+        if not name.startswith(path.name):
+            continue
+        file = path.with_name(name)
+        if not file.is_file():
+            raise CheckpointError(f"{str(file)!r} is missing: copy the whole directory, or export the model again.")
+        size = file.stat().st_size
+        if size != entry["bytes"]:
+            raise CheckpointError(
+                f"{str(file)!r} has {size} bytes and was written with {entry['bytes']}: it was cut off or changed. "
+                "Copy or export it again."
+            )
+        if verify and checksum(file) != entry["crc32"]:
+            raise CheckpointError(f"{str(file)!r} is damaged (its checksum is another one): copy or export it again.")

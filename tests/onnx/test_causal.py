@@ -1,0 +1,163 @@
+"""An exported causal model gives the tokens and the logits of its PyTorch original."""
+
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from helpers import VOCABULARY
+from onnx_models import CAUSAL, causal, prompts
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import GenerationMixin, PreTrainedTokenizerFast, TextStreamer, pipeline
+
+from optimum_si import CheckpointError, ORTSIModel, ORTSIModelForCausalLM, perplexity
+from optimum_si.onnx.cache import SessionCache
+
+
+@pytest.fixture(params=list(CAUSAL))
+def pair(request, exported):
+    return causal(request.param), ORTSIModelForCausalLM.from_pretrained(exported(request.param))
+
+
+@pytest.mark.parametrize(("batch", "tokens"), [(3, 9), (1, 5), (2, 40), (1, 1), (5, 3)])
+def test_logits_of_every_position_are_those_of_pytorch(pair, batch, tokens):
+    model, exported = pair
+    inputs = prompts(batch, tokens)
+    positions = (inputs["attention_mask"].cumsum(-1) - 1).clamp_min(0)
+    with torch.no_grad():
+        expected = model(**inputs, position_ids=positions).logits
+    real = inputs["attention_mask"].bool()
+    torch.testing.assert_close(exported(**inputs).logits[real], expected[real], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("batch", "tokens", "new"), [(3, 9, 20), (1, 5, 100), (2, 40, 12), (1, 1, 5)])
+def test_greedy_tokens_are_those_of_pytorch(pair, batch, tokens, new):
+    model, exported = pair
+    options = {**prompts(batch, tokens), "max_new_tokens": new, "do_sample": False}
+    assert torch.equal(exported.generate(**options), model.generate(**options))
+
+
+def test_beams_are_those_of_pytorch(pair):
+    model, exported = pair
+    options = {**prompts(2, 7), "max_new_tokens": 12, "num_beams": 3, "do_sample": False}
+    assert torch.equal(exported.generate(**options), model.generate(**options))
+
+
+def test_samples_are_those_of_pytorch_with_the_same_seed(pair):
+    model, exported = pair
+    options = {**prompts(2, 7), "max_new_tokens": 8, "do_sample": True, "top_k": 5}
+    torch.manual_seed(3)
+    expected = model.generate(**options)
+    torch.manual_seed(3)
+    assert torch.equal(exported.generate(**options), expected)
+
+
+def test_without_a_cache_in_generate_the_tokens_are_the_same(exported):
+    model = ORTSIModelForCausalLM.from_pretrained(exported("llama"))
+    options = {**prompts(2, 7), "max_new_tokens": 6, "do_sample": False}
+    assert torch.equal(model.generate(**options, use_cache=False), model.generate(**options))
+
+
+def test_a_cache_goes_on_where_it_stopped(exported):
+    model = ORTSIModelForCausalLM.from_pretrained(exported("llama"))
+    inputs = prompts(2, 9)
+    whole = model(**inputs).logits
+    positions = (inputs["attention_mask"].cumsum(-1) - 1).clamp_min(0)
+    first = model(inputs["input_ids"][:, :5], inputs["attention_mask"][:, :5], positions[:, :5])
+    cache = first.past_key_values
+    assert cache.get_seq_length() == 5
+    second = model(inputs["input_ids"][:, 5:], inputs["attention_mask"], past_key_values=cache)
+    torch.testing.assert_close(second.logits, whole[:, 5:], rtol=1e-4, atol=1e-5)
+    assert cache.get_seq_length() == 9
+    cache.crop(5)
+    again = model(inputs["input_ids"][:, 5:], inputs["attention_mask"], past_key_values=cache)
+    torch.testing.assert_close(again.logits, second.logits)
+    assert model(**inputs, use_cache=False).past_key_values is None
+
+
+def test_rows_of_a_cache_are_selected_and_repeated(exported):
+    model = ORTSIModelForCausalLM.from_pretrained(exported("llama"))
+    cache = model(**prompts(3, 4)).past_key_values
+    before = [value.numpy().copy() for value in cache.values]
+    cache.batch_select_indices(torch.tensor([2, 0]))
+    cache.batch_repeat_interleave(2)
+    for value, old in zip(cache.values, before, strict=True):
+        assert np.array_equal(value.numpy(), old[[2, 2, 0, 0]])
+    assert len(cache) == 4 and SessionCache().get_seq_length() == 0
+
+
+def test_perplexity_is_that_of_pytorch(exported):
+    windows = torch.randint(1, VOCABULARY, (6, 24), generator=torch.Generator().manual_seed(5))
+    expected = perplexity(causal("llama"), texts=windows, progress=False)
+    model = ORTSIModelForCausalLM.from_pretrained(exported("llama"))
+    assert perplexity(model, texts=windows, progress=False) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.fixture
+def tokenizer():
+    """A token for each letter."""
+    vocabulary = {
+        "<pad>": 0,
+        **{letter: number for number, letter in enumerate("abcdefghijklmnopqrstuvwxyz", start=1)},
+    }
+    letters = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
+    letters.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    return PreTrainedTokenizerFast(tokenizer_object=letters, pad_token="<pad>", unk_token="<pad>")
+
+
+def test_it_works_in_a_pipeline_and_with_a_streamer(exported, tokenizer, capsys):
+    model = ORTSIModelForCausalLM.from_pretrained(exported("llama"))
+    generator = pipeline("text-generation", model=model, tokenizer=tokenizer)
+    (answer,) = generator("abc", max_new_tokens=4, do_sample=False)
+    assert answer["generated_text"].startswith("abc")
+    inputs = tokenizer("abc", return_tensors="pt")
+    model.generate(**inputs, max_new_tokens=4, do_sample=False, streamer=TextStreamer(tokenizer))
+    assert capsys.readouterr().out.strip()
+
+
+def test_moving_to_the_cpu_keeps_the_session_and_devices_are_told(exported):
+    model = ORTSIModelForCausalLM.from_pretrained(exported("llama"))
+    session = model.session
+    assert model.to("cpu").to(torch.float32).eval() is model and model.session is session
+    assert model.device.type == "cpu" and model.providers == ["CPUExecutionProvider"]
+    assert model.dtype == torch.float32
+
+
+def test_the_hooks_of_transformers_that_it_relies_on_are_there():
+    for name in ("_prepare_cache_for_generation", "_optimize_model_for_decode", "_prefill", "_beam_search", "_sample"):
+        assert callable(getattr(GenerationMixin, name)), f"transformers has no {name} any more: see the class's docs"
+
+
+def test_an_encoder_is_refused_with_the_right_class(exported):
+    with pytest.raises(CheckpointError, match="use ORTSIModel"):
+        ORTSIModelForCausalLM.from_pretrained(exported("bert"))
+
+
+def test_the_graph_runs_on_onnx_runtime_alone(exported):
+    """In a process that can import neither optimum-si nor torch."""
+    model, directory = causal("llama"), exported("llama")
+    inputs = prompts(2, 6, padded=False)
+    code = f"""
+        import sys
+        sys.modules["torch"] = sys.modules["transformers"] = sys.modules["optimum_si"] = None
+        import numpy as np, onnxruntime
+        session = onnxruntime.InferenceSession({str(directory / "model.onnx")!r})
+        ids = np.array({inputs["input_ids"].tolist()})
+        feeds = {{"input_ids": ids, "attention_mask": np.ones_like(ids)}}
+        feeds["position_ids"] = np.arange(ids.shape[1])[None].repeat(len(ids), 0)
+        for value in session.get_inputs():
+            if value.name.startswith("past_key_values"):
+                feeds[value.name] = np.zeros((len(ids), value.shape[1], 0, value.shape[3]), np.float32)
+        print(session.run(["logits"], feeds)[0][:, -1].argmax(-1).tolist())
+    """
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    with torch.no_grad():
+        assert result.stdout.strip() == str(model(**inputs).logits[:, -1].argmax(-1).tolist())
+
+
+def test_a_plain_model_also_opens_a_causal_graph(exported):
+    model = ORTSIModel.from_pretrained(exported("llama"))
+    with pytest.raises(ValueError, match="past_key_values.0.key"):
+        model(input_ids=torch.ones(1, 3, dtype=torch.int64))

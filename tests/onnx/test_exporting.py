@@ -1,0 +1,187 @@
+"""What an export holds, and what is refused."""
+
+import json
+import shutil
+
+import numpy as np
+import onnx_ir
+import pytest
+import torch
+from helpers import inputs_of, tiny
+from onnx_models import causal
+from transformers import AutoConfig, GenerationConfig
+
+from optimum_si import CheckpointError, ConfigurationError, ExportError, ORTSIModel, ORTSIModelForCausalLM, SIConfig
+from optimum_si.onnx import export, exporting, requirements, tracing
+from optimum_si.onnx.checking import check, summary
+
+
+@pytest.mark.parametrize("name", ["bert", "vit"])
+def test_encoders_and_image_models_give_the_answers_of_pytorch(exported, name):
+    model, inputs = tiny(name), inputs_of(name, 3)
+    if name == "bert":
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        inputs["attention_mask"][0, -5:] = 0
+    exported_model = ORTSIModel.from_pretrained(exported(name))
+    with torch.no_grad():
+        torch.testing.assert_close(exported_model(**inputs).logits, model(**inputs).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_masks_and_types_that_are_left_out_are_those_of_single_texts(exported):
+    model, ids = ORTSIModel.from_pretrained(exported("bert")), inputs_of("bert", 2)["input_ids"]
+    whole = model(ids, attention_mask=torch.ones_like(ids), token_type_ids=torch.zeros_like(ids), labels=ids)
+    assert torch.equal(model(ids).logits, whole.logits)
+
+
+def test_sequence_to_sequence_models_are_two_graphs(exported):
+    model, directory = tiny("t5"), exported("t5")
+    encoder, decoder = (ORTSIModel.from_pretrained(directory, file=f"{name}.onnx") for name in ("encoder", "decoder"))
+    ids, started = inputs_of("t5", 3)["input_ids"], inputs_of("t5", 3)["decoder_input_ids"]
+    mask = torch.ones_like(ids)
+    mask[0, -6:] = 0
+    hidden = encoder(ids, attention_mask=mask).last_hidden_state
+    answer = decoder(decoder_input_ids=started, encoder_hidden_states=hidden, encoder_attention_mask=mask)
+    with torch.no_grad():
+        expected = model(input_ids=ids, attention_mask=mask, decoder_input_ids=started).logits
+    torch.testing.assert_close(answer.logits, expected, rtol=1e-3, atol=1e-4)
+    assert list(answer) == ["logits", "encoder_last_hidden_state"]
+
+
+def test_weights_are_stored_once(exported):
+    for name in ("llama", "llama-tied", "opt"):
+        model, directory = causal(name), exported(name)
+        size = sum(parameter.nbytes for parameter in model.parameters())
+        # Vectors may lie in the graph itself.
+        assert 0.9 * size < (directory / "model.onnx.data").stat().st_size <= size, name
+
+
+def test_tied_weights_stay_standard_operators_for_tensorrt(exported):
+    directory = exported("llama-tied", device="tensorrt")
+    graph = onnx_ir.load(directory / "model.onnx").graph
+    assert {node.domain for node in graph.all_nodes()} == {""}
+    size = sum(parameter.numel() * 2 for parameter in causal("llama-tied").parameters())
+    assert (directory / "model.onnx.data").stat().st_size < 1.1 * size + 8192
+
+
+@pytest.mark.parametrize(("values", "bound"), [("fp16", 0.02), ("int8", 0.1), ("int4", 0.5)])
+def test_other_values_come_close_to_pytorch(exported, values, bound):
+    model = causal("llama")
+    exported_model = ORTSIModelForCausalLM.from_pretrained(exported("llama", values=values))
+    ids = torch.randint(1, 40, (3, 12), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        expected = model(ids).logits
+    error = (exported_model(ids).logits.float() - expected).norm() / expected.norm()
+    assert 1e-6 < error < bound
+    assert exported_model.generate(ids, max_new_tokens=3, do_sample=False).shape == (3, 15)
+
+
+def test_what_a_checkpoint_holds_is_carried_along(exported_pruned):
+    directory = exported_pruned()
+    assert SIConfig.from_pretrained(directory).pattern == "2:4"
+    assert AutoConfig.from_pretrained(directory).sparsity_config["pattern"] == "2:4"
+    assert GenerationConfig.from_pretrained(directory).pad_token_id == 0
+    manifest = json.loads((directory / "si_onnx.json").read_text())
+    assert manifest["values"] == "fp32" and set(manifest["files"]) == {"model.onnx", "model.onnx.data"}
+
+
+@pytest.mark.parametrize(
+    ("values", "device"), [("fp32", "cpu"), ("fp16", "tensorrt"), ("int8", "cpu"), ("int4", "cpu")]
+)
+def test_zeros_and_patterns_are_found_whatever_stores_them(exported_pruned, exported, values, device):
+    found = check(exported_pruned(values, device))
+    head = [matrix for matrix in found if matrix.columns == 48 and matrix.rows == 32 and not matrix.pattern]
+    sparse = [matrix for matrix in found if matrix not in head]
+    assert len(head) == 1 and len(sparse) >= 8
+    assert all(matrix.pattern == "2:4" and 0.5 <= matrix.zeros < 0.65 for matrix in sparse)
+    assert all((matrix.usable_by == "TensorRT") == (values in ("fp32", "fp16")) for matrix in sparse)
+    assert "2:4" in summary(found)
+    dense = check(exported("llama", values=values, device=device))
+    assert not any(matrix.pattern or matrix.usable_by for matrix in dense)
+
+
+def test_patterns_are_told_along_the_inputs_not_the_outputs():
+    from optimum_si.onnx.graphs import Matrix
+
+    values = np.ones((8, 4))
+    values[[0, 1, 4, 5]] = 0
+    assert Matrix("m", "MatMul", values, "float32").holds(2, 4)
+    assert not Matrix("m", "MatMul", values.T, "float32").holds(2, 4)
+    values[[0, 1, 2, 3, 4, 5, 6, 7]] = [[0], [0], [0], [0], [1], [1], [1], [1]]
+    matrix = Matrix("m", "MatMul", values, "float32")
+    assert matrix.holds(4, 8) and not matrix.holds(2, 4) and not matrix.holds(3, 5)
+
+
+def test_the_model_is_left_as_it_was(exported):
+    model = causal("llama").train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ExportError):
+        export(model, exported("llama"), values="fp16", overwrite=True, opset=99)
+    assert model.training and all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"device": "npu"}, ConfigurationError, "device='npu' is unknown; accepted: 'cpu', 'cuda', 'tensorrt'"),
+        ({"values": "int2"}, ConfigurationError, "values='int2' is unknown; accepted: 'fp32', 'fp16', 'int8', 'int4'"),
+        ({"device": "tensorrt", "values": "int4"}, ExportError, "TensorRT prunes 2:4 in fp16"),
+        ({"opset": 99}, ExportError, "opset=99: the exporter writes 18 to 23"),
+        ({"opset": 1}, ConfigurationError, "opset=1: expected a whole number of at least 18"),
+    ],
+)
+def test_wrong_choices_are_refused_before_any_work(tmp_path, options, error, message):
+    with pytest.raises(error, match=message):
+        export(causal("llama"), tmp_path / "out", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_directory_is_kept_unless_overwritten(tmp_path):
+    (tmp_path / "kept.txt").write_text("mine")
+    with pytest.raises(CheckpointError, match="overwrite"):
+        export(causal("llama"), tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["kept.txt"]
+
+
+def test_an_export_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    def fails(*_):
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(tracing, "_parts", fails)
+    with pytest.raises(
+        ExportError, match="LlamaForCausalLM cannot be exported: RuntimeError: no such operator.*optimum-onnx"
+    ):
+        export(causal("llama"), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch, exported):
+    target = tmp_path / "out"
+    shutil.copytree(exported("llama"), target)
+    before = (target / "model.onnx").read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(exporting, "_write_manifest", full)
+    with pytest.raises(CheckpointError, match="disk is full"):
+        export(causal("llama"), target, overwrite=True)
+    assert (target / "model.onnx").read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
+def test_int4_of_a_layer_that_is_too_small_names_it(tmp_path):
+    from helpers import _DECODER
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    model = LlamaForCausalLM(LlamaConfig(**{**_DECODER, "hidden_size": 16, "head_dim": 8}))
+    with pytest.raises(ExportError, match=r"int4 shares a scale among 32 inputs, and matrix '\S+' has only 16"):
+        export(model, tmp_path / "out", values="int4")
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_and_old_packages_are_named(monkeypatch):
+    monkeypatch.setattr(requirements, "_installed", lambda name: None if name == "onnxscript" else "99")
+    with pytest.raises(ExportError, match=r'exporting needs onnxscript.*pip install "optimum-si\[onnx\]"'):
+        requirements.require_onnx()
+    monkeypatch.setattr(requirements, "_installed", lambda name: "1.0" if name == "onnx" else "99")
+    with pytest.raises(ExportError, match=r"exporting needs onnx>=1.19, and 1.0 is installed"):
+        requirements.require_onnx()

@@ -1,0 +1,44 @@
+"""Causal models for exporting: with room for long prompts, and that never stop by themselves."""
+
+import torch
+from helpers import _DECODER, _OPT, VOCABULARY
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+
+LONG = {"max_position_embeddings": 192}
+CAUSAL = {
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**{**_DECODER, **LONG})),
+    "llama-tied": lambda: LlamaForCausalLM(LlamaConfig(**{**_DECODER, **LONG}, tie_word_embeddings=True)),
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**{**_DECODER, **LONG})),
+    "opt": lambda: OPTForCausalLM(OPTConfig(**{**_OPT, **LONG})),
+}
+
+
+def causal(name: str) -> PreTrainedModel:
+    """A random model that never stops by itself."""
+    torch.manual_seed(0)
+    model = CAUSAL[name]().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    model.generation_config.eos_token_id = None
+    model.generation_config.pad_token_id = 0
+    return model
+
+
+def prompts(batch: int, tokens: int, padded: bool = True) -> dict[str, torch.Tensor]:
+    """Left-padded prompts of several lengths."""
+    ids = torch.randint(1, VOCABULARY, (batch, tokens), generator=torch.Generator().manual_seed(tokens))
+    mask = torch.ones_like(ids)
+    if padded:
+        for row in range(1, batch):
+            mask[row, : row * tokens // (batch + 1)] = 0
+    return {"input_ids": ids * mask, "attention_mask": mask}
