@@ -199,7 +199,7 @@ def replaced_forwards(modules: list[nn.Module], make: Callable[[nn.Module], Call
 def without_cache(model: nn.Module) -> Iterator[None]:
     """Blocks must not fill a key-value cache: each of them runs many times."""
     # Every module that has a config: stacks of an encoder-decoder hold copies of their own.
-    found = [getattr(module, "config", None) for module in model.modules()]
+    found: list[Any] = [getattr(module, "config", None) for module in model.modules()]
     found += [config.get_text_config() for config in found if hasattr(config, "get_text_config")]
     configs: dict[int, Any] = {id(config): config for config in found if hasattr(config, "use_cache")}
     before = {identity: entry.use_cache for identity, entry in configs.items()}

@@ -94,7 +94,7 @@ class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
         if use_cache is not False:
             cache = past_key_values if past_key_values is not None else SessionCache()
             cache.values = [values[self._outputs.index(name)] for name in self._presents]
-        return CausalLMOutputWithPast(logits=logits, past_key_values=cache)  # type: ignore[arg-type]
+        return CausalLMOutputWithPast(logits=logits, past_key_values=cache)  # type: ignore[arg-type, call-arg]
 
     def _step(self, feeds: dict[str, np.ndarray], cache: list[Any]) -> list[Any]:
         """Outputs of one run as ``OrtValue``: logits in the memory of the host, the cache where it was computed."""
