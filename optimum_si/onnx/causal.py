@@ -1,6 +1,7 @@
 """An exported causal language model on ONNX Runtime, with ``generate``."""
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from ..errors import CheckpointError
 from .cache import SessionCache
 from .modeling import ORTSIModel
 
+
+#: What this transformers calls a cache: "cache" since 5.24, "past_key_values" before.
+CACHE = "cache" if "cache" in {field.name for field in fields(CausalLMOutputWithPast)} else "past_key_values"
 
 _NUMPY = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
 
@@ -62,9 +66,10 @@ class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: SessionCache | None = None,
+        cache: SessionCache | None = None,
         use_cache: bool | None = None,
         return_dict: bool | None = None,
+        past_key_values: SessionCache | None = None,
         **_: Any,
     ) -> CausalLMOutputWithPast:
         """Logits for every token given, and the cache with them.
@@ -73,13 +78,18 @@ class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
             input_ids: int64 [batch, tokens]; with a cache only those that are new.
             attention_mask: int64 [batch, cached and new tokens], 0 where padded; None is no padding.
             position_ids: int64 [batch, tokens]; None counts tokens that are not padding.
-            past_key_values: of the step before; None is an empty one.
+            cache: of the step before; None is an empty one.
             use_cache: False leaves the cache out of the result.
             return_dict: True or None; tuples are not given.
+            past_key_values: the older name of ``cache``.
+
+        Returns:
+            ``logits`` [batch, tokens, vocabulary], and the cache under the name that this transformers uses.
         """
         assert input_ids is not None, "input_ids are needed"
         batch, tokens = input_ids.shape
-        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        cache = past_key_values if cache is None else cache
+        past = 0 if cache is None else cache.get_seq_length()
         if attention_mask is None:
             attention_mask = torch.ones((batch, past + tokens), dtype=torch.int64)
         if position_ids is None:
@@ -87,14 +97,15 @@ class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
         feeds = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
         values = self._step(
             {name: _numbers(value) for name, value in feeds.items()},
-            past_key_values.values if past_key_values is not None else [],
+            [] if cache is None else cache.values,
         )
         logits = torch.from_numpy(values[self._outputs.index("logits")].numpy())
-        cache = None
+        result: dict[str, Any] = {"logits": logits}
         if use_cache is not False:
-            cache = past_key_values if past_key_values is not None else SessionCache()
+            cache = SessionCache() if cache is None else cache
             cache.values = [values[self._outputs.index(name)] for name in self._presents]
-        return CausalLMOutputWithPast(logits=logits, past_key_values=cache)  # type: ignore[arg-type, call-arg]
+            result[CACHE] = cache
+        return CausalLMOutputWithPast(**result)
 
     def _step(self, feeds: dict[str, np.ndarray], cache: list[Any]) -> list[Any]:
         """Outputs of one run as ``OrtValue``: logits in the memory of the host, the cache where it was computed."""
@@ -127,11 +138,11 @@ class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
         self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *_: Any
     ) -> None:
         """Called by ``generate``: a cache of this class, unless the user gave one or wants none."""
-        given = model_kwargs.get("past_key_values")
+        given = model_kwargs.get(CACHE)
         if given is not None:
             given._is_user_defined = True
         elif generation_config.use_cache is not False:
-            model_kwargs["past_key_values"] = SessionCache()
+            model_kwargs[CACHE] = SessionCache()
 
 
 def _numbers(tensor: Tensor) -> np.ndarray:

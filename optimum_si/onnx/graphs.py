@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 
 #: Inputs and outputs of a cache, as the exporter of transformers names them.
-_CACHE = re.compile(r"(input|output)\.past_key_values\.layers\.(\d+)\.(keys|values)$")
+_CACHE = re.compile(r"(input|output)\.(?:past_key_values|cache)\.layers\.(\d+)\.(keys|values)$")
 _CONTRIB = "com.microsoft"
 
 
@@ -32,7 +32,7 @@ def rename(graph: ir.Graph) -> None:
             value.name = "encoder_hidden_states"
     has_cache = any((value.name or "").startswith("past_key_values") for value in graph.inputs)
     if seconds and not has_cache:
-        kept = [value for value in graph.outputs if not (value.name or "").startswith("past_key_values")]
+        kept = [value for value in graph.outputs if not re.match(r"(past_key_values|cache)\.", value.name or "")]
         graph.outputs[:] = kept
     for value in graph.inputs:
         for place, axis in enumerate(_axes_of(value.name or "", has_cache)):

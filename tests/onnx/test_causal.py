@@ -14,6 +14,7 @@ from transformers import GenerationMixin, PreTrainedTokenizerFast, TextStreamer,
 
 from optimum_si import CheckpointError, ORTSIModel, ORTSIModelForCausalLM, perplexity
 from optimum_si.onnx.cache import SessionCache
+from optimum_si.onnx.causal import CACHE
 
 
 @pytest.fixture(params=list(CAUSAL))
@@ -66,20 +67,20 @@ def test_a_cache_goes_on_where_it_stopped(exported):
     whole = model(**inputs).logits
     positions = (inputs["attention_mask"].cumsum(-1) - 1).clamp_min(0)
     first = model(inputs["input_ids"][:, :5], inputs["attention_mask"][:, :5], positions[:, :5])
-    cache = first.past_key_values
+    cache = first[CACHE]
     assert cache.get_seq_length() == 5
-    second = model(inputs["input_ids"][:, 5:], inputs["attention_mask"], past_key_values=cache)
+    second = model(inputs["input_ids"][:, 5:], inputs["attention_mask"], **{CACHE: cache})
     torch.testing.assert_close(second.logits, whole[:, 5:], rtol=1e-4, atol=1e-5)
     assert cache.get_seq_length() == 9
     cache.crop(5)
-    again = model(inputs["input_ids"][:, 5:], inputs["attention_mask"], past_key_values=cache)
+    again = model.forward(inputs["input_ids"][:, 5:], inputs["attention_mask"], **{CACHE: cache})
     torch.testing.assert_close(again.logits, second.logits)
-    assert model(**inputs, use_cache=False).past_key_values is None
+    assert CACHE not in model(**inputs, use_cache=False)
 
 
 def test_rows_of_a_cache_are_selected_and_repeated(exported):
     model = ORTSIModelForCausalLM.from_pretrained(exported("llama"))
-    cache = model(**prompts(3, 4)).past_key_values
+    cache = model(**prompts(3, 4))[CACHE]
     before = [value.numpy().copy() for value in cache.values]
     cache.batch_select_indices(torch.tensor([2, 0]))
     cache.batch_repeat_interleave(2)
