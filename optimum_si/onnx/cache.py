@@ -14,8 +14,12 @@ class SessionCache:
             before the first step.
     """
 
-    #: Read by ``generate``: shapes grow, so steps cannot be compiled.
+    #: Read by ``generate``: shapes grow, so steps cannot be compiled; tokens can be taken off the end; and every layer
+    #: keeps all tokens.
     is_compileable = False
+    is_croppable = True
+    is_linear = (False,)
+    is_sliding = (False,)
 
     def __init__(self, values: list[Any] | None = None) -> None:
         self.values: list[Any] = values or []

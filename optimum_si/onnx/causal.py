@@ -28,7 +28,7 @@ class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
     Steps of ``generate`` bind the cache of one step as the input of the next, without copies. Of transformers it
     relies on ``GenerationMixin`` and on these hooks of it: ``_prepare_cache_for_generation``,
     ``_optimize_model_for_decode``, ``_is_stateful``, ``input_modalities``, ``is_remote_code``, ``can_generate``, and
-    that a cache is asked for ``get_seq_length``, ``reorder_cache`` and ``is_compileable``.
+    that a cache is asked for what ``SessionCache`` answers.
     """
 
     main_input_name = "input_ids"
