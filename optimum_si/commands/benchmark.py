@@ -33,13 +33,14 @@ class BenchmarkCommand(SISubcommand):
         parser.add_argument("--batch-size", type=int, metavar="N", help="prompts at once (default: 1)")
         parser.add_argument("--repeats", type=int, metavar="N", help="turns (default: 5)")
         parser.add_argument("--threads", type=int, metavar="N", help="of each model (default: the runtimes' choice)")
+        parser.add_argument("--device", metavar="DEVICE", help="of exports: cpu (default), cuda or tensorrt")
         parser.add_argument("--chart", type=Path, metavar="FILE", help="also draw a bar chart, as .png or .svg")
         parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     def execute(self, args: Namespace) -> None:
         from ..onnx.benchmark import benchmark, plot, summary
 
-        options = given(args, "prompt", "new_tokens", "batch_size", "repeats", "threads")
+        options = given(args, "prompt", "new_tokens", "batch_size", "repeats", "threads", "device")
         speeds = benchmark(args.directories, **options)
         print(json.dumps([speed.to_dict() for speed in speeds], indent=2) if args.json else summary(speeds))
         if args.chart is not None:

@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from ..errors import ConfigurationError
 from .base import SISubcommand, given
 
 
@@ -36,6 +37,11 @@ class ExportCommand(SISubcommand):
             choices=("fp32", "fp16", "int8", "int4"),
             help="how weights are stored (default: fp32 for cpu, fp16 for cuda and tensorrt)",
         )
+        parser.add_argument(
+            "--runtime",
+            choices=("onnxruntime", "genai"),
+            help="genai: for ONNX Runtime GenAI, by its own builder (default: onnxruntime)",
+        )
         parser.add_argument("--opset", type=int, metavar="N", help="version of the ONNX operators")
         parser.add_argument("--evaluate", metavar="DATA", help="print the perplexity on this text, as `evaluate` does")
         parser.add_argument("--max-windows", type=int, metavar="N", help="of --evaluate (default: all)")
@@ -51,13 +57,15 @@ class ExportCommand(SISubcommand):
         from ..onnx import export
 
         # Read first: a mistyped file should not cost an export.
+        if args.evaluate and args.runtime == "genai":
+            raise ConfigurationError("--evaluate computes with ONNX Runtime itself: leave out --runtime genai.")
         texts = evaluation_texts(args.evaluate) if args.evaluate else None
         export(
             args.model,
             args.output,
             overwrite=args.overwrite,
             trust_remote_code=args.trust_remote_code,
-            **given(args, "device", "values", "opset"),
+            **given(args, "device", "values", "opset", "runtime"),
         )
         size = sum(file.stat().st_size for file in args.output.glob("*.onnx*"))
         print(f"wrote {args.output} ({size / 2**20:.1f} MiB of graph and weights)")

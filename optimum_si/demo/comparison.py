@@ -69,7 +69,7 @@ class Measure:
     """What is compared: a number for a model, and the one that the dense model has."""
 
     name: str
-    score: Callable[[PreTrainedModel], float]
+    score: Callable[[Any], float]
     dense: float
 
 

@@ -2,7 +2,9 @@
 
 import shlex
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import try_to_load_from_cache
@@ -11,8 +13,11 @@ from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import SIError
+from ..models.calls import evaluation_mode
+from ..onnx.modeling import ORTSIModel
 from ..pruner import SIPruner
 from .comparison import Measure, Scale, best_device, check_saved, compare, say
+from .runtime import compare_runtimes
 from .texts import calibration_docstrings, held_out_sentences
 
 
@@ -40,31 +45,31 @@ def find_model() -> Path:
 
 
 def embed(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int = 128
+    model: PreTrainedModel | ORTSIModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    max_length: int = 128,
 ) -> Tensor:
     """Unit vectors of texts: the mean of the last hidden states over tokens that are not padding.
 
     Returns:
         float32 [len(texts), hidden], on the CPU.
     """
-    training = model.training
-    model.eval()
     vectors = []
-    try:
-        with torch.no_grad():
-            for start in range(0, len(texts), 32):
-                batch = tokenizer(
-                    list(texts[start : start + 32]),
-                    padding=True,
-                    truncation=True,
-                    max_length=max_length,
-                    return_tensors="pt",
-                ).to(model.device)
-                hidden = model.base_model(**batch).last_hidden_state.float()
-                mask = batch["attention_mask"][..., None].to(hidden)
-                vectors.append(normalize((hidden * mask).sum(1) / mask.sum(1)).cpu())
-    finally:
-        model.train(training)
+    encoder: Any = model.base_model if isinstance(model, PreTrainedModel) else model
+    mode = evaluation_mode(model) if isinstance(model, PreTrainedModel) else nullcontext()
+    with mode, torch.no_grad():
+        for start in range(0, len(texts), 32):
+            batch = tokenizer(
+                list(texts[start : start + 32]),
+                padding=True,
+                truncation=True,
+                max_length=max_length,
+                return_tensors="pt",
+            ).to(model.device)
+            hidden = encoder(**batch).last_hidden_state.float()
+            mask = batch["attention_mask"][..., None].to(hidden)
+            vectors.append(normalize((hidden * mask).sum(1) / mask.sum(1)).cpu())
     return torch.cat(vectors)
 
 
@@ -74,7 +79,7 @@ def cosine_measure(
     """Mean cosine of sentence embeddings to those of the dense ``model``."""
     dense = embed(model, tokenizer, sentences, max_length)
 
-    def score(pruned: PreTrainedModel) -> float:
+    def score(pruned: Any) -> float:
         return (embed(pruned, tokenizer, sentences, max_length) * dense).sum(1).mean().item()
 
     return Measure("cosine", score, 1.0)
@@ -102,7 +107,8 @@ def run_embeddings(output: Path, quick: bool) -> None:
         f"standard library.\nMeasured: mean cosine of the embeddings of {len(sentences)} other docstrings to those of "
         "the dense model."
     )
-    compare(model, tokenizer, calibration, cosine_measure(model, tokenizer, sentences), scale, output)
+    measure = cosine_measure(model, tokenizer, sentences)
+    compare(model, tokenizer, calibration, measure, scale, output)
 
     reloaded = AutoModel.from_pretrained(output).to(model.device)
     check_saved(reloaded, output)
@@ -115,6 +121,16 @@ def run_embeddings(output: Path, quick: bool) -> None:
             index, cosine = nearest(vectors, query)
             say(f"  {name}  {_short(sentences[index])} ({cosine:.3f})")
         say("")
+    compare_runtimes(
+        reloaded.cpu(),
+        tokenizer,
+        output,
+        ("fp32", "int8"),
+        ORTSIModel.from_pretrained,
+        measure,
+        lambda entry: len(embed(entry, tokenizer, sentences)),
+        "sentences",
+    )
     say(
         "Next, layer by layer what was done, and a causal language model, trained here in 5 minutes:\n"
         f"  optimum-cli si report {shlex.quote(str(output))}\n"

@@ -5,6 +5,7 @@ import os
 import shlex
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -21,9 +22,11 @@ from transformers import (
 )
 
 from ..evaluation import perplexity
+from ..onnx.causal import ORTSIModelForCausalLM
 from ..saving import replaced_directory
 from ..version import __version__
 from .comparison import Measure, Scale, best_device, check_saved, compare, say
+from .runtime import compare_runtimes
 from .texts import sources
 
 
@@ -157,7 +160,7 @@ def held_out_windows(tokenizer: PreTrainedTokenizerBase, texts: list[str], count
 def perplexity_measure(model: PreTrainedModel, windows: Tensor) -> Measure:
     """Perplexity on these windows; ``model`` is the dense one."""
 
-    def score(pruned: PreTrainedModel) -> float:
+    def score(pruned: Any) -> float:
         return perplexity(pruned, texts=windows, progress=False)
 
     return Measure("perplexity", score, score(model))
@@ -200,6 +203,24 @@ def run_language_model(minutes: float, output: Path, quick: bool) -> None:
     for name, writer, words in (("dense", model, tokenizer), ("pruned", reloaded, stored)):
         lines = generate(writer, words, PROMPT).splitlines()
         say(f"Code by the {name} model:\n" + "\n".join(f"  | {line}" for line in lines))
+    say("")
+    prompt = tokenizer(PROMPT, return_tensors="pt", return_token_type_ids=False)
+
+    def write_tokens(writer: Any) -> int:
+        count = 16 if quick else 64
+        writer.generate(**prompt, max_new_tokens=count, min_new_tokens=count, do_sample=False)
+        return count
+
+    compare_runtimes(
+        reloaded.cpu(),  # type: ignore[call-arg]
+        tokenizer,
+        output,
+        ("fp32", "int8", "int4"),
+        ORTSIModelForCausalLM.from_pretrained,
+        perplexity_measure(model.cpu(), windows),  # type: ignore[call-arg]
+        write_tokens,
+        "tokens",
+    )
     say(
         "\nNext, layer by layer what was done, and the same on a model of your own:\n"
         f"  optimum-cli si report {shlex.quote(str(output))}\n"

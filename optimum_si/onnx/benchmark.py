@@ -50,6 +50,7 @@ def benchmark(
     batch_size: int = 1,
     repeats: int = 5,
     threads: int | None = None,
+    device: str | None = None,
 ) -> list[Speed]:
     """Measure checkpoints (in PyTorch) and exports (in ONNX Runtime) in turns, and take medians.
 
@@ -60,6 +61,7 @@ def benchmark(
         batch_size: prompts at once.
         repeats: turns; each directory computes once in a turn.
         threads: of each model; None is what the runtimes choose.
+        device: of exports, as ``ORTSIModel.from_pretrained`` takes it.
 
     Raises:
         CheckpointError: when a directory holds neither, or cannot be loaded.
@@ -79,7 +81,7 @@ def benchmark(
     try:
         for path in paths:
             ours, theirs = context.Pipe()
-            arguments = (theirs, path, prompt, new_tokens, batch_size, threads)
+            arguments = (theirs, path, prompt, new_tokens, batch_size, threads, device)
             process = context.Process(target=_work, args=arguments, daemon=True)
             process.start()
             workers.append((process, ours))
@@ -143,7 +145,13 @@ def _weight_bytes(path: Path) -> int:
 
 
 def _work(
-    connection: Connection, path: Path, prompt: int, new_tokens: int, batch_size: int, threads: int | None
+    connection: Connection,
+    path: Path,
+    prompt: int,
+    new_tokens: int,
+    batch_size: int,
+    threads: int | None,
+    device: str | None,
 ) -> None:
     """One process: loads, then computes when told to."""
     try:
@@ -155,7 +163,7 @@ def _work(
         _import_runtimes(path)
         before = _peak()
         started = time.perf_counter()
-        model = _load(path, threads)
+        model = _load(path, threads, device)
         load = time.perf_counter() - started
         run = _run_of(model, prompt, new_tokens, batch_size)
         connection.send("loaded")
@@ -182,7 +190,7 @@ def _import_runtimes(path: Path) -> None:
         import onnxruntime  # noqa: F401
 
 
-def _load(path: Path, threads: int | None) -> Any:
+def _load(path: Path, threads: int | None, device: str | None) -> Any:
     if _runtime_of(path) == "PyTorch":
         from ..loading import load_model
 
@@ -197,7 +205,7 @@ def _load(path: Path, threads: int | None) -> Any:
         options.intra_op_num_threads = threads
     # A waiting process must not take cores from the one that computes.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    model = ORTSIModel.from_pretrained(path, session_options=options, verify=False)
+    model = ORTSIModel.from_pretrained(path, device=device, session_options=options, verify=False)
     if any(name.startswith("past_key_values") for name in model._inputs):
         return ORTSIModelForCausalLM(model.session, model.config, model.path, options)
     return model

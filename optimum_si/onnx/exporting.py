@@ -2,6 +2,7 @@
 
 import copy
 import json
+import tempfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from .requirements import require_onnx
 
 DEVICES = ("cpu", "cuda", "tensorrt")
 VALUES = ("fp32", "fp16", "int8", "int4")
+RUNTIMES = ("onnxruntime", "genai")
 MANIFEST = "si_onnx.json"
 OPSETS = (18, 23)
 
@@ -31,6 +33,7 @@ def export(
     device: str = "cpu",
     values: str | None = None,
     opset: int | None = None,
+    runtime: str = "onnxruntime",
     tokenizer: PreTrainedTokenizerBase | None = None,
     overwrite: bool = False,
     **kwargs: Any,
@@ -49,6 +52,8 @@ def export(
         values: how weights are stored: "fp32", "fp16", "int8" (dynamic quantisation) or "int4" (blocks of 32 with a
             scale each). None is fp32 for "cpu" and fp16 otherwise.
         opset: version of the ONNX operators; None leaves it to the exporter.
+        runtime: "onnxruntime", or "genai" for ONNX Runtime GenAI: its own builder writes a graph for its decode loop
+            in C++ (Llama-like architectures; fp32, fp16 or int4 for "cpu" and "cuda").
         tokenizer: saved beside a model that was given; a path brings its own.
         overwrite: replace what is in ``output``.
         kwargs: for loading a path: ``revision``, ``token``, ``trust_remote_code``, ...
@@ -61,7 +66,7 @@ def export(
         ExportError: for an architecture that cannot be exported, or missing packages.
         CheckpointError: when the model cannot be read or the output cannot be written.
     """
-    values = _checked(device, values, opset)
+    values = _checked(device, values, opset, runtime)
     require_onnx()
     check_output(output, overwrite)
     if isinstance(model_or_path, PreTrainedModel):
@@ -71,6 +76,8 @@ def export(
         model = load_model(model_or_path, **kwargs)
         tokenizer = tokenizer or load_tokenizer(model_or_path, required=False, **kwargs)
         source = Path(model_or_path)
+    if runtime == "genai":
+        return _export_for_genai(model, tokenizer, source, Path(output), device, values, overwrite)
     from .graphs import rename, share_tied_weights
     from .quantising import quantise
     from .tracing import trace
@@ -90,8 +97,32 @@ def export(
     return Path(output)
 
 
-def _checked(device: str, values: str | None, opset: int | None) -> str:
+def _export_for_genai(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    source: Path | None,
+    output: Path,
+    device: str,
+    values: str,
+    overwrite: bool,
+) -> Path:
+    from .genai import build
+
+    if tokenizer is None:
+        raise ExportError('runtime="genai" needs the tokenizer of the model: save it beside the model, or give it.')
+    with tempfile.TemporaryDirectory() as folder, replaced_directory(output, overwrite) as directory:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        build(Path(folder), directory, device, values)
+        _carry_along(model, None, source, directory)
+        files = [directory / "model.onnx"]
+        _write_manifest(directory, files, device, values, model)
+    return output
+
+
+def _checked(device: str, values: str | None, opset: int | None, runtime: str) -> str:
     check_choice("device", device, DEVICES)
+    check_choice("runtime", runtime, RUNTIMES)
     if values is None:
         values = "fp32" if device == "cpu" else "fp16"
     check_choice("values", values, VALUES)

@@ -1,0 +1,79 @@
+"""The end of a demo: the pruned model in PyTorch and on ONNX Runtime, how fast, how large and how close."""
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from ..onnx import export
+from ..reporting import format_table
+from .comparison import Measure, say
+
+
+TURNS = 3
+
+
+def compare_runtimes(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    output: Path,
+    stored: Sequence[str],
+    load: Callable[[Path], Any],
+    measure: Measure,
+    work: Callable[[Any], int],
+    unit: str,
+) -> None:
+    """Export a pruned model, measure every form in turns, and print a table.
+
+    Args:
+        model: pruned, on the CPU.
+        tokenizer: saved beside the exports.
+        output: holds its checkpoint; exports go into ``onnx-VALUES`` in it.
+        stored: how weights are stored in the exports, such as ("fp32", "int8").
+        load: opens an export.
+        measure: what is compared beside speed.
+        work: runs a model once and says how many units it did.
+        unit: of work, such as "sentences".
+    """
+    if find_spec("onnxscript") is None or find_spec("onnxruntime") is None:
+        say('On ONNX Runtime: pip install "optimum-si[onnx]" adds that comparison.')
+        return
+    say("Exporting the result for ONNX Runtime ...")
+    models: dict[str, tuple[Any, float]] = {"PyTorch": (model, _megabytes(output, "*.safetensors"))}
+    for values in stored:
+        directory = output / f"onnx-{values}"
+        shutil.rmtree(directory, ignore_errors=True)
+        export(model, directory, values=values, tokenizer=tokenizer)
+        models[f"ONNX Runtime, {values}"] = load(directory), _megabytes(directory, "*.onnx*")
+    speeds: dict[str, list[float]] = {name: [] for name in models}
+    for turn in range(TURNS + 1):
+        for name, (entry, _) in models.items():
+            started = time.perf_counter()
+            done = work(entry)
+            if turn:  # the first turn warms up
+                speeds[name].append(done / (time.perf_counter() - started))
+    first = median(speeds["PyTorch"])
+    rows = [
+        [
+            name,
+            f"{median(speeds[name]):.0f}",
+            f"{median(speeds[name]) / first:.2f} x",
+            f"{size:.1f}",
+            f"{measure.score(entry):.4f}",
+        ]
+        for name, (entry, size) in models.items()
+    ]
+    say(f"\n{format_table(['runtime', f'{unit} a second', 'to PyTorch', 'MB', measure.name], rows)}")
+    say(
+        f"The zeros are in all of them, and neither makes use of them on a CPU. The exports are in {output}: "
+        "`optimum-cli si check` shows their patterns.\n"
+    )
+
+
+def _megabytes(directory: Path, pattern: str) -> float:
+    return sum(file.stat().st_size for file in directory.glob(pattern)) / 1e6
