@@ -128,6 +128,9 @@ class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
 
     def _empty(self, name: str, batch: int) -> np.ndarray:
         _, heads, _, size = self._inputs[name].shape
+        if isinstance(size, str):  # left open by the builder of ONNX Runtime GenAI
+            config = self.config.get_text_config()
+            size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return np.empty((batch, heads, 0, size), self._cache_type)
 
     def _optimize_model_for_decode(self) -> AbstractContextManager[None]:  # type: ignore[override]

@@ -63,7 +63,8 @@ def export(
 
     Raises:
         ConfigurationError: for a device or values that are unknown or contradict each other.
-        ExportError: for an architecture that cannot be exported, or missing packages.
+        ExportError: for an architecture that cannot be exported, missing packages, or an fp32 graph whose answers on
+            a sample are not those of the model.
         CheckpointError: when the model cannot be read or the output cannot be written.
     """
     values = _checked(device, values, opset, runtime)
@@ -83,7 +84,8 @@ def export(
     from .tracing import trace
     from .writing import write
 
-    traced = trace(_in_dtype(model, values), opset, None if device == "tensorrt" else device)
+    model = _in_dtype(model, values)
+    traced = trace(model, opset, None if device == "tensorrt" else device)
     with replaced_directory(output, overwrite) as directory:
         files = []
         for part in traced:
@@ -92,6 +94,10 @@ def export(
                 part = quantise(part, values)
             share_tied_weights(part.graph.graph, contrib=device != "tensorrt")
             files.append(write(part, directory))
+        if values == "fp32" and device == "cpu" and len(files) == 1:
+            from .verifying import verify
+
+            verify(model, files[0])
         _carry_along(model, tokenizer, source, directory)
         _write_manifest(directory, files, device, values, model)
     return Path(output)
@@ -116,6 +122,10 @@ def _export_for_genai(
         build(Path(folder), directory, device, values)
         _carry_along(model, None, source, directory)
         files = [directory / "model.onnx"]
+        if values == "fp32" and device == "cpu":
+            from .verifying import verify
+
+            verify(model, files[0])
         _write_manifest(directory, files, device, values, model)
     return output
 

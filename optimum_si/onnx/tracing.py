@@ -86,7 +86,7 @@ def _parts(model: PreTrainedModel) -> Iterator[tuple[str, Any, dict[str, Any]]]:
         started["decoder_input_ids"] = started.pop("input_ids")
         yield "decoder", model, {**started, "attention_mask": inputs["attention_mask"]}
     else:
-        yield "model", model, _sample(model)
+        yield "model", model, sample(model)
 
 
 def _decoding(model: PreTrainedModel, inputs: dict[str, Tensor]) -> tuple[Any, dict[str, Any]]:
@@ -98,7 +98,8 @@ def _decoding(model: PreTrainedModel, inputs: dict[str, Tensor]) -> tuple[Any, d
     return decompose_for_generation(model, inputs, generation_config=recipe, multi_token_decode=True)["decode"]
 
 
-def _sample(model: PreTrainedModel) -> dict[str, Tensor]:
+def sample(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Inputs of a forward pass: tokens with padding on the right, or images."""
     name = model.main_input_name
     if name == "input_ids":
         return _text(model, padding="right")

@@ -52,6 +52,7 @@ def test_the_metadata_state_version_license_and_extras(wheel):
     assert set(re.findall(r"\nProvides-Extra: (\S+)", metadata)) == {
         "onnx",
         "onnx-gpu",
+        "genai",
         "datasets",
         "report",
         "demo",

@@ -61,7 +61,7 @@ def test_genai_gives_the_same_tokens(monkeypatch, capsys, tmp_path, checkpoint):
     import onnxruntime_genai
 
     torch.manual_seed(0)
-    config = LlamaConfig(**{**_DECODER, "head_dim": 16})
+    config = LlamaConfig(**{**_DECODER, "head_dim": 16, "intermediate_size": 64})
     pruner = prune(LlamaForCausalLM(config), "wanda", calibration("llama"), pattern="2:4", induction=None)
     pruner.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     pruner.save_pretrained(tmp_path / "pruned")
@@ -89,13 +89,15 @@ def test_genai_gives_the_same_tokens(monkeypatch, capsys, tmp_path, checkpoint):
             "GenAI writes fp32, fp16, int4 for cpu and cuda",
         ),
         ({"device": "tensorrt"}, ConfigurationError, "use runtime='onnxruntime' for others"),
+        ({"model": "llama"}, ExportError, "cannot compute the exported graph .* head_size"),
         ({}, ExportError, "builder of ONNX Runtime GenAI failed on .* use runtime='onnxruntime' for the rest"),
     ],
 )
 def test_what_genai_does_not_know_is_named(tmp_path, checkpoint, options, error, message):
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     with pytest.raises(error, match=message):
-        export(causal("opt"), tmp_path / "out", runtime="genai", tokenizer=tokenizer, **options)
+        model = causal(options.pop("model", "opt"))
+        export(model, tmp_path / "out", runtime="genai", tokenizer=tokenizer, **options)
     with pytest.raises(ConfigurationError, match="runtime='mlx' is unknown"):
         export(causal("opt"), tmp_path / "out", runtime="mlx")
     assert not list(tmp_path.iterdir())

@@ -185,3 +185,18 @@ def test_missing_and_old_packages_are_named(monkeypatch):
     monkeypatch.setattr(requirements, "_installed", lambda name: "1.0" if name == "onnx" else "99")
     with pytest.raises(ExportError, match=r"exporting needs onnx>=1.19, and 1.0 is installed"):
         requirements.require_onnx()
+
+
+def test_a_graph_that_answers_otherwise_is_not_written(tmp_path, monkeypatch):
+    traced = tracing.trace
+
+    def wrong(model, *options):
+        (part,) = traced(model, *options)
+        norm = next(value for value in part.graph.graph.initializers.values() if len(value.shape) == 1)
+        norm.const_value = onnx_ir.tensor(np.full(norm.shape.numpy(), 3.0, np.float32), name=norm.name)
+        return [part]
+
+    monkeypatch.setattr(tracing, "trace", wrong)
+    with pytest.raises(ExportError, match="does not answer as the model does .* it was not written"):
+        export(causal("llama"), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
