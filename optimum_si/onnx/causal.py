@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, GenerationMixin
+from transformers import (
+    EosTokenCriteria,
+    GenerationConfig,
+    GenerationMixin,
+    LogitsProcessorList,
+    MaxLengthCriteria,
+    StoppingCriteriaList,
+)
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from ..errors import CheckpointError
@@ -26,7 +33,7 @@ class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
     """An exported causal language model.
 
     Steps of ``generate`` bind the cache of one step as the input of the next, without copies. Of transformers it
-    relies on ``GenerationMixin`` and on these hooks of it: ``_prepare_cache_for_generation``,
+    relies on ``GenerationMixin`` and on these hooks of it: ``_prepare_cache_for_generation``, ``_sample``,
     ``_optimize_model_for_decode``, ``_is_stateful``, ``input_modalities``, ``is_remote_code``, ``can_generate``, and
     that a cache is asked for what ``SessionCache`` answers.
     """
@@ -49,6 +56,8 @@ class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
         except OSError:
             self.generation_config = GenerationConfig.from_model_config(config)
         self._binding = session.io_binding()
+        self._logits_place = self._outputs.index("logits")
+        self._present_places = [self._outputs.index(name) for name in self._presents]
         first = self._inputs[self._caches[0]]
         self._cache_type = _NUMPY[first.type]
         self._computes_on = "cpu" if session.get_providers()[0] == "CPUExecutionProvider" else "cuda"
@@ -99,13 +108,83 @@ class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
             {name: _numbers(value) for name, value in feeds.items()},
             [] if cache is None else cache.values,
         )
-        logits = torch.from_numpy(values[self._outputs.index("logits")].numpy())
+        logits = torch.from_numpy(values[self._logits_place].numpy())
         result: dict[str, Any] = {"logits": logits}
         if use_cache is not False:
             cache = SessionCache() if cache is None else cache
-            cache.values = [values[self._outputs.index(name)] for name in self._presents]
+            cache.values = [values[place] for place in self._present_places]
             result[CACHE] = cache
         return CausalLMOutputWithPast(**result)
+
+    def _sample(  # type: ignore[override]
+        self,
+        input_ids: Tensor,
+        logits_processor: LogitsProcessorList,
+        stopping_criteria: StoppingCriteriaList,
+        generation_config: GenerationConfig,
+        synced_gpus: bool = False,
+        streamer: Any = None,
+        **model_kwargs: Any,
+    ) -> Any:
+        """Called by ``generate`` for greedy search and sampling: plain greedy search takes a short loop."""
+        cache: Any = model_kwargs.get(CACHE)
+        max_length: Any = stopping_criteria.max_length
+        simple = (
+            not generation_config.do_sample
+            and not generation_config.return_dict_in_generate
+            and not len(logits_processor)
+            and streamer is None
+            and isinstance(cache, SessionCache)
+            and not len(cache)
+            and all(type(criterion) in (MaxLengthCriteria, EosTokenCriteria) for criterion in stopping_criteria)
+            and max_length is not None
+            and model_kwargs.get("inputs_embeds") is None
+        )
+        if simple:
+            mask = model_kwargs.get("attention_mask")
+            return self._greedy(input_ids, mask, max_length, generation_config, cache)
+        return super()._sample(  # type: ignore[misc]
+            input_ids,  # type: ignore[arg-type]
+            logits_processor,
+            stopping_criteria,
+            generation_config,
+            synced_gpus,
+            streamer,
+            **model_kwargs,
+        )
+
+    def _greedy(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        max_length: int,
+        generation_config: GenerationConfig,
+        cache: SessionCache,
+    ) -> Tensor:
+        """[batch, at most max_length]: prompts and the likeliest tokens after them, padded where a row has ended."""
+        ends, pad = (_ids_of(generation_config, name) for name in ("_eos_token_tensor", "_pad_token_tensor"))
+        batch, length = input_ids.shape
+        tokens = np.zeros((batch, max_length), np.int64)
+        tokens[:, :length] = _numbers(input_ids)
+        mask = np.ones((batch, max_length), np.int64)
+        if attention_mask is not None:
+            mask[:, :length] = _numbers(attention_mask)
+        positions = (mask.cumsum(axis=1) - 1).clip(min=0)
+        running = np.ones(batch, bool)
+        seen = 0
+        while length < max_length and running.any():
+            feeds = {
+                "input_ids": np.ascontiguousarray(tokens[:, seen:length]),
+                "attention_mask": np.ascontiguousarray(mask[:, :length]),
+                "position_ids": np.ascontiguousarray(positions[:, seen:length]),
+            }
+            values = self._step(feeds, cache.values)
+            cache.values = [values[place] for place in self._present_places]
+            likeliest = values[self._logits_place].numpy()[:, -1].argmax(axis=-1)
+            tokens[:, length] = np.where(running, likeliest, pad[0] if len(pad) else 0)
+            running &= ~np.isin(tokens[:, length], ends)
+            seen, length = length, length + 1
+        return torch.from_numpy(tokens[:, :length].copy()).to(input_ids.device)
 
     def _step(self, feeds: dict[str, np.ndarray], cache: list[Any]) -> list[Any]:
         """Outputs of one run as ``OrtValue``: logits in the memory of the host, the cache where it was computed."""
@@ -146,6 +225,12 @@ class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
             given._is_user_defined = True
         elif generation_config.use_cache is not False:
             model_kwargs[CACHE] = SessionCache()
+
+
+def _ids_of(generation_config: GenerationConfig, name: str) -> np.ndarray:
+    """Token ids that ``generate`` has prepared; none where there are none."""
+    tensor = getattr(generation_config, name, None)
+    return np.empty(0, np.int64) if tensor is None else _numbers(tensor).reshape(-1)
 
 
 def _numbers(tensor: Tensor) -> np.ndarray:

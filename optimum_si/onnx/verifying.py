@@ -39,10 +39,10 @@ def verify(model: PreTrainedModel, path: Path) -> None:
             f"ONNX Runtime cannot compute the exported graph of {type(model).__name__}: it was not written. "
             f"{str(error)[:300]}"
         ) from error
-    error = float((answer - expected).norm() / expected.norm().clamp_min(1e-30))
-    if not error <= TOLERANCE:
+    difference = float((answer - expected).norm() / expected.norm().clamp_min(1e-30))
+    if not difference <= TOLERANCE:
         raise ExportError(
-            f"the exported graph of {type(model).__name__} does not answer as the model does (relative error "
-            f"{error:.2g} on a sample, at most {TOLERANCE:g} is accepted): it was not written. Try another runtime or "
+            f"the exported graph of {type(model).__name__} does not answer as the model does (relative error of a "
+            f"sample {difference:.2g}, accepted {TOLERANCE:g}): it was not written. Try another runtime or "
             "another version of onnxruntime."
         )

@@ -55,6 +55,27 @@ def test_samples_are_those_of_pytorch_with_the_same_seed(pair):
     assert torch.equal(exported.generate(**options), expected)
 
 
+@pytest.mark.parametrize("pad", [0, 7])
+def test_rows_end_where_those_of_pytorch_end(exported, pad):
+    model, exported_model = causal("llama"), ORTSIModelForCausalLM.from_pretrained(exported("llama"))
+    options = {**prompts(3, 9), "max_new_tokens": 30, "do_sample": False, "pad_token_id": pad}
+    free = model.generate(**options)
+    ends = [int(free[0, 14]), int(free[1, 20])]
+    expected = model.generate(**options, eos_token_id=ends)
+    assert torch.equal(exported_model.generate(**options, eos_token_id=ends), expected)
+    assert not torch.equal(expected, free[:, : expected.shape[1]])
+
+
+def test_everything_that_generate_offers_is_still_there(exported):
+    """Options that the short loop does not know go the long way, with the same tokens as PyTorch."""
+    model, exported_model = causal("llama"), ORTSIModelForCausalLM.from_pretrained(exported("llama"))
+    options = {**prompts(2, 9), "max_new_tokens": 10, "do_sample": False}
+    for extra in ({"repetition_penalty": 1.3}, {"no_repeat_ngram_size": 2}, {"min_new_tokens": 5, "eos_token_id": 3}):
+        assert torch.equal(exported_model.generate(**options, **extra), model.generate(**options, **extra))
+    found = exported_model.generate(**options, return_dict_in_generate=True, output_scores=True)
+    assert torch.equal(found.sequences, exported_model.generate(**options)) and len(found.scores) == 10
+
+
 def test_without_a_cache_in_generate_the_tokens_are_the_same(exported):
     model = ORTSIModelForCausalLM.from_pretrained(exported("llama"))
     options = {**prompts(2, 7), "max_new_tokens": 6, "do_sample": False}
