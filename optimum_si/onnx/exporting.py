@@ -81,6 +81,7 @@ def export(
         return _export_for_genai(model, tokenizer, source, Path(output), device, values, overwrite)
     from .graphs import rename, share_tied_weights
     from .quantising import quantise
+    from .simplifying import drop_round_trips
     from .tracing import trace
     from .writing import write
 
@@ -90,6 +91,7 @@ def export(
         files = []
         for part in traced:
             rename(part.graph.graph)
+            drop_round_trips(part.graph.graph)
             if values in ("int8", "int4"):
                 part = quantise(part, values)
             share_tied_weights(part.graph.graph, contrib=device != "tensorrt")

@@ -200,3 +200,37 @@ def test_a_graph_that_answers_otherwise_is_not_written(tmp_path, monkeypatch):
     with pytest.raises(ExportError, match="does not answer as the model does .* it was not written"):
         export(causal("llama"), tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "opt"])
+def test_caches_are_not_turned_and_turned_back(exported, name):
+    graph = onnx_ir.load(exported(name) / "model.onnx").graph
+    readers = [use.node for value in graph.outputs[1:] for use in value.uses()]
+    turned = [tuple(node.attributes["perm"].as_ints()) for node in readers if node.op_type == "Transpose"]
+    assert (0, 2, 1, 3) not in turned
+
+
+def test_only_round_trips_are_dropped():
+    from optimum_si.onnx.simplifying import drop_round_trips
+
+    def graph(heads):
+        text = f"""
+            <ir_version: 10, opset_import: ["" : 20]>
+            g (float[b, {heads}, t, 8] x) => (float[b, t, 4, 8] y)
+            <int64[3] merged = {{0, 0, -1}}, int64[4] split = {{0, 0, 4, -1}}> {{
+                a = Transpose <perm = [0, 2, 1, 3]> (x)
+                b = Reshape (a, merged)
+                c = Reshape (b, split)
+                d = Transpose <perm = [0, 2, 3, 1]> (c)
+                y = Relu (d)
+            }}
+        """
+        return onnx_ir.from_onnx_text(text).graph
+
+    whole = graph(4)
+    assert drop_round_trips(whole) == 1
+    node, relu = whole
+    assert node.op_type == "Transpose" and tuple(node.attributes["perm"].as_ints()) == (0, 1, 3, 2)
+    assert relu.inputs[0] is node.outputs[0]
+    for other in (graph(2), graph("h")):
+        assert drop_round_trips(other) == 0 and len(list(other)) == 5
