@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
@@ -27,6 +28,7 @@ def quantise(part: Trace, values: str) -> Trace:
     Raises:
         ExportError: for a matrix that is too small, named.
     """
+    _untie(part.graph.graph)
     if values == "int4":
         _check_sizes(part)
     with tempfile.TemporaryDirectory() as folder, quiet():
@@ -39,6 +41,36 @@ def quantise(part: Trace, values: str) -> Trace:
         ir.external_data.load_to_model(graph)
         _load_attributes(graph)
     return Trace(part.name, graph)
+
+
+def _untie(graph: ir.Graph) -> None:
+    """Give a head that reads the embeddings transposed a matrix of its own, which can be quantised."""
+    for node in list(graph):
+        weight = _read_transposed(node)
+        if weight is None or weight.const_value is None:
+            continue
+        turned = ir.tensor(np.ascontiguousarray(weight.const_value.numpy().T), name=f"{weight.name}_transposed")
+        shape = ir.Shape(turned.numpy().shape)
+        value = ir.Value(name=turned.name, shape=shape, type=ir.TensorType(turned.dtype), const_value=turned)
+        graph.register_initializer(value)
+        product = ir.Node("", "MatMul", [node.inputs[0], value], name=node.name)
+        graph.insert_before(node, product)
+        ir.convenience.replace_nodes_and_values(graph, node, [node], [product], node.outputs, product.outputs)
+
+
+def _read_transposed(node: ir.Node) -> ir.Value | None:
+    """The matrix that a product reads transposed, when it also serves as embeddings."""
+    if node.op_type == "FusedMatMul":
+        numbers = {name: attribute.value for name, attribute in node.attributes.items()}
+        plain = numbers.pop("transB", 0) == 1 and numbers.pop("alpha", 1.0) == 1.0 and not any(numbers.values())
+        weight = node.inputs[1] if plain else None
+    elif node.op_type == "MatMul":
+        maker = node.inputs[1].producer() if node.inputs[1] is not None else None
+        weight = maker.inputs[0] if maker is not None and maker.op_type == "Transpose" else None
+    else:
+        return None
+    is_embedding = weight is not None and any(user.op_type == "Gather" for user in weight.consumers())
+    return weight if is_embedding else None
 
 
 def _to_int8(source: Path, result: Path) -> None:

@@ -111,6 +111,17 @@ def test_patterns_are_told_along_the_inputs_not_the_outputs():
     assert matrix.holds(4, 8) and not matrix.holds(2, 4) and not matrix.holds(3, 5)
 
 
+@pytest.mark.parametrize("values", ["int8", "int4"])
+def test_a_head_that_is_tied_to_the_embeddings_is_quantised_too(exported, values):
+    found = check(exported("llama-tied", values=values))
+    assert [(matrix.rows, matrix.columns, matrix.stored) for matrix in found][-1] == (32, 48, values)
+    model = ORTSIModelForCausalLM.from_pretrained(exported("llama-tied", values=values))
+    ids = torch.randint(1, 40, (3, 12), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        expected = causal("llama-tied")(ids).logits
+    assert (model(ids).logits - expected).norm() / expected.norm() < (0.1 if values == "int8" else 0.5)
+
+
 def test_the_model_is_left_as_it_was(exported):
     model = causal("llama").train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
