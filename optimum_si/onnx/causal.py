@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigurationError
 from .cache import SessionCache
 from .modeling import ORTSIModel
 
@@ -95,12 +95,20 @@ class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
         Returns:
             ``logits`` [batch, tokens, vocabulary], and the cache under the name that this transformers uses.
         """
-        assert input_ids is not None, "input_ids are needed"
+        if not isinstance(input_ids, Tensor) or input_ids.ndim != 2 or input_ids.is_floating_point():
+            raise ConfigurationError(
+                "input_ids: expected an integer tensor [batch, tokens], as a tokenizer gives with return_tensors='pt'."
+            )
         batch, tokens = input_ids.shape
         cache = past_key_values if cache is None else cache
         past = 0 if cache is None else cache.get_seq_length()
         if attention_mask is None:
             attention_mask = torch.ones((batch, past + tokens), dtype=torch.int64)
+        if tuple(attention_mask.shape) != (batch, past + tokens):
+            raise ConfigurationError(
+                f"attention_mask has shape {list(attention_mask.shape)}: expected {[batch, past + tokens]}, a 1 "
+                "for each token that is not padding, cached ones included."
+            )
         if position_ids is None:
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)[:, -tokens:]
         feeds = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
@@ -139,6 +147,7 @@ class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
             and all(type(criterion) in (MaxLengthCriteria, EosTokenCriteria) for criterion in stopping_criteria)
             and max_length is not None
             and model_kwargs.get("inputs_embeds") is None
+            and _counts_tokens(model_kwargs.get("position_ids"), model_kwargs.get("attention_mask"))
         )
         if simple:
             mask = model_kwargs.get("attention_mask")
@@ -164,6 +173,10 @@ class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
         """[batch, at most max_length]: prompts and the likeliest tokens after them, padded where a row has ended."""
         ends, pad = (_ids_of(generation_config, name) for name in ("_eos_token_tensor", "_pad_token_tensor"))
         batch, length = input_ids.shape
+        if input_ids.is_floating_point() or (attention_mask is not None and attention_mask.shape != input_ids.shape):
+            raise ConfigurationError(
+                "generate takes input_ids, an integer tensor [batch, tokens], and an attention_mask of the same shape."
+            )
         tokens = np.zeros((batch, max_length), np.int64)
         tokens[:, :length] = _numbers(input_ids)
         mask = np.ones((batch, max_length), np.int64)
@@ -225,6 +238,17 @@ class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
             given._is_user_defined = True
         elif generation_config.use_cache is not False:
             model_kwargs[CACHE] = SessionCache()
+
+
+def _counts_tokens(position_ids: Tensor | None, attention_mask: Tensor | None) -> bool:
+    """Whether positions are those that the short loop counts itself: tokens that are not padding, from 0."""
+    if position_ids is None:
+        return True
+    if attention_mask is None:
+        expected = torch.arange(position_ids.shape[-1])
+    else:
+        expected = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)
+    return position_ids.ndim == 2 and bool((position_ids.cpu() == expected.cpu()).all())
 
 
 def _ids_of(generation_config: GenerationConfig, name: str) -> np.ndarray:

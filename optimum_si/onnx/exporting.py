@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..checks import check_choice, check_integer
 from ..configuration import SIConfig
-from ..errors import ExportError
+from ..errors import CheckpointError, ExportError
 from ..loading import load_model, load_tokenizer
 from ..saving import check_output, replaced_directory
 from ..version import __version__
@@ -79,6 +79,10 @@ def export(
         source = Path(model_or_path)
     if runtime == "genai":
         return _export_for_genai(model, tokenizer, source, Path(output), device, values, overwrite)
+    if source is not None and source.is_dir() and source.resolve() == Path(output).resolve():
+        raise CheckpointError(
+            f"{str(output)!r} is the model's own directory, which the export would replace: give another one."
+        )
     from .graphs import rename, share_tied_weights
     from .quantising import quantise
     from .simplifying import drop_round_trips
@@ -155,7 +159,11 @@ def _in_dtype(model: PreTrainedModel, values: str) -> PreTrainedModel:
     dtype = torch.float16 if values == "fp16" else torch.float32
     if all(parameter.dtype == dtype for parameter in model.parameters() if parameter.is_floating_point()):
         return model
-    return copy.deepcopy(model).to(dtype)  # type: ignore[arg-type]
+    converted = copy.deepcopy(model).to(dtype)  # type: ignore[arg-type]
+    for name, parameter in converted.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise ExportError(f"{name!r} does not fit into {dtype}: export with values='fp32', 'int8' or 'int4'.")
+    return converted
 
 
 def _carry_along(

@@ -50,6 +50,11 @@ def trace(model: PreTrainedModel, opset: int | None, fusions: str | None) -> lis
     """
     from transformers.exporters import OnnxConfig, OnnxExporter
 
+    if is_causal(model) and _slides(model.config.get_text_config()):
+        raise ExportError(
+            f"{type(model).__name__} keeps a sliding window of its cache, which the exporter cannot write: try "
+            "runtime='genai' (--runtime genai), or set config.sliding_window = None where texts stay shorter than it."
+        )
     config = OnnxConfig(dynamic=True, opset_version=opset, ort_fusions=fusions)  # type: ignore[arg-type]
     try:
         with evaluation_mode(model), quiet():
@@ -65,6 +70,14 @@ def trace(model: PreTrainedModel, opset: int | None, fusions: str | None) -> lis
             'pip install -U transformers "torch==2.12.*", or export the checkpoint with optimum-onnx in an '
             "environment of its own."
         ) from error
+
+
+def _slides(config: Any) -> bool:
+    """Whether some layers forget tokens that have left a window."""
+    kinds = getattr(config, "layer_types", None)
+    if kinds:
+        return "sliding_attention" in kinds
+    return bool(getattr(config, "sliding_window", None)) and getattr(config, "use_sliding_window", True)
 
 
 def is_causal(model: PreTrainedModel) -> bool:

@@ -183,3 +183,21 @@ def test_a_plain_model_also_opens_a_causal_graph(exported):
     model = ORTSIModel.from_pretrained(exported("llama"))
     with pytest.raises(ValueError, match="past_key_values.0.key"):
         model(input_ids=torch.ones(1, 3, dtype=torch.int64))
+
+
+def test_wrong_inputs_are_refused(exported):
+    model = ORTSIModelForCausalLM.from_pretrained(exported("llama"))
+    ids = torch.tensor([[1, 2, 3]])
+    for wrong in ({"input_ids": ids.float()}, {"input_ids": ids[0]}, {"input_ids": ids.numpy()}, {}):
+        with pytest.raises(ValueError, match="expected an integer tensor"):
+            model(**wrong)
+    with pytest.raises(ValueError, match=r"attention_mask has shape \[1, 1\]: expected \[1, 3\]"):
+        model(ids, torch.ones(1, 1))
+    with pytest.raises(ValueError, match="of the same shape"):
+        model.generate(ids, attention_mask=torch.zeros(1, 1), max_new_tokens=2, do_sample=False)
+
+
+def test_positions_that_a_user_gives_are_used(exported):
+    model, exported_model = causal("opt"), ORTSIModelForCausalLM.from_pretrained(exported("opt"))
+    options = {**prompts(1, 5), "position_ids": torch.arange(5)[None] + 40, "max_new_tokens": 8, "do_sample": False}
+    assert torch.equal(exported_model.generate(**options), model.generate(**options))

@@ -245,3 +245,26 @@ def test_only_round_trips_are_dropped():
     assert relu.inputs[0] is node.outputs[0]
     for other in (graph(2), graph("h")):
         assert drop_round_trips(other) == 0 and len(list(other)) == 5
+
+
+def test_sliding_windows_are_refused_by_name(tmp_path):
+    from helpers import _DECODER
+    from transformers import MistralConfig, MistralForCausalLM
+
+    model = MistralForCausalLM(MistralConfig(**_DECODER, sliding_window=12))
+    with pytest.raises(ExportError, match="MistralForCausalLM keeps a sliding window .*--runtime genai"):
+        export(model, tmp_path / "out", values="int8")
+
+
+def test_weights_that_fp16_cannot_hold_are_named(tmp_path):
+    model = causal("llama")
+    model.model.layers[0].mlp.down_proj.weight.data[0, 0] = 1e5
+    with pytest.raises(ExportError, match="'model.layers.0.mlp.down_proj.weight' does not fit"):
+        export(model, tmp_path / "out", values="fp16")
+
+
+def test_a_checkpoint_is_never_replaced_by_its_own_export(tmp_path):
+    causal("llama").save_pretrained(tmp_path / "model")
+    with pytest.raises(CheckpointError, match="is the model's own directory"):
+        export(tmp_path / "model", tmp_path / "model", overwrite=True)
+    assert (tmp_path / "model" / "model.safetensors").is_file()
