@@ -122,10 +122,10 @@ def test_cached_model_is_preferred(monkeypatch, tmp_path):
     assert embeddings.find_model() == tmp_path
 
 
-def test_library_files_are_ordered_and_split():
-    files = texts.library_files()
-    root = texts.library_root()
-    assert files == texts.library_files()
+def test_stdlib_files_are_ordered_and_split():
+    files = texts.stdlib_files()
+    root = texts.stdlib_root()
+    assert files == texts.stdlib_files()
     assert len(files) == len(set(files)) > 100
     assert not any(texts.SKIPPED & set(file.relative_to(root).parts) for file in files)
     held = [file for file in files if texts.is_held_out(file.relative_to(root))]

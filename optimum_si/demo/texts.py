@@ -16,20 +16,20 @@ SKIPPED = {"site-packages", "dist-packages", "lib2to3", "test", "tests", "idle_t
 HELD_OUT_ONE_IN = 5
 
 
-def library_files() -> list[Path]:
+def stdlib_files() -> list[Path]:
     """The sources of the standard library, in an order that mixes packages and is the same everywhere.
 
     Raises:
         SIError: when this Python was installed without them.
     """
-    root = library_root()
+    root = stdlib_root()
     files = [path for path in root.rglob("*.py") if not SKIPPED & set(path.relative_to(root).parts)]
     if not files:
         raise SIError("This Python has no sources of its standard library: run the demo with another installation.")
     return sorted(files, key=lambda path: _digest(path.relative_to(root)))
 
 
-def library_root() -> Path:
+def stdlib_root() -> Path:
     """The folder of the standard library."""
     return Path(sysconfig.get_path("stdlib"))
 
@@ -103,8 +103,8 @@ def calibration_docstrings(characters: int) -> list[str]:
 
 
 def _part(held_out: bool) -> list[Path]:
-    root = library_root()
-    return [path for path in library_files() if is_held_out(path.relative_to(root)) == held_out]
+    root = stdlib_root()
+    return [path for path in stdlib_files() if is_held_out(path.relative_to(root)) == held_out]
 
 
 def _read(path: Path) -> str:
