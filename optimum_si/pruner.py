@@ -86,7 +86,8 @@ class SIPruner:
         if device is not None:
             _move(model, device)
         pruner = cls(model, tokenizer)
-        if (path := saved_scales_path(model, source, **kwargs)) is not None:
+        if kwargs and (path := saved_scales_path(model, source, **kwargs)) is not None:
+            # Those of the revision or subfolder that the model came from.
             pruner.scales = SavedScales.load(path)
         return pruner
 

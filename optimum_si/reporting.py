@@ -47,8 +47,9 @@ class BlockReport:
     Args:
         name: module name.
         choice: what held-out windows chose: "plain", "shift" (mean compensation only) or "induced".
-        loss_before, loss_after: relative squared error of the block's output on held-out windows, with the plain
-            method and as chosen; None in a run without induction.
+        loss_before, loss_after: what choices are made by on held-out windows, with the plain method and as chosen:
+            divergence of the model's output (KL for logits, else relative squared error), or with
+            ``selection="block"`` the relative squared error of the block's; None in a run without induction.
         seconds: wall time.
         layers: its layers.
     """

@@ -116,9 +116,9 @@ def run_blocks(
                 earlier = None if saved is None else saved.choice(block, model.device)
                 last = number == len(blocks) - 1
                 outcomes[block.name] = step(number, block, selected, stream, earlier, last)
-    if unread := [
-        view.name for selected in views for view in selected.values() if view.name not in _treated(outcomes)
-    ]:
+    treated = {layer.name for outcome in outcomes.values() for layer in outcome.report.layers}
+    chosen = [view.name for selected in views for view in selected.values()]
+    if unread := [name for name in chosen if name not in treated]:
         warnings.warn(
             f"{len(unread)} layers were never called with the calibration data and stay dense: "
             f"{', '.join(unread[:4])}{', ...' if len(unread) > 4 else ''}.",
@@ -135,7 +135,7 @@ def run_blocks(
         calibration_windows=len(examples),
         calibration_tokens=stream.tokens,
         seconds=time.perf_counter() - started,
-        dense=_left_dense(structure, outcomes),
+        dense=_left_dense(structure, treated),
     )
     return report, outcomes
 
@@ -161,12 +161,7 @@ def _zeros(views: Views) -> int:
     return sum(int((view.read() == 0).sum()) for block in views for view in block.values())
 
 
-def _treated(outcomes: dict[str, Outcome]) -> set[str]:
-    return {layer.name for outcome in outcomes.values() for layer in outcome.report.layers}
-
-
-def _left_dense(structure: Structure, outcomes: dict[str, Outcome]) -> list[str]:
-    treated = _treated(outcomes)
+def _left_dense(structure: Structure, treated: set[str]) -> list[str]:
     views = [view.name for block in structure.blocks for view in block.views.values()]
     return [name for name in views if name not in treated] + structure.untreated + structure.other_lists
 

@@ -11,6 +11,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from ..onnx import export
+from ..onnx.benchmark import weight_bytes
 from ..reporting import format_table
 from .comparison import Measure, say
 
@@ -44,12 +45,12 @@ def compare_runtimes(
         say('On ONNX Runtime: pip install "optimum-si[onnx]" adds that comparison.')
         return
     say("Exporting the result for ONNX Runtime ...")
-    models: dict[str, tuple[Any, float]] = {"PyTorch": (model, _megabytes(output, "*.safetensors"))}
+    models: dict[str, tuple[Any, float]] = {"PyTorch": (model, weight_bytes(output) / 1e6)}
     for values in stored:
         directory = output / f"onnx-{values}"
         shutil.rmtree(directory, ignore_errors=True)
         export(model, directory, values=values, tokenizer=tokenizer)
-        models[f"ONNX Runtime, {values}"] = load(directory), _megabytes(directory, "*.onnx*")
+        models[f"ONNX Runtime, {values}"] = load(directory), weight_bytes(directory) / 1e6
     speeds: dict[str, list[float]] = {name: [] for name in models}
     for turn in range(TURNS + 1):
         for name, (entry, _) in models.items():
@@ -73,7 +74,3 @@ def compare_runtimes(
         f"The zeros are in all of them, and neither makes use of them on a CPU. The exports are in {output}: "
         "`optimum-cli si check` shows their patterns.\n"
     )
-
-
-def _megabytes(directory: Path, pattern: str) -> float:
-    return sum(file.stat().st_size for file in directory.glob(pattern)) / 1e6

@@ -123,7 +123,7 @@ def _speed(path: Path, turns: list[dict[str, float]], end: dict[str, float]) -> 
     return Speed(
         path.name,
         _runtime_of(path),
-        _weight_bytes(path) / 1e6,
+        weight_bytes(path) / 1e6,
         end["load"],
         median(turn["prefill"] for turn in turns),
         median(turn["decode"] for turn in turns) if has_decode else None,
@@ -139,7 +139,8 @@ def _runtime_of(path: Path) -> str:
     raise CheckpointError(f"{str(path)!r} holds neither a checkpoint nor an export: give such directories.")
 
 
-def _weight_bytes(path: Path) -> int:
+def weight_bytes(path: Path) -> int:
+    """Size of the files that hold graph and weights, of an export or a checkpoint."""
     patterns = ("*.onnx", "*.onnx.data") if any(path.glob("*.onnx")) else ("*.safetensors", "*.bin")
     return sum(file.stat().st_size for pattern in patterns for file in path.glob(pattern))
 
@@ -206,7 +207,7 @@ def _load(path: Path, threads: int | None, device: str | None) -> Any:
     # A waiting process must not take cores from the one that computes.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     model = ORTSIModel.from_pretrained(path, device=device, session_options=options, verify=False)
-    if any(name.startswith("past_key_values") for name in model._inputs):
+    if model.takes_cache:
         return ORTSIModelForCausalLM(model.session, model.config, model.path, options)
     return model
 

@@ -20,13 +20,11 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from ..errors import CheckpointError, ConfigurationError
 from .cache import SessionCache
-from .modeling import ORTSIModel
+from .modeling import DTYPES, ORTSIModel, to_array
 
 
 #: What this transformers calls a cache: "cache" since 5.24, "past_key_values" before.
 CACHE = "cache" if "cache" in {field.name for field in fields(CausalLMOutputWithPast)} else "past_key_values"
-
-_NUMPY = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
 
 
 class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
@@ -41,7 +39,6 @@ class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
     main_input_name = "input_ids"
     input_modalities = ("text",)
     _is_stateful = False
-    _supports_cache_class = True
 
     def __init__(self, session: Any, config: Any, path: Path, options: Any = None) -> None:
         super().__init__(session, config, path, options)
@@ -59,7 +56,7 @@ class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
         self._logits_place = self._outputs.index("logits")
         self._present_places = [self._outputs.index(name) for name in self._presents]
         first = self._inputs[self._caches[0]]
-        self._cache_type = _NUMPY[first.type]
+        self._cache_type = DTYPES[first.type]
         self._computes_on = "cpu" if session.get_providers()[0] == "CPUExecutionProvider" else "cuda"
 
     def can_generate(self) -> bool:
@@ -113,7 +110,7 @@ class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)[:, -tokens:]
         feeds = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
         values = self._step(
-            {name: _numbers(value) for name, value in feeds.items()},
+            {name: to_array(value) for name, value in feeds.items()},
             [] if cache is None else cache.values,
         )
         logits = torch.from_numpy(values[self._logits_place].numpy())
@@ -178,10 +175,10 @@ class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
                 "generate takes input_ids, an integer tensor [batch, tokens], and an attention_mask of the same shape."
             )
         tokens = np.zeros((batch, max_length), np.int64)
-        tokens[:, :length] = _numbers(input_ids)
+        tokens[:, :length] = to_array(input_ids)
         mask = np.ones((batch, max_length), np.int64)
         if attention_mask is not None:
-            mask[:, :length] = _numbers(attention_mask)
+            mask[:, :length] = to_array(attention_mask)
         positions = (mask.cumsum(axis=1) - 1).clip(min=0)
         running = np.ones(batch, bool)
         seen = 0
@@ -254,9 +251,4 @@ def _counts_tokens(position_ids: Tensor | None, attention_mask: Tensor | None) -
 def _ids_of(generation_config: GenerationConfig, name: str) -> np.ndarray:
     """Token ids that ``generate`` has prepared; none where there are none."""
     tensor = getattr(generation_config, name, None)
-    return np.empty(0, np.int64) if tensor is None else _numbers(tensor).reshape(-1)
-
-
-def _numbers(tensor: Tensor) -> np.ndarray:
-    """int64, contiguous, on the host."""
-    return np.ascontiguousarray(tensor.detach().cpu().numpy().astype(np.int64, copy=False))
+    return np.empty(0, np.int64) if tensor is None else to_array(tensor).reshape(-1)

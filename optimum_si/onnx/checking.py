@@ -6,6 +6,7 @@ from typing import Any
 
 from ..errors import CheckpointError
 from ..reporting import format_table
+from .manifest import check_files
 
 
 #: Below this share of zeros a matrix counts as dense: rounding to 4 bits alone makes a tenth of the weights zero.
@@ -46,8 +47,6 @@ def check(directory: str | Path) -> list[CheckedMatrix]:
     Raises:
         CheckpointError: when there is no graph, or its files are damaged.
     """
-    from .session import check_files
-
     paths = sorted(Path(directory).glob("*.onnx"))
     if not paths:
         raise CheckpointError(f"{str(directory)!r} holds no .onnx file: give what `optimum-cli si export` wrote.")

@@ -1,9 +1,7 @@
 """A checkpoint -> a directory that any ONNX Runtime opens."""
 
 import copy
-import json
 import tempfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +13,13 @@ from ..configuration import SIConfig
 from ..errors import CheckpointError, ExportError
 from ..loading import load_model, load_tokenizer
 from ..saving import check_output, replaced_directory
-from ..version import __version__
+from .execution import DEVICES
+from .manifest import write_manifest
 from .requirements import require_onnx
 
 
-DEVICES = ("cpu", "cuda", "tensorrt")
 VALUES = ("fp32", "fp16", "int8", "int4")
 RUNTIMES = ("onnxruntime", "genai")
-MANIFEST = "si_onnx.json"
 OPSETS = (18, 23)
 
 
@@ -63,8 +60,8 @@ def export(
 
     Raises:
         ConfigurationError: for a device or values that are unknown or contradict each other.
-        ExportError: for an architecture that cannot be exported, missing packages, or an fp32 graph whose answers on
-            a sample are not those of the model.
+        ExportError: for an architecture that cannot be exported, missing packages, or an fp32 graph for the CPU whose
+            answers on a sample are not those of the model (two graphs of a sequence-to-sequence model are not run).
         CheckpointError: when the model cannot be read or the output cannot be written.
     """
     values = _checked(device, values, opset, runtime)
@@ -105,7 +102,7 @@ def export(
 
             verify(model, files[0])
         _carry_along(model, tokenizer, source, directory)
-        _write_manifest(directory, files, device, values, model)
+        write_manifest(directory, files, device, values, type(model).__name__)
     return Path(output)
 
 
@@ -132,7 +129,7 @@ def _export_for_genai(
             from .verifying import verify
 
             verify(model, files[0])
-        _write_manifest(directory, files, device, values, model)
+        write_manifest(directory, files, device, values, type(model).__name__)
     return output
 
 
@@ -178,25 +175,3 @@ def _carry_along(
     for name in (SIConfig.CONFIG_NAME, "si_report.json", "preprocessor_config.json"):
         if source is not None and (source / name).is_file():
             (directory / name).write_bytes((source / name).read_bytes())
-
-
-def _write_manifest(directory: Path, files: list[Path], device: str, values: str, model: PreTrainedModel) -> None:
-    """What was exported for what, and checksums by which a damaged file is found before it gives wrong numbers."""
-    names = sorted(name for file in files for name in (file, file.with_name(f"{file.name}.data")) if name.is_file())
-    manifest = {
-        "optimum_si_version": __version__,
-        "architecture": type(model).__name__,
-        "device": device,
-        "values": values,
-        "files": {name.name: {"bytes": name.stat().st_size, "crc32": checksum(name)} for name in names},
-    }
-    (directory / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-
-
-def checksum(path: Path) -> int:
-    """CRC-32 of a file, read in pieces."""
-    value = 0
-    with path.open("rb") as file:
-        while piece := file.read(2**24):
-            value = zlib.crc32(piece, value)
-    return value

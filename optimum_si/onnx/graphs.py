@@ -20,18 +20,18 @@ def rename(graph: ir.Graph) -> None:
     ``sequence_length``, ``past_sequence_length``, ``total_sequence_length``, ``encoder_sequence_length``.
     """
     axes: dict[str, str] = {}
-    seconds = any(value.name == "decoder_input_ids" for value in graph.inputs)
+    is_decoder = any(value.name == "decoder_input_ids" for value in graph.inputs)
     for value in [*graph.inputs, *graph.outputs]:
         name = value.name or ""
         if match := _CACHE.match(name):
             side, layer, kind = match.groups()
             value.name = f"{'past_key_values' if side == 'input' else 'present'}.{layer}.{kind[:-1]}"
-        elif seconds and name == "attention_mask":
+        elif is_decoder and name == "attention_mask":
             value.name = "encoder_attention_mask"
         elif name == "encoder_outputs.last_hidden_state":
             value.name = "encoder_hidden_states"
     has_cache = any((value.name or "").startswith("past_key_values") for value in graph.inputs)
-    if seconds and not has_cache:
+    if is_decoder and not has_cache:
         kept = [value for value in graph.outputs if not re.match(r"(past_key_values|cache)\.", value.name or "")]
         graph.outputs[:] = kept
     for value in graph.inputs:
@@ -105,7 +105,7 @@ def _read_transposed(graph: ir.Graph, value: ir.Value, other: ir.Value, contrib:
             attributes = [ir.AttrInt64("transB", 1)]
             product = ir.Node(_CONTRIB, "FusedMatMul", [node.inputs[0], value], attributes, name=node.name)
             graph.insert_before(node, product)
-            _take_over(node, product)
+            replace_node(node, product)
             graph.opset_imports.setdefault(_CONTRIB, 1)
         else:
             turned = ir.Node("", "Transpose", [value], [ir.AttrInt64s("perm", [1, 0])])
@@ -114,7 +114,8 @@ def _read_transposed(graph: ir.Graph, value: ir.Value, other: ir.Value, contrib:
     del graph.initializers[other.name or ""]
 
 
-def _take_over(old: ir.Node, new: ir.Node) -> None:
+def replace_node(old: ir.Node, new: ir.Node) -> None:
+    """Put a node that is already in the graph in the place of another one, which is removed."""
     assert old.graph is not None
     ir.convenience.replace_nodes_and_values(old.graph, old, [old], [new], old.outputs, new.outputs)
 

@@ -16,6 +16,15 @@ from .execution import Provider, providers
 from .session import open_session
 
 
+#: numpy dtypes of ONNX Runtime's types.
+DTYPES: dict[str, type] = {
+    "tensor(int64)": np.int64,
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+}
+
+
 class ORTSIModel:
     """An exported encoder, classifier or vision model.
 
@@ -30,6 +39,11 @@ class ORTSIModel:
         self.session, self.config, self.path, self.options = session, config, path, options
         self._inputs = {value.name: value for value in session.get_inputs()}
         self._outputs = [value.name for value in session.get_outputs()]
+
+    @property
+    def takes_cache(self) -> bool:
+        """Whether the graph is that of a causal language model with a cache."""
+        return any(name.startswith("past_key_values") for name in self._inputs)
 
     @classmethod
     def from_pretrained(
@@ -118,7 +132,7 @@ class ORTSIModel:
         if input_ids is not None:
             inputs["input_ids"] = input_ids
         feeds = {
-            name: _array(value, self._inputs[name].type) for name, value in inputs.items() if name in self._inputs
+            name: to_array(value, self._inputs[name].type) for name, value in inputs.items() if name in self._inputs
         }
         if "input_ids" in feeds:
             shape = feeds["input_ids"].shape
@@ -158,7 +172,8 @@ def _providers(device: str | None) -> list[Provider]:
     return providers(device or "cpu")
 
 
-def _array(value: Any, kind: str) -> np.ndarray:
+def to_array(value: Any, kind: str = "tensor(int64)") -> np.ndarray:
+    """A tensor as ONNX Runtime takes it: on the host, contiguous, in the dtype of an input of this type."""
     array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
-    wanted = {"tensor(int64)": np.int64, "tensor(float)": np.float32, "tensor(float16)": np.float16}.get(kind)
+    wanted = DTYPES.get(kind)
     return np.ascontiguousarray(array if wanted is None else array.astype(wanted, copy=False))

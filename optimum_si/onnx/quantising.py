@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from ..errors import ExportError
-from .graphs import matrices
+from .graphs import matrices, replace_node
 from .tracing import Trace, quiet
 
 
@@ -55,7 +55,7 @@ def _untie(graph: ir.Graph) -> None:
         graph.register_initializer(value)
         product = ir.Node("", "MatMul", [node.inputs[0], value], name=node.name)
         graph.insert_before(node, product)
-        ir.convenience.replace_nodes_and_values(graph, node, [node], [product], node.outputs, product.outputs)
+        replace_node(node, product)
 
 
 def _read_transposed(node: ir.Node) -> ir.Value | None:

@@ -1,12 +1,11 @@
 """Opening an exported graph: what is damaged or missing is found before it computes."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, ProviderError
 from .execution import Provider, providers
-from .exporting import MANIFEST, checksum
+from .manifest import check_files
 from .requirements import require_runtime
 
 
@@ -46,28 +45,3 @@ def open_session(path: Path, chosen: list[Provider] | None, options: Any = None,
             "cuDNN or TensorRT libraries are missing or of another version; ONNX Runtime printed which above."
         )
     return session
-
-
-def check_files(path: Path, verify: bool) -> None:
-    """Sizes, and on request checksums, of a graph and its weights."""
-    manifest = path.with_name(MANIFEST)
-    if not manifest.is_file():
-        return
-    try:
-        recorded = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{str(manifest)!r} cannot be read ({error}): export the model again.") from error
-    for name, entry in recorded.items():
-        if not name.startswith(path.name):
-            continue
-        file = path.with_name(name)
-        if not file.is_file():
-            raise CheckpointError(f"{str(file)!r} is missing: copy the whole directory, or export the model again.")
-        size = file.stat().st_size
-        if size != entry["bytes"]:
-            raise CheckpointError(
-                f"{str(file)!r} has {size} bytes and was written with {entry['bytes']}: it was cut off or changed. "
-                "Copy or export it again."
-            )
-        if verify and checksum(file) != entry["crc32"]:
-            raise CheckpointError(f"{str(file)!r} is damaged (its checksum is another one): copy or export it again.")

@@ -173,7 +173,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch, exported):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(exporting, "_write_manifest", full)
+    monkeypatch.setattr(exporting, "write_manifest", full)
     with pytest.raises(CheckpointError, match="disk is full"):
         export(causal("llama"), target, overwrite=True)
     assert (target / "model.onnx").read_bytes() == before and len(list(tmp_path.iterdir())) == 1

@@ -65,8 +65,9 @@ def test_a_file_that_is_no_graph_is_found_without_a_manifest_too(copy):
         check(copy)
 
 
-def test_a_damaged_manifest_is_found(copy):
-    (copy / "si_onnx.json").write_text("{")
+@pytest.mark.parametrize("content", ["{", "[]", '{"files": [1]}', '{"files": {"model.onnx": {}}}'])
+def test_a_damaged_manifest_is_found(copy, content):
+    (copy / "si_onnx.json").write_text(content)
     with pytest.raises(CheckpointError, match="si_onnx.json' cannot be read"):
         ORTSIModelForCausalLM.from_pretrained(copy)
 
