@@ -1,5 +1,6 @@
 """The end of a demo: the pruned model in PyTorch and on ONNX Runtime, how fast, how large and how close."""
 
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -71,6 +72,6 @@ def compare_runtimes(
     ]
     say(f"\n{format_table(['runtime', f'{unit} a second', 'to PyTorch', 'MB', measure.name], rows)}")
     say(
-        f"The zeros are in all of them, and neither makes use of them on a CPU. The exports are in {output}: "
-        "`optimum-cli si check` shows their patterns.\n"
+        "The zeros are in all of them, and none makes use of them on a CPU. What an export holds:\n"
+        f"  optimum-cli si check {shlex.quote(str(output / f'onnx-{stored[0]}'))}\n"
     )
