@@ -1,11 +1,19 @@
 """Loading a checkpoint with the class that its own config names, and refusing what must not be pruned."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import cached_file
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 
 from .errors import CheckpointError, UnsupportedModelError
 from .scale_file import SCALES_NAME
@@ -26,12 +34,16 @@ def load_model(path: str | Path, **kwargs: Any) -> PreTrainedModel:
         UnsupportedModelError: for quantised weights, and for repositories that need their own code.
         CheckpointError: when nothing can be read there.
     """
+    if not isinstance(path, (str, Path)) or not str(path):
+        raise CheckpointError(f"{path!r} is no model: give a directory that `save_pretrained` wrote, or a Hub id.")
     path = str(path)
     trust = kwargs.get("trust_remote_code", False)
     kwargs.setdefault("dtype", "auto")
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust, **_place(kwargs))
         _refuse(path, config, trust)
+        if (file := find_file(path, GENERATION_CONFIG_NAME, **kwargs)) is not None:
+            read_generation_config(file)
         name = (config.architectures or [""])[0]
         model_class = getattr(transformers, name, None)
         if model_class is None:
@@ -40,7 +52,7 @@ def load_model(path: str | Path, **kwargs: Any) -> PreTrainedModel:
             return model_class.from_pretrained(path, **kwargs)
         kwargs.pop("trust_remote_code", None)
         return model_class.from_pretrained(path, **kwargs)
-    except UnsupportedModelError:
+    except (UnsupportedModelError, CheckpointError):
         raise
     except Exception as error:
         # OSError for missing files, SafetensorError for damaged ones, ValueError for code, and more.
@@ -56,6 +68,8 @@ def load_model(path: str | Path, **kwargs: Any) -> PreTrainedModel:
 def load_tokenizer(source: str | Path, required: bool, **kwargs: Any) -> PreTrainedTokenizerBase | None:
     """The tokenizer at a place; None where there is none and it is not required.
 
+    A tokenizer without any file of its own is none: transformers makes an empty one from the model's config alone.
+
     Raises:
         CheckpointError: when it is required and cannot be loaded.
     """
@@ -63,12 +77,32 @@ def load_tokenizer(source: str | Path, required: bool, **kwargs: Any) -> PreTrai
         return None
     try:
         trust = kwargs.get("trust_remote_code", False)
-        return AutoTokenizer.from_pretrained(str(source), trust_remote_code=trust, **_place(kwargs))
+        tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=trust, **_place(kwargs))
+        names = {"tokenizer_config.json", "tokenizer.json", *tokenizer.vocab_files_names.values()}
+        if not any(find_file(source, name, **kwargs) for name in names):
+            raise OSError(f"it has none of {', '.join(sorted(names))}.")
+        return tokenizer
     except Exception as error:
         if not required:
             return None
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"no tokenizer can be loaded from {str(source)!r}: {reason}") from error
+
+
+def read_generation_config(file: Path) -> GenerationConfig:
+    """``generation_config.json``, read strictly: transformers takes its defaults where the file is damaged.
+
+    Raises:
+        CheckpointError: when it is no JSON object, or holds values that contradict each other.
+    """
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        return GenerationConfig.from_dict(values)
+    except Exception as error:  # ValueError, TypeError and more, whatever is damaged
+        raise CheckpointError(
+            f"{str(file)!r} cannot be read ({type(error).__name__}: {error}): repair it, or delete it to generate "
+            "with the defaults."
+        ) from error
 
 
 def maximum_length(model: PreTrainedModel) -> int | None:
@@ -87,10 +121,15 @@ def saved_scales_path(model: PreTrainedModel, source: str, **kwargs: Any) -> Pat
     record = getattr(model.config, "sparsity_config", None)
     if not source or not isinstance(record, dict) or record.get("pruned", True):
         return None
+    return find_file(source, SCALES_NAME, **kwargs)
+
+
+def find_file(source: str | Path, name: str, **kwargs: Any) -> Path | None:
+    """A file of a directory or of a repository on the Hub, where it has one."""
     if Path(source).is_dir():
-        local = Path(source) / SCALES_NAME
+        local = Path(source, kwargs.get("subfolder") or "", name)
         return local if local.is_file() else None
-    found = cached_file(source, SCALES_NAME, _raise_exceptions_for_missing_entries=False, **_place(kwargs))
+    found = cached_file(str(source), name, _raise_exceptions_for_missing_entries=False, **_place(kwargs))
     return None if found is None else Path(found)
 
 

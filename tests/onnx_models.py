@@ -3,8 +3,12 @@
 import torch
 from helpers import _DECODER, _OPT, VOCABULARY
 from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     OPTConfig,
     OPTForCausalLM,
     PreTrainedModel,
@@ -19,6 +23,15 @@ CAUSAL = {
     "llama-tied": lambda: LlamaForCausalLM(LlamaConfig(**{**_DECODER, **LONG}, tie_word_embeddings=True)),
     "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**{**_DECODER, **LONG})),
     "opt": lambda: OPTForCausalLM(OPTConfig(**{**_OPT, **LONG})),
+    # Windows shorter than the prompts and the texts of the tests.
+    "mistral": lambda: MistralForCausalLM(MistralConfig(**{**_DECODER, **LONG}, sliding_window=8)),
+    "gemma3": lambda: Gemma3ForCausalLM(
+        Gemma3TextConfig(
+            **{**_DECODER, **LONG, "head_dim": 8},
+            sliding_window=6,
+            layer_types=["sliding_attention", "full_attention"],
+        )
+    ),
 }
 
 

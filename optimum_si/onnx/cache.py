@@ -1,9 +1,15 @@
 """Keys and values of earlier tokens, where ONNX Runtime computed them: they are bound, never copied."""
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 from torch import Tensor
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+
+#: What this transformers calls a cache: "cache" since 5.24, "past_key_values" before.
+CACHE = "cache" if "cache" in {field.name for field in fields(CausalLMOutputWithPast)} else "past_key_values"
 
 
 class SessionCache:
@@ -44,10 +50,14 @@ class SessionCache:
         """Keep some rows."""
         self._map(lambda array: array[indices.cpu().numpy()])
 
-    def crop(self, max_length: int) -> None:
-        """Forget tokens from the end: down to ``max_length``, or as many as it is below zero."""
-        length = max_length if max_length >= 0 else self.get_seq_length() + max_length
-        self._map(lambda array: array[:, :, :length])
+    def activate_past_recording(self) -> None:
+        """Asked for before tokens are taken off the end: all of them are here anyway."""
+
+    def crop(self, tokens: int) -> None:
+        """Forget ``-tokens`` tokens from the end; above zero, keep the first ``tokens``."""
+        length = self.get_seq_length() + tokens if tokens <= 0 else tokens
+        if length < self.get_seq_length():
+            self._map(lambda array: array[:, :, :length])
 
     def _map(self, change: Any) -> None:
         from onnxruntime import OrtValue

@@ -1,7 +1,6 @@
 """An exported causal language model on ONNX Runtime, with ``generate``."""
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,12 @@ from transformers import (
     StoppingCriteriaList,
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from ..errors import CheckpointError, ConfigurationError
-from .cache import SessionCache
-from .modeling import DTYPES, ORTSIModel, to_array
-
-
-#: What this transformers calls a cache: "cache" since 5.24, "past_key_values" before.
-CACHE = "cache" if "cache" in {field.name for field in fields(CausalLMOutputWithPast)} else "past_key_values"
+from ..loading import read_generation_config
+from .cache import CACHE, SessionCache
+from .modeling import DTYPES, ORTSIModel, check_vocabulary, computing, refuse_unknown, to_ids
 
 
 class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
@@ -32,8 +29,8 @@ class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
 
     Steps of ``generate`` bind the cache of one step as the input of the next, without copies. Of transformers it
     relies on ``GenerationMixin`` and on these hooks of it: ``_prepare_cache_for_generation``, ``_sample``,
-    ``_optimize_model_for_decode``, ``_is_stateful``, ``input_modalities``, ``is_remote_code``, ``can_generate``, and
-    that a cache is asked for what ``SessionCache`` answers.
+    ``_optimize_model_for_decode``, ``_is_stateful``, ``input_modalities``, ``is_remote_code``, ``can_generate``,
+    ``_eos_token_tensor``, ``_pad_token_tensor``; and that a cache is asked for what :class:`SessionCache` answers.
     """
 
     main_input_name = "input_ids"
@@ -48,10 +45,10 @@ class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
             raise CheckpointError(
                 f"the graph {str(path)!r} has no logits and cache: use ORTSIModel for encoders and classifiers."
             )
-        try:
-            self.generation_config = GenerationConfig.from_pretrained(path.parent)
-        except OSError:
-            self.generation_config = GenerationConfig.from_model_config(config)
+        recipe = path.with_name(GENERATION_CONFIG_NAME)
+        self.generation_config = (
+            read_generation_config(recipe) if recipe.is_file() else GenerationConfig.from_model_config(config)
+        )
         self._binding = session.io_binding()
         self._logits_place = self._outputs.index("logits")
         self._present_places = [self._outputs.index(name) for name in self._presents]
@@ -76,7 +73,7 @@ class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
         use_cache: bool | None = None,
         return_dict: bool | None = None,
         past_key_values: SessionCache | None = None,
-        **_: Any,
+        **others: Any,
     ) -> CausalLMOutputWithPast:
         """Logits for every token given, and the cache with them.
 
@@ -88,16 +85,22 @@ class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
             use_cache: False leaves the cache out of the result.
             return_dict: True or None; tuples are not given.
             past_key_values: the older name of ``cache``.
+            others: nothing that the graph does not have: no ``labels``, ``inputs_embeds`` or ``output_attentions``.
 
         Returns:
             ``logits`` [batch, tokens, vocabulary], and the cache under the name that this transformers uses.
+
+        Raises:
+            ConfigurationError: for inputs of another kind or shape, and for what the graph does not have.
         """
+        refuse_unknown({**others, "return_dict": return_dict}, ("input_ids", "attention_mask", "position_ids", CACHE))
         if not isinstance(input_ids, Tensor) or input_ids.ndim != 2 or input_ids.is_floating_point():
             raise ConfigurationError(
                 "input_ids: expected an integer tensor [batch, tokens], as a tokenizer gives with return_tensors='pt'."
             )
         batch, tokens = input_ids.shape
         cache = past_key_values if cache is None else cache
+        _check_cache(cache)
         past = 0 if cache is None else cache.get_seq_length()
         if attention_mask is None:
             attention_mask = torch.ones((batch, past + tokens), dtype=torch.int64)
@@ -110,7 +113,7 @@ class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)[:, -tokens:]
         feeds = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
         values = self._step(
-            {name: to_array(value) for name, value in feeds.items()},
+            {name: to_ids(value) for name, value in feeds.items()},
             [] if cache is None else cache.values,
         )
         logits = torch.from_numpy(values[self._logits_place].numpy())
@@ -175,10 +178,10 @@ class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
                 "generate takes input_ids, an integer tensor [batch, tokens], and an attention_mask of the same shape."
             )
         tokens = np.zeros((batch, max_length), np.int64)
-        tokens[:, :length] = to_array(input_ids)
+        tokens[:, :length] = to_ids(input_ids)
         mask = np.ones((batch, max_length), np.int64)
         if attention_mask is not None:
-            mask[:, :length] = to_array(attention_mask)
+            mask[:, :length] = to_ids(attention_mask)
         positions = (mask.cumsum(axis=1) - 1).clip(min=0)
         running = np.ones(batch, bool)
         seen = 0
@@ -198,6 +201,8 @@ class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
 
     def _step(self, feeds: dict[str, np.ndarray], cache: list[Any]) -> list[Any]:
         """Outputs of one run as ``OrtValue``: logits in the memory of the host, the cache where it was computed."""
+        if not cache:  # later tokens are of the model's own choice
+            check_vocabulary(feeds["input_ids"], self.config)
         binding = self._binding
         binding.clear_binding_inputs()
         binding.clear_binding_outputs()
@@ -212,7 +217,8 @@ class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
                 binding.bind_cpu_input(name, self._empty(name, len(feeds["input_ids"])))
         for name in self._outputs:
             binding.bind_output(name, "cpu" if name == "logits" else self._computes_on)
-        self.session.run_with_iobinding(binding)
+        with computing(feeds):
+            self.session.run_with_iobinding(binding)
         return binding.get_outputs()
 
     def _empty(self, name: str, batch: int) -> np.ndarray:
@@ -231,10 +237,18 @@ class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
     ) -> None:
         """Called by ``generate``: a cache of this class, unless the user gave one or wants none."""
         given = model_kwargs.get(CACHE)
+        _check_cache(given)
         if given is not None:
             given._is_user_defined = True
         elif generation_config.use_cache is not False:
             model_kwargs[CACHE] = SessionCache()
+
+
+def _check_cache(cache: Any) -> None:
+    if cache is not None and not isinstance(cache, SessionCache):
+        raise ConfigurationError(
+            f"{CACHE} is a {type(cache).__name__}: give what an earlier output of this model holds, or leave it out."
+        )
 
 
 def _counts_tokens(position_ids: Tensor | None, attention_mask: Tensor | None) -> bool:
@@ -251,4 +265,4 @@ def _counts_tokens(position_ids: Tensor | None, attention_mask: Tensor | None) -
 def _ids_of(generation_config: GenerationConfig, name: str) -> np.ndarray:
     """Token ids that ``generate`` has prepared; none where there are none."""
     tensor = getattr(generation_config, name, None)
-    return np.empty(0, np.int64) if tensor is None else to_array(tensor).reshape(-1)
+    return np.empty(0, np.int64) if tensor is None else to_ids(tensor).reshape(-1)

@@ -64,6 +64,8 @@ def _check_graph(path: Path) -> list[CheckedMatrix]:
 
     try:
         model = onnx_ir.load(str(path))
+        if not len(model.graph):
+            raise ValueError("it has no nodes.")
         return [_checked(path, matrix) for matrix in matrices(model)]
     except Exception as error:  # of protobuf, onnx_ir or numpy, whatever is damaged
         raise CheckpointError(f"{str(path)!r} cannot be read as a graph: {error} Export the model again.") from error

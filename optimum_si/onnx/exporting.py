@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..checks import check_choice, check_integer
 from ..configuration import SIConfig
 from ..errors import CheckpointError, ExportError
-from ..loading import load_model, load_tokenizer
+from ..loading import find_file, load_model, load_tokenizer
 from ..saving import check_output, replaced_directory
 from .execution import DEVICES
 from .manifest import write_manifest
@@ -60,23 +60,25 @@ def export(
 
     Raises:
         ConfigurationError: for a device or values that are unknown or contradict each other.
-        ExportError: for an architecture that cannot be exported, missing packages, or an fp32 graph for the CPU whose
-            answers on a sample are not those of the model (two graphs of a sequence-to-sequence model are not run).
+        ExportError: for an architecture that cannot be exported, missing packages, or a graph whose answers on a
+            sample are not those of the model (fp32, fp16), or not finite (all values). Graphs with fusions for
+            "cuda" that the CPU cannot run are not compared; ``verified`` in ``si_onnx.json`` says which was done.
         CheckpointError: when the model cannot be read or the output cannot be written.
     """
     values = _checked(device, values, opset, runtime)
     require_onnx()
     check_output(output, overwrite)
     if isinstance(model_or_path, PreTrainedModel):
-        model = model_or_path
-        source = Path(model.name_or_path) if model.name_or_path else None
+        model, source = model_or_path, model_or_path.name_or_path
+        beside = _side_files(source) if source and Path(source).is_dir() else []
     else:
         model = load_model(model_or_path, **kwargs)
         tokenizer = tokenizer or load_tokenizer(model_or_path, required=False, **kwargs)
-        source = Path(model_or_path)
+        source = str(model_or_path)
+        beside = _side_files(source, **kwargs)
     if runtime == "genai":
-        return _export_for_genai(model, tokenizer, source, Path(output), device, values, overwrite)
-    if source is not None and source.is_dir() and source.resolve() == Path(output).resolve():
+        return _export_for_genai(model, tokenizer, beside, Path(output), device, values, overwrite)
+    if source and Path(source).is_dir() and Path(source).resolve() == Path(output).resolve():
         raise CheckpointError(
             f"{str(output)!r} is the model's own directory, which the export would replace: give another one."
         )
@@ -84,6 +86,7 @@ def export(
     from .quantising import quantise
     from .simplifying import drop_round_trips
     from .tracing import trace
+    from .verifying import verify
     from .writing import write
 
     model = _in_dtype(model, values)
@@ -97,25 +100,23 @@ def export(
                 part = quantise(part, values)
             share_tied_weights(part.graph.graph, contrib=device != "tensorrt")
             files.append(write(part, directory))
-        if values == "fp32" and device == "cpu" and len(files) == 1:
-            from .verifying import verify
-
-            verify(model, files[0])
-        _carry_along(model, tokenizer, source, directory)
-        write_manifest(directory, files, device, values, type(model).__name__)
+        verified = verify(model, files, values, device)
+        _carry_along(model, tokenizer, beside, values, directory)
+        write_manifest(directory, files, device, values, type(model).__name__, verified)
     return Path(output)
 
 
 def _export_for_genai(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
-    source: Path | None,
+    beside: list[Path],
     output: Path,
     device: str,
     values: str,
     overwrite: bool,
 ) -> Path:
     from .genai import build
+    from .verifying import verify
 
     if tokenizer is None:
         raise ExportError('runtime="genai" needs the tokenizer of the model: save it beside the model, or give it.')
@@ -123,13 +124,10 @@ def _export_for_genai(
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         build(Path(folder), directory, device, values)
-        _carry_along(model, None, source, directory)
         files = [directory / "model.onnx"]
-        if values == "fp32" and device == "cpu":
-            from .verifying import verify
-
-            verify(model, files[0])
-        write_manifest(directory, files, device, values, type(model).__name__)
+        verified = verify(model, files, values, device)
+        _carry_along(model, None, beside, values, directory)
+        write_manifest(directory, files, device, values, type(model).__name__, verified)
     return output
 
 
@@ -153,7 +151,7 @@ def _checked(device: str, values: str | None, opset: int | None, runtime: str) -
 
 def _in_dtype(model: PreTrainedModel, values: str) -> PreTrainedModel:
     """The model in the dtype that the graph computes in; a copy where that is another one."""
-    dtype = torch.float16 if values == "fp16" else torch.float32
+    dtype = _dtype_of(values)
     if all(parameter.dtype == dtype for parameter in model.parameters() if parameter.is_floating_point()):
         return model
     converted = copy.deepcopy(model).to(dtype)  # type: ignore[arg-type]
@@ -163,15 +161,31 @@ def _in_dtype(model: PreTrainedModel, values: str) -> PreTrainedModel:
     return converted
 
 
+def _dtype_of(values: str) -> torch.dtype:
+    """What the graph computes in."""
+    return torch.float16 if values == "fp16" else torch.float32
+
+
+def _side_files(source: str, **kwargs: Any) -> list[Path]:
+    """What belongs to a checkpoint beside model and tokenizer."""
+    names = (SIConfig.CONFIG_NAME, "si_report.json", "preprocessor_config.json")
+    return [found for name in names if (found := find_file(source, name, **kwargs)) is not None]
+
+
 def _carry_along(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, source: Path | None, directory: Path
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    beside: list[Path],
+    values: str,
+    directory: Path,
 ) -> None:
     """Configs, tokenizer and the recipe that pruned the model."""
-    model.config.save_pretrained(directory)
+    config = copy.deepcopy(model.config)
+    config.dtype = _dtype_of(values)
+    config.save_pretrained(directory)
     if model.can_generate():
         model.generation_config.save_pretrained(directory)
     if tokenizer is not None:
         tokenizer.save_pretrained(directory)
-    for name in (SIConfig.CONFIG_NAME, "si_report.json", "preprocessor_config.json"):
-        if source is not None and (source / name).is_file():
-            (directory / name).write_bytes((source / name).read_bytes())
+    for file in beside:
+        (directory / file.name).write_bytes(file.read_bytes())

@@ -11,14 +11,17 @@ from ..version import __version__
 MANIFEST = "si_onnx.json"
 
 
-def write_manifest(directory: Path, graphs: list[Path], device: str, values: str, architecture: str) -> None:
-    """Record the graphs in a directory, each with the weights beside it."""
+def write_manifest(
+    directory: Path, graphs: list[Path], device: str, values: str, architecture: str, verified: bool
+) -> None:
+    """Record the graphs in a directory, each with the weights beside it, and whether their answers were compared."""
     names = sorted(name for path in graphs for name in (path, path.with_name(f"{path.name}.data")) if name.is_file())
     manifest = {
         "optimum_si_version": __version__,
         "architecture": architecture,
         "device": device,
         "values": values,
+        "verified": verified,
         "files": {name.name: {"bytes": name.stat().st_size, "crc32": checksum(name)} for name in names},
     }
     (directory / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")

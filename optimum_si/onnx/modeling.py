@@ -1,6 +1,7 @@
 """An exported model on ONNX Runtime, called as its PyTorch original is."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +23,8 @@ DTYPES: dict[str, type] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
     "tensor(double)": np.float64,
+    "tensor(bool)": np.bool_,
+    "tensor(int32)": np.int32,
 }
 
 
@@ -126,14 +129,18 @@ class ORTSIModel:
 
         Args:
             input_ids: int64 [batch, tokens].
-            inputs: other inputs of the graph; what it does not take is left out. Masks and types that it takes and
-                that are not given are those of unpadded single texts.
+            inputs: other inputs of the graph. Masks and types that it takes and that are not given are those of
+                unpadded single texts; types that are all zero may be given to a graph that takes none.
+
+        Raises:
+            ConfigurationError: for inputs that the graph does not take, that are missing, or of another kind or
+                shape, and for token ids outside the vocabulary.
         """
         if input_ids is not None:
             inputs["input_ids"] = input_ids
-        feeds = {
-            name: to_array(value, self._inputs[name].type) for name, value in inputs.items() if name in self._inputs
-        }
+        inputs = {name: value for name, value in inputs.items() if value is not None}
+        refuse_unknown({name: value for name, value in inputs.items() if name not in self._inputs}, self._inputs)
+        feeds = {name: self._array(name, value) for name, value in inputs.items() if name in self._inputs}
         if "input_ids" in feeds:
             shape = feeds["input_ids"].shape
             if "attention_mask" in self._inputs:
@@ -141,14 +148,83 @@ class ORTSIModel:
             if "token_type_ids" in self._inputs:
                 feeds.setdefault("token_type_ids", np.zeros(shape, np.int64))
         self._check_given(feeds)
-        values = self.session.run(None, feeds)
+        with computing(feeds):
+            values = self.session.run(None, feeds)
         return ModelOutput(zip(self._outputs, map(torch.from_numpy, values), strict=True))
 
-    def _check_given(self, given: Iterable[str]) -> None:
+    def _array(self, name: str, value: Any) -> np.ndarray:
+        """An input as the graph takes it; its kind and its number of axes have to be right already."""
+        declared = self._inputs[name]
+        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+        wanted = np.dtype(DTYPES[declared.type])
+        axes = [str(size) for size in declared.shape]
+        if array.ndim != len(axes) or (wanted.kind in "iub") != (array.dtype.kind in "iub"):
+            raise ConfigurationError(
+                f"{name} is {array.dtype} {list(array.shape)}: expected {wanted} [{', '.join(axes)}]."
+            )
+        if name.endswith("input_ids"):
+            check_vocabulary(array, self.config)
+        return np.ascontiguousarray(array.astype(wanted, copy=False))
+
+    def _check_given(self, given: dict[str, np.ndarray]) -> None:
+        """Every input is there, and axes of one name have one size: kernels do not check all of them."""
         if missing := set(self._inputs) - set(given):
             raise ConfigurationError(
                 f"the graph takes {', '.join(sorted(self._inputs))}; {', '.join(sorted(missing))} missing."
             )
+        sizes: dict[str, tuple[int, str]] = {}
+        for name, array in given.items():
+            for axis, size in zip(self._inputs[name].shape, array.shape, strict=True):
+                expected, other = (
+                    sizes.setdefault(axis, (size, name)) if isinstance(axis, str) else (axis, "the graph")
+                )
+                if size != expected:
+                    raise ConfigurationError(f"{name} has {axis}={size}, and {other} has {expected}.")
+
+
+def refuse_unknown(given: dict[str, Any], accepted: Iterable[str]) -> None:
+    """Raise :class:`ConfigurationError` for arguments that would change nothing, where a reader expects that they do.
+
+    Args:
+        given: arguments that the graph does not take; None, False and token types of single texts ask for nothing.
+        accepted: names for the message.
+    """
+    for name, value in given.items():
+        if name == "return_dict":
+            asks = value is False
+        elif name == "token_type_ids":
+            asks = bool(np.asarray(value).any())
+        else:
+            asks = value is not None and value is not False
+        if asks:
+            fix = "compute the loss from the logits" if name == "labels" else "leave it out"
+            raise ConfigurationError(
+                f"{name} is given, and the exported graph has no such input or output (it takes "
+                f"{', '.join(accepted)}): {fix}."
+            )
+
+
+def check_vocabulary(ids: np.ndarray, config: Any) -> None:
+    """Raise :class:`ConfigurationError` for ids outside the vocabulary: negative ones would count from its end."""
+    size = getattr(config.get_text_config(), "vocab_size", None)
+    if ids.size and (ids.min() < 0 or (size is not None and ids.max() >= size)):
+        raise ConfigurationError(
+            f"token ids reach from {ids.min()} to {ids.max()}, and the model has ids from 0 to "
+            f"{'...' if size is None else size - 1}: use the tokenizer that belongs to it."
+        )
+
+
+@contextmanager
+def computing(feeds: dict[str, np.ndarray]) -> Iterator[None]:
+    """ONNX Runtime's own errors, which have no common base, as errors that name the inputs."""
+    try:
+        yield
+    except Exception as error:
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
+        raise ConfigurationError(
+            f"ONNX Runtime cannot compute with {shapes}: {' '.join(str(error).split())[:300]} Shapes may not belong "
+            "together, or there are more tokens than the model has positions."
+        ) from error
 
 
 def find_directory(model_id: str | Path, subfolder: str | None, **kwargs: Any) -> Path:
@@ -172,8 +248,6 @@ def _providers(device: str | None) -> list[Provider]:
     return providers(device or "cpu")
 
 
-def to_array(value: Any, kind: str = "tensor(int64)") -> np.ndarray:
-    """A tensor as ONNX Runtime takes it: on the host, contiguous, in the dtype of an input of this type."""
-    array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
-    wanted = DTYPES.get(kind)
-    return np.ascontiguousarray(array if wanted is None else array.astype(wanted, copy=False))
+def to_ids(value: Tensor) -> np.ndarray:
+    """Token ids, masks or positions as ONNX Runtime takes them: int64, on the host and contiguous."""
+    return np.ascontiguousarray(value.detach().cpu().numpy().astype(np.int64, copy=False))

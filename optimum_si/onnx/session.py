@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError, ProviderError
+from ..errors import CheckpointError, ConfigurationError, ProviderError
 from .execution import Provider, providers
 from .manifest import check_files
 from .requirements import require_runtime
@@ -19,6 +19,7 @@ def open_session(path: Path, chosen: list[Provider] | None, options: Any = None,
         verify: compare the files with the checksums that the export recorded; about a second for each GB.
 
     Raises:
+        ConfigurationError: for providers or options of another type.
         CheckpointError: for files that are missing, truncated, damaged or no graph.
         ProviderError: when a provider that was asked for could not be loaded.
     """
@@ -31,8 +32,16 @@ def open_session(path: Path, chosen: list[Provider] | None, options: Any = None,
             f"{str(path.parent)!r} holds no {path.name} (it has {', '.join(found) or 'nothing'}): give a directory "
             "that `optimum-cli si export` wrote."
         )
-    check_files(path, verify)
     chosen = providers("cpu") if chosen is None else chosen
+    if not isinstance(chosen, list) or not chosen:
+        raise ConfigurationError(
+            f"providers={chosen!r}: expected a list such as ['CPUExecutionProvider'], or leave it out and give device."
+        )
+    if options is not None and not isinstance(options, onnxruntime.SessionOptions):
+        raise ConfigurationError(
+            f"session_options={options!r}: expected an onnxruntime.SessionOptions, with its attributes set."
+        )
+    check_files(path, verify)
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=chosen)
     except Exception as error:  # ONNX Runtime has classes of errors of its own, without a common base

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 
 from ..errors import ExportError
-from ..models.calls import evaluation_mode
+from ..models.calls import evaluation_mode, without_cache
+from .cache import CACHE
 
 
 if TYPE_CHECKING:
@@ -50,10 +51,10 @@ def trace(model: PreTrainedModel, opset: int | None, fusions: str | None) -> lis
     """
     from transformers.exporters import OnnxConfig, OnnxExporter
 
-    if is_causal(model) and _slides(model.config.get_text_config()):
+    if is_causal(model) and getattr(model, "_is_stateful", False):
         raise ExportError(
-            f"{type(model).__name__} keeps a sliding window of its cache, which the exporter cannot write: try "
-            "runtime='genai' (--runtime genai), or set config.sliding_window = None where texts stay shorter than it."
+            f"{type(model).__name__} keeps a state instead of keys and values, which generation on ONNX Runtime does "
+            "not have yet: try runtime='genai' (--runtime genai), or run the pruned checkpoint in PyTorch."
         )
     config = OnnxConfig(dynamic=True, opset_version=opset, ort_fusions=fusions)  # type: ignore[arg-type]
     try:
@@ -72,14 +73,6 @@ def trace(model: PreTrainedModel, opset: int | None, fusions: str | None) -> lis
         ) from error
 
 
-def _slides(config: Any) -> bool:
-    """Whether some layers forget tokens that have left a window."""
-    kinds = getattr(config, "layer_types", None)
-    if kinds:
-        return "sliding_attention" in kinds
-    return bool(getattr(config, "sliding_window", None)) and getattr(config, "use_sliding_window", True)
-
-
 def is_causal(model: PreTrainedModel) -> bool:
     """Whether the model generates text by itself, token after token."""
     return bool(model.can_generate()) and not model.config.is_encoder_decoder
@@ -89,13 +82,19 @@ def _parts(model: PreTrainedModel) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     """(name, module, sample inputs) of each graph."""
     if is_causal(model):
         yield "model", *_decoding(model, _text(model, padding="left"))
-    elif model.config.is_encoder_decoder and model.can_generate():
+        return
+    with without_cache(model):
+        yield from _parts_without_cache(model)
+
+
+def _parts_without_cache(model: PreTrainedModel) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    if model.config.is_encoder_decoder and model.can_generate():
         inputs = _text(model, padding="right")
         encoder = model.get_encoder()
         yield "encoder", encoder, inputs
         with torch.no_grad():
             encoded = encoder(**inputs)
-        started = {**_text(model, padding="left"), "encoder_outputs": encoded, "use_cache": False}
+        started = {**_text(model, padding="left"), "encoder_outputs": encoded}
         started["decoder_input_ids"] = started.pop("input_ids")
         yield "decoder", model, {**started, "attention_mask": inputs["attention_mask"]}
     else:
@@ -108,7 +107,10 @@ def _decoding(model: PreTrainedModel, inputs: dict[str, Tensor]) -> tuple[Any, d
 
     # Not the model's own recipe, which may sample, search with beams or stop at once.
     recipe = GenerationConfig(do_sample=False, eos_token_id=None, pad_token_id=0)
-    return decompose_for_generation(model, inputs, generation_config=recipe, multi_token_decode=True)["decode"]
+    # Not the model's own cache either, which would forget tokens that have left a sliding window: with all tokens
+    # kept, the mask of the model itself leaves them out, at any length.
+    whole = {**inputs, CACHE: DynamicCache()}
+    return decompose_for_generation(model, whole, generation_config=recipe, multi_token_decode=True)["decode"]
 
 
 def sample(model: PreTrainedModel) -> dict[str, Tensor]:

@@ -1,5 +1,7 @@
 """An exported causal model gives the tokens and the logits of its PyTorch original."""
 
+import inspect
+import re
 import subprocess
 import sys
 import textwrap
@@ -10,7 +12,8 @@ import torch
 from helpers import VOCABULARY
 from onnx_models import CAUSAL, causal, prompts
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-from transformers import GenerationMixin, PreTrainedTokenizerFast, TextStreamer, pipeline
+from transformers import DynamicCache, GenerationMixin, PreTrainedTokenizerFast, TextStreamer, pipeline
+from transformers.generation import candidate_generator
 
 from optimum_si import CheckpointError, ORTSIModel, ORTSIModelForCausalLM, perplexity
 from optimum_si.onnx.cache import SessionCache
@@ -74,6 +77,15 @@ def test_everything_that_generate_offers_is_still_there(exported):
         assert torch.equal(exported_model.generate(**options, **extra), model.generate(**options, **extra))
     found = exported_model.generate(**options, return_dict_in_generate=True, output_scores=True)
     assert torch.equal(found.sequences, exported_model.generate(**options)) and len(found.scores) == 10
+
+
+def test_tokens_looked_up_in_the_prompt_are_checked_and_taken_back(exported):
+    model, exported_model = causal("llama"), ORTSIModelForCausalLM.from_pretrained(exported("llama"))
+    ids = torch.tensor([[1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3]])
+    options = {"input_ids": ids, "max_new_tokens": 16, "do_sample": False}
+    expected = model.generate(**options)
+    assert torch.equal(exported_model.generate(**options, prompt_lookup_num_tokens=3), expected)
+    assert torch.equal(exported_model.generate(**options, assistant_model=model), expected)
 
 
 def test_without_a_cache_in_generate_the_tokens_are_the_same(exported):
@@ -148,8 +160,29 @@ def test_moving_to_the_cpu_keeps_the_session_and_devices_are_told(exported):
 
 
 def test_the_hooks_of_transformers_that_it_relies_on_are_there():
-    for name in ("_prepare_cache_for_generation", "_optimize_model_for_decode", "_prefill", "_beam_search", "_sample"):
-        assert callable(getattr(GenerationMixin, name)), f"transformers has no {name} any more: see the class's docs"
+    named = re.findall(r"``(\w+)``", inspect.getdoc(ORTSIModelForCausalLM).split("these hooks of it")[1])
+    assert len(named) == 9 and "_sample" in named
+    source = inspect.getsource(inspect.getmodule(GenerationMixin))
+    for name in named:
+        assert re.search(rf"\b{name}\b", source), f"transformers has no {name} any more: see the class's docstring"
+        assert name.endswith("_tensor") or hasattr(ORTSIModelForCausalLM, name)
+
+
+def test_what_transformers_asks_of_a_cache_is_answered():
+    source = inspect.getsource(inspect.getmodule(GenerationMixin)) + inspect.getsource(candidate_generator)
+    asked = set(re.findall(rf"""(?:\b(?:cache|{CACHE})|\["(?:cache|{CACHE})"\])\.(\w+)""", source))
+    # Of caches of encoder-decoders, of compiled and quantised ones, and of a model's own multi-token heads.
+    others = {
+        "self_attention_cache",
+        "layers",
+        "early_initialization",
+        "num_hidden_layers",
+        "to",
+        "is_initialized",
+        "set_previous_accepted_tokens",
+    }
+    unanswered = sorted(name for name in asked - others if not hasattr(SessionCache(), name))
+    assert asked and not unanswered
 
 
 def test_an_encoder_is_refused_with_the_right_class(exported):
@@ -191,6 +224,19 @@ def test_wrong_inputs_are_refused(exported):
     for wrong in ({"input_ids": ids.float()}, {"input_ids": ids[0]}, {"input_ids": ids.numpy()}, {}):
         with pytest.raises(ValueError, match="expected an integer tensor"):
             model(**wrong)
+    embeds = torch.ones(1, 3, 32)
+    for wrong in ({"labels": ids}, {"inputs_embeds": embeds}, {"output_hidden_states": True}, {"ids": 1}):
+        with pytest.raises(ValueError, match=rf"{next(iter(wrong))} is given, and the exported graph has no such"):
+            model(ids, **wrong)
+    assert model(ids, output_attentions=False, labels=None, token_type_ids=torch.zeros_like(ids)).logits.shape[1] == 3
+    for given in (DynamicCache(), ()):
+        with pytest.raises(ValueError, match=rf"{CACHE} is a \w+: give what an earlier output"):
+            model(ids, **{CACHE: given})
+    for wrong in (ids - 2, ids + VOCABULARY):
+        with pytest.raises(ValueError, match=r"token ids reach from -?\d+ to \d+, and the model has ids from 0 to 47"):
+            model.generate(wrong, max_new_tokens=2)
+    with pytest.raises(ValueError, match="ONNX Runtime cannot compute with input_ids .* more tokens than"):
+        ORTSIModelForCausalLM.from_pretrained(exported("opt"))(torch.ones(1, 300, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"attention_mask has shape \[1, 1\]: expected \[1, 3\]"):
         model(ids, torch.ones(1, 1))
     with pytest.raises(ValueError, match="of the same shape"):

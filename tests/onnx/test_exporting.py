@@ -9,9 +9,17 @@ import pytest
 import torch
 from helpers import inputs_of, tiny
 from onnx_models import causal
-from transformers import AutoConfig, GenerationConfig
+from transformers import AutoConfig, GenerationConfig, LlamaForSequenceClassification, LlamaModel
 
-from optimum_si import CheckpointError, ConfigurationError, ExportError, ORTSIModel, ORTSIModelForCausalLM, SIConfig
+from optimum_si import (
+    CheckpointError,
+    ConfigurationError,
+    ExportError,
+    ORTSIModel,
+    ORTSIModelForCausalLM,
+    SIConfig,
+    perplexity,
+)
 from optimum_si.onnx import export, exporting, requirements, tracing
 from optimum_si.onnx.checking import check, summary
 
@@ -29,7 +37,7 @@ def test_encoders_and_image_models_give_the_answers_of_pytorch(exported, name):
 
 def test_masks_and_types_that_are_left_out_are_those_of_single_texts(exported):
     model, ids = ORTSIModel.from_pretrained(exported("bert")), inputs_of("bert", 2)["input_ids"]
-    whole = model(ids, attention_mask=torch.ones_like(ids), token_type_ids=torch.zeros_like(ids), labels=ids)
+    whole = model(ids, attention_mask=torch.ones_like(ids), token_type_ids=torch.zeros_like(ids), labels=None)
     assert torch.equal(model(ids).logits, whole.logits)
 
 
@@ -247,13 +255,80 @@ def test_only_round_trips_are_dropped():
         assert drop_round_trips(other) == 0 and len(list(other)) == 5
 
 
-def test_sliding_windows_are_refused_by_name(tmp_path):
-    from helpers import _DECODER
-    from transformers import MistralConfig, MistralForCausalLM
+def test_a_state_instead_of_a_cache_is_refused_by_name(tmp_path):
+    from transformers import MambaConfig, MambaForCausalLM
 
-    model = MistralForCausalLM(MistralConfig(**_DECODER, sliding_window=12))
-    with pytest.raises(ExportError, match="MistralForCausalLM keeps a sliding window .*--runtime genai"):
+    model = MambaForCausalLM(MambaConfig(vocab_size=48, hidden_size=32, num_hidden_layers=2, state_size=4))
+    with pytest.raises(ExportError, match="MambaForCausalLM keeps a state instead of keys and values"):
         export(model, tmp_path / "out", values="int8")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", [LlamaModel, LlamaForSequenceClassification])
+def test_decoders_that_do_not_generate_have_no_cache(tmp_path, kind):
+    config = causal("llama").config
+    config.pad_token_id = 0
+    model = kind(config).eval()
+    export(model, tmp_path / "out")
+    exported_model, ids = ORTSIModel.from_pretrained(tmp_path / "out"), torch.tensor([[1, 2, 3, 4], [4, 5, 6, 7]])
+    with torch.no_grad():
+        expected = model(ids)[0]
+    answer = exported_model(ids)
+    assert len(answer) == 1 and model.config.use_cache
+    torch.testing.assert_close(next(iter(answer.values())), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"input_ids": torch.tensor([1, 2])}, r"input_ids is int64 \[2\]: expected int64 \[batch_size, sequence_len"),
+        ({"input_ids": torch.ones(1, 2)}, r"input_ids is float32 \[1, 2\]: expected int64"),
+        ({"input_ids": torch.tensor([[-1, 2]])}, "token ids reach from -1 to 2, and the model has ids from 0 to"),
+        (
+            {"attention_mask": torch.ones(1, 5, dtype=torch.int64)},
+            r"input_ids has sequence_length=2, and attention_mask has 5",
+        ),
+        ({"atention_mask": torch.ones(1, 2)}, "atention_mask is given, and the exported graph has no such input"),
+        ({"labels": torch.ones(1)}, "labels is given, .*: compute the loss from the logits"),
+        ({"return_dict": False}, "return_dict is given"),
+    ],
+)
+def test_wrong_inputs_of_an_encoder_are_refused(exported, inputs, message):
+    model = ORTSIModel.from_pretrained(exported("bert"))
+    with pytest.raises(ConfigurationError, match=message):
+        model(**{"input_ids": torch.tensor([[1, 2]]), **inputs})
+
+
+@pytest.mark.parametrize("wrong", [None, "", 3])
+def test_what_is_no_model_is_refused(tmp_path, wrong):
+    with pytest.raises(CheckpointError, match="is no model: give a directory"):
+        export(wrong, tmp_path / "out")
+
+
+def test_configs_say_what_the_graph_computes_in_and_no_tokenizer_is_invented(tmp_path):
+    causal("llama").to(torch.bfloat16).save_pretrained(tmp_path / "model")
+    for values, dtype in (("fp32", torch.float32), ("fp16", torch.float16)):
+        directory = export(tmp_path / "model", tmp_path / values, values=values)
+        assert AutoConfig.from_pretrained(directory).dtype == dtype
+        assert not [file.name for file in directory.iterdir() if "token" in file.name]
+        assert json.loads((directory / "si_onnx.json").read_text())["verified"] is True
+
+
+def test_activations_that_fp16_cannot_hold_are_found(tmp_path):
+    model = causal("llama")
+    for name in ("gate_proj", "up_proj"):
+        getattr(model.model.layers[0].mlp, name).weight.data.mul_(3000)
+    with pytest.raises(ExportError, match="gives NaN or infinity for LlamaForCausalLM with values='fp16'"):
+        export(model, tmp_path / "out", values="fp16")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", ["[1]", "{bad"])
+def test_a_damaged_generation_config_is_found(tmp_path, content):
+    causal("llama").save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "generation_config.json").write_text(content)
+    with pytest.raises(CheckpointError, match="generation_config.json' cannot be read .* delete it"):
+        export(tmp_path / "model", tmp_path / "out")
 
 
 def test_weights_that_fp16_cannot_hold_are_named(tmp_path):
@@ -268,3 +343,37 @@ def test_a_checkpoint_is_never_replaced_by_its_own_export(tmp_path):
     with pytest.raises(CheckpointError, match="is the model's own directory"):
         export(tmp_path / "model", tmp_path / "model", overwrite=True)
     assert (tmp_path / "model" / "model.safetensors").is_file()
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A Llama that has learned to count with some mistakes, and windows of such counting."""
+    from helpers import _DECODER
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    generator = torch.Generator().manual_seed(0)
+    starts, mistakes = (torch.randint(0, 48, shape, generator=generator) for shape in ((2048, 1), (2048, 24)))
+    wrong = torch.rand((2048, 24), generator=generator) < 0.2
+    windows = torch.where(wrong, mistakes, (starts + torch.arange(24)) % 48)
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**{**_DECODER, "hidden_size": 64, "intermediate_size": 128, "head_dim": 16}))
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for batch in windows[64:].split(16):
+        loss = model(input_ids=batch, labels=batch).loss
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return model.eval(), windows[:64]
+
+
+@pytest.mark.parametrize(("values", "size", "quality"), [("int8", 0.30, 1.01), ("int4", 0.20, 1.1)])
+def test_quantised_weights_are_small_and_keep_the_perplexity(tmp_path, trained, values, size, quality):
+    model, windows = trained
+    dense = perplexity(model, texts=windows, progress=False)
+    export(model, tmp_path / "out", values=values)
+    linear = sum(module.weight.nbytes for module in model.modules() if isinstance(module, torch.nn.Linear))
+    nodes = [node for node in onnx_ir.load(tmp_path / "out" / "model.onnx").graph.all_nodes() if "Mat" in node.op_type]
+    stored = {value.name: value.const_value.nbytes for node in nodes for value in node.inputs if value.const_value}
+    assert 0.1 * linear < sum(stored.values()) <= size * linear
+    found = perplexity(ORTSIModelForCausalLM.from_pretrained(tmp_path / "out"), texts=windows, progress=False)
+    assert dense < 24 and dense / quality < found < dense * quality

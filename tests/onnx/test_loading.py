@@ -65,6 +65,28 @@ def test_a_file_that_is_no_graph_is_found_without_a_manifest_too(copy):
         check(copy)
 
 
+def test_an_empty_graph_is_found_without_a_manifest_too(copy):
+    (copy / "si_onnx.json").unlink()
+    (copy / "model.onnx").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="cannot be read as a graph: it has no nodes"):
+        check(copy)
+
+
+@pytest.mark.parametrize("content", ["[1]", "{bad"])
+def test_a_damaged_generation_config_is_found(copy, content):
+    (copy / "generation_config.json").write_text(content)
+    with pytest.raises(CheckpointError, match="generation_config.json' cannot be read"):
+        ORTSIModelForCausalLM.from_pretrained(copy)
+
+
+@pytest.mark.parametrize(
+    "options", [{"providers": []}, {"providers": "CPUExecutionProvider"}, {"session_options": {"threads": 1}}]
+)
+def test_providers_and_options_of_another_type_are_refused(exported, options):
+    with pytest.raises(ConfigurationError, match=rf"{next(iter(options))}=.*: expected"):
+        ORTSIModelForCausalLM.from_pretrained(exported("llama"), **options)
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"files": [1]}', '{"files": {"model.onnx": {}}}'])
 def test_a_damaged_manifest_is_found(copy, content):
     (copy / "si_onnx.json").write_text(content)
