@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ExportError,
         NumericalError,
         ProviderError,
+        PublishError,
         SIError,
         UnsupportedModelError,
     )
@@ -37,6 +38,7 @@ _PUBLIC = {
     "ExportError": "errors",
     "NumericalError": "errors",
     "ProviderError": "errors",
+    "PublishError": "errors",
     "SIError": "errors",
     "UnsupportedModelError": "errors",
     "perplexity": "evaluation",

@@ -31,3 +31,7 @@ class ExportError(SIError, RuntimeError):
 
 class ProviderError(SIError, RuntimeError):
     """An execution provider of ONNX Runtime, or a library that it needs, is missing."""
+
+
+class PublishError(SIError, RuntimeError):
+    """A model cannot be pushed to the Hub: no token, no right, a repository that changed, or a lost connection."""

@@ -1,10 +1,11 @@
 """``SIPruner``: load, for each block collect, induce, prune and absorb, then save and report."""
 
 import logging
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -15,12 +16,17 @@ from .configuration import SIConfig
 from .errors import ConfigurationError, UnsupportedModelError
 from .loading import load_model, load_tokenizer, maximum_length, refuse_quantised, saved_scales_path
 from .models.blocks import find_structure, select_views
+from .publishing.base import base_of
+from .publishing.card import CARD_NAME, write_card
 from .reporting import Report
 from .run import check_finite, check_vocabulary, checked_step, run_blocks
 from .saving import check_output, replaced_directory
 from .scale_file import SavedScales
 from .version import __version__
 
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo
 
 logger = logging.getLogger(__name__)
 
@@ -45,10 +51,12 @@ class SIPruner:
         refuse_quantised(getattr(model, "name_or_path", "") or type(model).__name__, model.config)
         self.model = model
         self.tokenizer = tokenizer
+        self.source: str = getattr(model, "name_or_path", "") or ""
+        self._place: dict[str, Any] = {}
         self.config: SIConfig | None = None
         self.report: Report | None = None
         # What `induce` left beside the weights of a model that was loaded by transformers alone.
-        path = saved_scales_path(model, getattr(model, "name_or_path", "") or "")
+        path = saved_scales_path(model, self.source)
         self.scales = None if path is None else SavedScales.load(path)
 
     @classmethod
@@ -86,6 +94,7 @@ class SIPruner:
         if device is not None:
             _move(model, device)
         pruner = cls(model, tokenizer)
+        pruner.source, pruner._place = source, kwargs
         if kwargs and (path := saved_scales_path(model, source, **kwargs)) is not None:
             # Those of the revision or subfolder that the model came from.
             pruner.scales = SavedScales.load(path)
@@ -183,7 +192,8 @@ class SIPruner:
         """Write an ordinary checkpoint, with the recipe and the report beside it.
 
         Weights, config (with ``sparsity_config``), generation config, tokenizer, ``si_config.json``,
-        ``si_report.json``, and after :meth:`induce` ``si_scales.safetensors``. Written beside and moved into place.
+        ``si_report.json``, the model card, and after :meth:`induce` ``si_scales.safetensors``. Written beside and
+        moved into place. A card that somebody edited in the directory stays as it is.
 
         Args:
             save_directory: where to.
@@ -193,7 +203,10 @@ class SIPruner:
         Raises:
             CheckpointError: when the directory is not empty and ``overwrite`` is False, or the disk is full.
         """
-        with replaced_directory(save_directory, overwrite) as directory:
+        target = check_output(save_directory, overwrite).resolve()
+        card = target / CARD_NAME
+        previous = card.read_text(encoding="utf-8") if card.is_file() else None
+        with replaced_directory(target, overwrite) as directory:
             self.model.save_pretrained(directory, **kwargs)
             if self.tokenizer is not None:
                 self.tokenizer.save_pretrained(directory)
@@ -203,6 +216,54 @@ class SIPruner:
                 self.report.save(directory)
             if self.scales is not None:
                 self.scales.save(directory)
+            if self.report is not None:
+                write_card(directory, target.name, previous)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        commit_message: str | None = None,
+        with_onnx: bool = False,
+    ) -> "CommitInfo":
+        """Publish the result of the last run: one commit with everything that :meth:`save_pretrained` writes.
+
+        Args:
+            repo_id: "owner/name"; created where it does not exist.
+            private: of a repository that is created; None is the owner's default.
+            token: of the Hub; None is that of ``hf auth login`` or ``HF_TOKEN``.
+            revision: branch to commit to, created where it does not exist; None is "main".
+            create_pr: open a pull request instead.
+            commit_message: of the commit.
+            with_onnx: also export to ``onnx/``, in fp32 for the CPU.
+
+        Returns:
+            What the Hub says of the commit; ``commit_url`` is its page.
+
+        Raises:
+            PublishError: without a token or the right to write, when the repository changed meanwhile, or when the
+                connection is lost; what has arrived is not sent again by the next try.
+            ConfigurationError: before any run.
+        """
+        if self.report is None:
+            raise ConfigurationError("there is nothing to publish yet: call prune or induce first.")
+        from .publishing.push import push_folder
+
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(Path(folder) / "checkpoint")
+            return push_folder(
+                Path(folder) / "checkpoint",
+                repo_id,
+                private=private,
+                token=token,
+                revision=revision,
+                create_pr=create_pr,
+                commit_message=commit_message,
+                with_onnx=with_onnx,
+            )
 
     def _run(
         self,
@@ -238,7 +299,8 @@ class SIPruner:
         self.report, outcomes = run_blocks(
             task, self.model, structure, views, step, examples, padding, saved, progress
         )
-        self.config = config
+        self.report.base = base_of(self.source, **self._place)
+        self.config = _with_dataset(config, dataset)
         self.scales = SavedScales.of(config, outcomes) if task == "induce" else None
         self.model.config.sparsity_config = self._sparsity_config(config, self.report)
         if save_dir is not None:
@@ -276,6 +338,15 @@ class SIPruner:
             "exclude": config.exclude,
             "optimum_si_version": __version__,
         }
+
+
+def _with_dataset(config: SIConfig, dataset: Any) -> SIConfig:
+    """The recipe with the name of the data that was used; a recipe that a user goes on with is left as it was."""
+    if not isinstance(dataset, str) or dataset == config.calibration.dataset:
+        return config
+    recipe = config.to_dict()
+    recipe["calibration"]["dataset"] = dataset
+    return SIConfig(**recipe)
 
 
 def _move(model: PreTrainedModel, device: str | torch.device) -> None:

@@ -76,6 +76,7 @@ class Report:
         calibration_windows, calibration_tokens: data that was used, padding left out.
         seconds: wall time of the run, loading and saving aside.
         dense: names of weights that were seen and left dense.
+        base: the model that was pruned, in words that may be published (:func:`optimum_si.publishing.base.base_of`).
     """
 
     task: str
@@ -89,6 +90,7 @@ class Report:
     calibration_tokens: int = 0
     seconds: float = 0.0
     dense: list[str] = field(default_factory=list)
+    base: dict[str, Any] = field(default_factory=dict)
     version: str = __version__
 
     @property

@@ -11,6 +11,7 @@ from .evaluate import EvaluateCommand
 from .export import ExportCommand
 from .induce import InduceCommand
 from .prune import PruneCommand
+from .push import PushCommand
 from .report import ReportCommand
 
 
@@ -38,6 +39,7 @@ class SICommand(BaseOptimumCLICommand):
             ("induce", InduceCommand),
             ("evaluate", EvaluateCommand),
             ("report", ReportCommand),
+            ("push", PushCommand),
             ("export", ExportCommand),
             ("check", CheckCommand),
             ("benchmark", BenchmarkCommand),

@@ -1,0 +1,62 @@
+"""Where a model came from, in words that may be published: a Hub id, or the bare name of a local folder."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard
+
+from ..errors import CheckpointError
+from ..loading import find_file
+from ..reporting import REPORT_NAME, Report
+
+
+#: What a model that was derived from another takes over from its card.
+CARRIED = ("license", "license_name", "license_link", "language", "pipeline_tag", "library_name")
+_SNAPSHOT = re.compile(r"models--(?P<id>.+?)/snapshots/")
+
+
+def base_of(source: str, **place: Any) -> dict[str, Any]:
+    """What is known of a base model.
+
+    Args:
+        source: Hub id or local path that the model was loaded from; "" where it was made in memory.
+        place: ``revision``, ``token``, ``cache_dir``, ... that it was loaded with.
+
+    Returns:
+        ``name`` (a Hub id, or the last part of a local path), ``on_hub``, and what :data:`CARRIED` names of its card.
+    """
+    if not source:
+        return {"name": "model", "on_hub": False}
+    path = Path(source)
+    if not path.exists():
+        return {"name": source, "on_hub": True, **_carried(source, **place)}
+    if snapshot := _SNAPSHOT.search(f"{path.as_posix()}/"):
+        return {"name": snapshot["id"].replace("--", "/"), "on_hub": True, **_carried(source)}
+    if (path / REPORT_NAME).is_file():  # a result of ours, such as `induce` writes: its own base is what matters
+        try:
+            if base := Report.load(path).base:
+                return base
+        except CheckpointError:
+            pass
+    return {"name": path.resolve().name, "on_hub": False, **_carried(source)}
+
+
+def public_name(dataset: str) -> str:
+    """A dataset as a page may name it: a Hub name as it is, a local path by its last part."""
+    last = Path(dataset).name
+    looks_local = Path(dataset).exists() or dataset.startswith(("/", ".", "~", "\\")) or dataset.count("/") > 1
+    has_suffix = bool(re.search(r"[*?\\]|\.(txt|md|py|jsonl?|parquet|gz)$", dataset))
+    return last if looks_local or has_suffix else dataset
+
+
+def _carried(source: str, **place: Any) -> dict[str, Any]:
+    """Of the base model's card; nothing where there is none, or it cannot be reached or read."""
+    try:
+        file = find_file(source, "README.md", **place)
+        if file is None:
+            return {}
+        data = ModelCard(file.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.to_dict()
+    except Exception:  # of the network, of YAML, of the card's own checks: a licence line is not worth a failed run
+        return {}
+    return {name: data[name] for name in CARRIED if data.get(name) is not None}
