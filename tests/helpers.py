@@ -1,8 +1,14 @@
 """Tiny random models of each family, and the few steps that most tests share."""
 
 import warnings
+from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -17,6 +23,7 @@ from transformers import (
     OPTConfig,
     OPTForCausalLM,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
@@ -189,3 +196,16 @@ def random_weight(rows: int = 8, columns: int = 16, seed: int = 5) -> torch.Tens
 def random_scale(size: int, seed: int = 7) -> torch.Tensor:
     """fp64 [size], log-normal."""
     return torch.exp(torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed + size)))
+
+
+def save_with_tokenizer(model: PreTrainedModel, directory: Path, text: str) -> None:
+    """A checkpoint whose tokenizer was trained on a text, with embeddings for its tokens."""
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = ByteLevelDecoder()
+    trainer = BpeTrainer(vocab_size=300, special_tokens=["<pad>"], initial_alphabet=ByteLevel.alphabet())
+    tokenizer.train_from_iterator([text], trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>")
+    fast.save_pretrained(directory)
+    model.resize_token_embeddings(len(fast))
+    model.save_pretrained(directory)

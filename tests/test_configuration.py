@@ -283,12 +283,12 @@ def test_the_method_table_names_classes_that_exist():
         get_method("obs")
 
 
-def test_the_readme_states_every_option_and_its_default():
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+def test_the_reference_states_every_option_and_its_default():
+    reference = (Path(__file__).parents[1] / "docs" / "reference.md").read_text(encoding="utf-8")
     config = SIConfig().to_dict()
     shown = {"induction": True, "calibration": None}  # what SIConfig takes; their fields have tables of their own
     expected = [*(config | shown).items(), *config["induction"].items(), *config["calibration"].items()]
-    rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \|", readme, flags=re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \|", reference, flags=re.MULTILINE)
     assert [(name, eval(default)) for name, default in rows] == expected
 
 

@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from ..checks import check_integer
-from ..errors import CheckpointError, SIError
+from ..errors import CheckpointError, ConfigurationError, SIError
 from ..reporting import format_table
 
 
@@ -220,6 +220,12 @@ def _run_of(model: Any, prompt: int, new_tokens: int, batch_size: int) -> Callab
     ids = torch.randint(0, config.vocab_size, (batch_size, prompt), generator=generator)
     mask = torch.ones_like(ids)
     decodes = hasattr(model, "can_generate") and model.can_generate() and not model.config.is_encoder_decoder
+    positions, needed = getattr(config, "max_position_embeddings", None), prompt + (new_tokens + 1 if decodes else 0)
+    if positions is not None and needed > positions:
+        raise ConfigurationError(
+            f"prompt={prompt} and new_tokens={new_tokens} need {needed} positions, and the model has {positions}: "
+            "lower them (--prompt, --new-tokens)."
+        )
 
     def run() -> dict[str, float]:
         started = time.perf_counter()

@@ -127,6 +127,8 @@ def test_encoders_have_no_decoding(tmp_path, exported):
 def test_what_cannot_be_measured_is_said_before_anything_runs(tmp_path, exported):
     with pytest.raises(CheckpointError, match="holds neither a checkpoint nor an export"):
         benchmark([exported("llama"), tmp_path])
+    with pytest.raises(ConfigurationError, match="prompt=300 and new_tokens=32 need 333 positions.* has 192"):
+        benchmark([exported("llama")], prompt=300)
     with pytest.raises(ConfigurationError, match="repeats=0: expected a whole number of at least 1"):
         benchmark([exported("llama")], repeats=0)
 
