@@ -31,3 +31,7 @@ class ExportError(SIError, RuntimeError):
 
 class ProviderError(SIError, RuntimeError):
     """An execution provider of ONNX Runtime, or a library that it needs, is missing."""
+
+
+class PictureError(SIError, ImportError):
+    """Pictures cannot be drawn, for want of matplotlib."""
