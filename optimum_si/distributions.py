@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 #: log10 of the relative scores between which bins lie, and how many there are.
-LOW, HIGH, BINS = -4.0, 2.0, 48
+LOW, HIGH, BINS = -6.0, 2.0, 64
 
 #: Singular values that are kept of one matrix.
 POSITIONS = 64

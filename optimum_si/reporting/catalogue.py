@@ -57,7 +57,7 @@ def _importance_words(report: Report) -> tuple[str, str]:
     what = "Every weight has a score, and those with the lowest go."
     values = spread(report)
     if values is None or values.after is None:
-        text = f"{what} The curve shows how the scores of this run are spread around the mean of their row."
+        text = f"{what} The shape shows how the scores of this run are spread around the mean of their row."
         return text, "Histogram of the scores of all weights, relative to the mean of their row."
     text = (
         f"{what} The grey shape shows how scores are spread before induction, the green line how they are spread with "
@@ -86,8 +86,8 @@ def _layer_words(report: Report) -> tuple[str, str]:
 def _block_words(report: Report) -> tuple[str, str]:
     text = (
         "What is lost on windows of text that nothing was learned from, once a block and those before it are pruned. "
-        "Lower is better. Where induction does not clearly help, the plain method is kept and both dots are in one "
-        "place."
+        "Lower is better. Where induction does not clearly help, the plain method is kept and both bars are as "
+        "high."
     )
     return text, "Held-out loss of each block with the plain method and as chosen."
 

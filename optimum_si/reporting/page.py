@@ -1,5 +1,6 @@
 """The page of a report: one HTML file that asks for no other."""
 
+import json
 from html import escape
 from importlib.resources import files
 
@@ -9,6 +10,9 @@ from .svg import inline_svg
 
 
 _PAPER = "https://arxiv.org/abs/2602.21652"
+
+#: The browser itself sees to it that the page asks for nothing.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 
 def page(report: Report, name: str, pictures: list[Picture]) -> str:
@@ -26,6 +30,7 @@ def page(report: Report, name: str, pictures: list[Picture]) -> str:
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 <title>{title}: pruning report</title>
 <link rel="icon" href="data:,">
 <style>
@@ -89,7 +94,7 @@ def _lead(report: Report) -> str:
 def _key_figures(report: Report) -> str:
     entries = [
         ("Method", escape(report.method), "with induction" if report.induction else "plain"),
-        ("Target", escape(report.target), "kept of each group" if ":" in report.target else "share of zeros"),
+        ("Target", escape(report.target), "non-zeros in each group" if ":" in report.target else "share of zeros"),
     ]
     if report.task == "prune":
         entries.append(("Sparsity", f"{report.sparsity:.2%}", "measured, pruned layers"))
@@ -120,9 +125,7 @@ def _figure(picture: Picture) -> str:
 def _loading(report: Report, name: str) -> str:
     model = report.architecture or "AutoModel"
     return (
-        f"from transformers import AutoTokenizer, {model}\n\n"
-        f"model = {model}.from_pretrained({name!r})\n"
-        f"tokenizer = AutoTokenizer.from_pretrained({name!r})"
+        f"from transformers import {model}\n\nmodel = {model}.from_pretrained({json.dumps(name, ensure_ascii=False)})"
     )
 
 

@@ -1,21 +1,24 @@
 """The pictures: importance, layers, blocks, singular values and scales; None where one has nothing to show."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .report import Report
 from .series import Place, places, spread
-from .style import CHOSEN, CHOSEN_PALE, HEIGHT, INK, PLAIN, QUIET, legend, new_figure, quiet
+from .style import CHOSEN, CHOSEN_PALE, INK, PLAIN, QUIET, legend, new_figure, quiet
 
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Values of s that a scale axis may name.
-_SCALE_TICKS = (0.1, 0.15, 0.25, 0.35, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.4, 1.7, 2.0, 3.0, 4.0, 6.0, 10.0)
-#: Names of ticks and of a legend that fit the width.
+#: Values of s that an axis names: where they are far apart, and where they are close.
+_WIDE_TICKS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16)
+_NARROW_TICKS = (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.4, 1.6, 1.8, 2)
+#: Block numbers that fit the width.
 _MOST_TICKS = 12
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def importance(report: Report) -> "Figure | None":
@@ -24,7 +27,7 @@ def importance(report: Report) -> "Figure | None":
     if values is None:
         return None
     changed = values.after is not None
-    figure = new_figure(HEIGHT + 1 if changed else HEIGHT)
+    figure = new_figure()
     rows = _panels(figure, [3, 2] if changed else [1])
     axes = rows[0]
     edges = [10**edge for edge in values.edges]
@@ -40,16 +43,17 @@ def importance(report: Report) -> "Figure | None":
         if len(report.blocks) > 1:
             below.stairs(highest, edges, baseline=lowest, fill=True, color=CHOSEN_PALE, label="range of the blocks")
         below.stairs(_percent(mean), edges, baseline=None, color=CHOSEN, linewidth=1.8, label="whole model")
+        below.set_ylim(1.15 * min(lowest), 1.15 * max(highest))
         below.axhline(0, color=QUIET, linewidth=0.8)
         below.set_ylabel("change (points)")
         legend(below)
     for row in rows:
         quiet(row)
         row.set_xscale("log")
-        row.set_xlim(*_filled(edges, values.before, values.after or values.before))
     axes.yaxis.set_major_formatter(_percentages)
     rows[-1].set_xlabel("score relative to the mean of its row (log scale)")
-    rows[-1].set_xticks([1e-4, 1e-3, 1e-2, 0.1, 1, 10, 100], ["0.0001", "0.001", "0.01", "0.1", "1", "10", "100"])
+    axes.set_xlim(*_filled(edges, values.before, values.after or values.before))
+    rows[-1].xaxis.set_major_formatter(_decade)
     rows[-1].minorticks_off()
     return figure
 
@@ -60,7 +64,7 @@ def layers(report: Report) -> "Figure | None":
     if not where:
         return None
     pruned = any(place.sparsity is not None for place in where)
-    figure = new_figure(HEIGHT + 1 if pruned else HEIGHT)
+    figure = new_figure()
     rows = _panels(figure, [3, 1] if pruned else [1])
     axes = rows[0]
     _pairs(axes, [place.error_before for place in where], [place.error_after for place in where])
@@ -140,8 +144,7 @@ def scales(report: Report) -> "Figure | None":
     axes.set_yscale("log", base=2)
     bottom, top = min(*low, 0.9) / 1.06, max(*high, 1.1) * 1.06
     axes.set_ylim(bottom, top)
-    ticks = _thinned([tick for tick in _SCALE_TICKS if bottom <= tick <= top], keep=1.0, most=7)
-    axes.yaxis.set_major_locator(FixedLocator(ticks))
+    axes.yaxis.set_major_locator(FixedLocator(_WIDE_TICKS if top / bottom > 4 else _NARROW_TICKS))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_ylabel("s (log scale)")
@@ -153,7 +156,9 @@ def scales(report: Report) -> "Figure | None":
 
 def _panels(figure: "Figure", heights: list[int]) -> "list[Axes]":
     """Axes one below the other, with one horizontal axis."""
-    return list(figure.subplots(len(heights), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0])
+    panels = figure.subplots(len(heights), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
+    figure.align_ylabels(panels)
+    return list(panels)
 
 
 def _filled(edges: list[float], *shares: list[float]) -> tuple[float, float]:
@@ -196,10 +201,9 @@ def _name_ticks(axes: "Axes", positions: Sequence[float], labels: list[str]) -> 
     axes.set_xlabel("block")
 
 
-def _thinned(ticks: list[float], keep: float, most: int) -> list[float]:
-    """Every n-th tick, counted from ``keep``, so that at most ``most`` are left."""
-    every = -(-len(ticks) // most)
-    return [tick for place, tick in enumerate(ticks) if (place - ticks.index(keep)) % every == 0]
+def _decade(value: float, _: float) -> str:
+    """0.01 and above as it is, 0.001 as a power of ten."""
+    return f"{value:g}" if value > 0.005 else "10" + f"{math.log10(value):.0f}".translate(_SUPERSCRIPTS)
 
 
 def _percent(shares: list[float]) -> list[float]:

@@ -16,8 +16,8 @@ INK, QUIET, GRID = "#1f2733", "#5b6675", "#e3e7ec"
 PLAIN, CHOSEN, CHOSEN_PALE = "#8b97a6", "#0d7a6f", "#b5dcd5"
 ROLES = {"ink": INK, "quiet": QUIET, "grid": GRID, "plain": PLAIN, "chosen": CHOSEN, "chosen-pale": CHOSEN_PALE}
 
-#: Inches: text of 9.5 points is then as large on a card as the text beside it.
-WIDTH, HEIGHT = 4.6, 3.0
+#: Inches of every picture: text of 9.5 points is then as large on a card as the text beside it.
+WIDTH, HEIGHT = 4.4, 3.4
 
 
 def require_matplotlib() -> None:
@@ -49,11 +49,11 @@ def styled(**settings: Any) -> Iterator[None]:
         yield
 
 
-def new_figure(height: float = HEIGHT) -> "Figure":
-    """An empty figure of the common width."""
+def new_figure() -> "Figure":
+    """An empty figure of the common size."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(WIDTH, height), layout="constrained", facecolor="none")
+    return Figure(figsize=(WIDTH, HEIGHT), layout="constrained", facecolor="none")
 
 
 def quiet(axes: "Axes") -> None:

@@ -30,7 +30,7 @@ def inline_svg(figure: "Figure", name: str) -> str:
     text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text).replace("xlink:href", "href")
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = text.replace("url(#", f"url(#{name}-").replace('href="#', f'href="#{name}-')
-    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
+    text = re.sub(r" font-family: [^;\"]*;?", "", text)
     for role, colour in ROLES.items():
         text = text.replace(colour, f"var(--{role})")
     return text.replace("<svg", '<svg aria-hidden="true" focusable="false"', 1).strip()
