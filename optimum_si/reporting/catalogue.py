@@ -62,7 +62,7 @@ def _importance_words(report: Report) -> tuple[str, str]:
     text = (
         f"{what} The grey shape shows how scores are spread before induction, the green line how they are spread with "
         "the learned scales. Below is the difference: where it is above zero, more weights are found after induction. "
-        "Weights that move to the left stand out less and can go at a lower price."
+        "Induction means to move weights to the left, where they count for less and can go at a lower price."
     )
     return text, "Two histograms of the scores of all weights, before and after induction, and their difference."
 

@@ -44,7 +44,7 @@ def test_what_has_something_to_show_is_drawn(tmp_path, report, names):
     for path in paths:
         pixels = (matplotlib.image.imread(path)[..., :3] * 255).astype(int)
         assert pixels.shape[0] > 500 and pixels.shape[1] > 800
-        assert len(numpy.unique(pixels.reshape(-1, 3), axis=0)) > 30, "not blank"
+        assert len(numpy.unique(pixels @ [65_536, 256, 1])) > 30, "not blank"
         assert (pixels[:, [0, -1]] == 255).all(), "nothing runs over the edge"
 
 
