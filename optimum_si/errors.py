@@ -35,3 +35,7 @@ class ProviderError(SIError, RuntimeError):
 
 class PublishError(SIError, RuntimeError):
     """A model cannot be pushed to the Hub: no token, no right, a repository that changed, or a lost connection."""
+
+
+class PictureError(SIError, ImportError):
+    """Pictures cannot be drawn, for want of matplotlib."""

@@ -14,6 +14,7 @@ from .induction.choose import Choice, choose
 from .induction.problem import Batch, BlockProblem, Candidate, Layer, Weights, normalised
 from .induction.scales import power_of_two
 from .judging import ModelJudge
+from .measuring import importance, layer_report, spectrum
 from .models.blocks import Block, complete_channels
 from .models.calls import Call, Captured
 from .models.channels import Channels
@@ -21,11 +22,7 @@ from .models.collect import Site, collect
 from .models.views import WeightView
 from .pruning.base import PruningMethod
 from .pruning.targets import Target
-from .reporting import BlockReport, LayerReport
-
-
-#: Tokens on which a layer's output error is reported.
-ERROR_TOKENS = 512
+from .reporting.report import BlockReport, LayerReport, Spectrum
 
 
 @dataclass(eq=False)
@@ -77,6 +74,7 @@ class Outcome:
     choice: Choice
     channels: list[Channels]
     absorbed: dict[str, Tensor]
+    spectrum: Spectrum | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +88,7 @@ class BlockStep:
         write: store pruned weights (``prune``), or only absorb scales (``induce``).
         judge: chooses by what the whole model loses; None chooses by the block's own output.
         held_out: batches at the start that choices are made on.
+        shown: number of the block whose singular values are reported.
     """
 
     config: SIConfig
@@ -98,6 +97,7 @@ class BlockStep:
     write: bool
     judge: ModelJudge | None = None
     held_out: int = 0
+    shown: int | None = None
 
     def __call__(
         self,
@@ -124,18 +124,21 @@ class BlockStep:
         stored = {view.name: dtypes[id(view.tensor())] for view in views.values()}
         with widened(block.module) as dtype:
             sites, targets = self._observe(number, block, views, stream, dtype)
+            samples = {view.name: site.sample for site in sites for view in site.views}
             problem = self._problem(number, block, views, sites, stream, targets, dtype)
             plain = problem.prune(Candidate({}, shifted=False))
             choice = Choice("plain", None, weights=plain)
             if induction is not None and problem.layers:
-                choice = saved or self._choose(number, problem, plain, sites, induction)
+                choice = saved or self._choose(number, problem, plain, samples, induction)
             weights = choice.weights
             if weights is None:
                 weights = plain if choice.candidate is None else problem.prune(choice.candidate)
             weights = _as_stored(weights, stored)
             if not last:
                 _advance(number, problem, weights, stream, targets, dtype)
-            layers = self._report_layers(problem, sites, plain, weights, choice.candidate)
+            layers = self._layer_reports(problem, samples, plain, weights, choice.candidate)
+            scores = importance(problem, choice.candidate)
+            singular = spectrum(problem, weights) if self.write and number == self.shown else None
             if self.write:
                 for layer in problem.layers:
                     _write(layer, *weights[layer.view.name])
@@ -145,8 +148,8 @@ class BlockStep:
                 for report, layer in zip(layers, problem.layers, strict=True)
             ]
         seconds = time.perf_counter() - started
-        report = BlockReport(block.name, choice.name, choice.plain_loss, choice.loss, seconds, layers)
-        return Outcome(report, replace(choice, weights=None), problem.channels, absorbed)
+        report = BlockReport(block.name, choice.name, choice.plain_loss, choice.loss, seconds, layers, scores)
+        return Outcome(report, replace(choice, weights=None), problem.channels, absorbed, singular)
 
     def _observe(
         self, number: int, block: Block, views: Mapping[str, WeightView], stream: Stream, dtype: torch.dtype
@@ -215,9 +218,13 @@ class BlockStep:
         return batches[self.held_out :], batches[: self.held_out]
 
     def _choose(
-        self, number: int, problem: BlockProblem, plain: Weights, sites: list[Site], induction: InductionConfig
+        self,
+        number: int,
+        problem: BlockProblem,
+        plain: Weights,
+        samples: dict[str, Tensor],
+        induction: InductionConfig,
     ) -> Choice:
-        samples = {view.name: site.sample for site in sites for view in site.views}
         # Each block draws from its own generator, so that its result does not depend on how others were treated.
         generator = torch.Generator().manual_seed(self.config.seed * 65_537 + number)
 
@@ -228,44 +235,20 @@ class BlockStep:
 
         return choose(problem, plain, induction, samples, generator, judged)
 
-    def _report_layers(
+    def _layer_reports(
         self,
         problem: BlockProblem,
-        sites: list[Site],
+        samples: dict[str, Tensor],
         plain: Weights,
         weights: Weights,
         candidate: Candidate | None,
     ) -> list[LayerReport]:
-        samples = {view.name: site.sample for site in sites for view in site.views}
-        reports = []
-        for layer in problem.layers:
-            name = layer.view.name
-            sample = samples[name][:: -(-len(samples[name]) // ERROR_TOKENS)].to(layer.weight.dtype)
-            after = output_error(layer, sample, *weights[name])
-            before = output_error(layer, sample, *plain[name]) if self.config.induction is not None else None
-            scale = None if candidate is None else problem.column_factor(candidate.scales, layer)
-            reports.append(
-                LayerReport(
-                    name,
-                    layer.view.shape,
-                    self.config.target_sparsity,
-                    float((weights[name][0] == 0).double().mean()) if self.write else None,
-                    before,
-                    after,
-                    None if scale is None else float(scale.min()),
-                    None if scale is None else float(scale.median()),
-                    None if scale is None else float(scale.max()),
-                )
-            )
-        return reports
-
-
-def output_error(layer: Layer, sample: Tensor, weight: Tensor, bias: Tensor | None) -> float:
-    """||X (W - W')^T + b - b'||^2 / ||X W^T||^2 on sampled tokens X [n, d_in]."""
-    difference = sample @ (layer.weight - weight).T
-    if bias is not None and layer.bias is not None:
-        difference = difference + (layer.bias - bias)
-    return float(difference.square().sum() / (sample @ layer.weight.T).square().sum().clamp_min(1e-30))
+        compared = None if self.config.induction is None else plain
+        goal = self.config.target_sparsity
+        return [
+            layer_report(problem, layer, samples[layer.view.name], compared, weights, candidate, goal, self.write)
+            for layer in problem.layers
+        ]
 
 
 @contextmanager

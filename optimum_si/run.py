@@ -107,7 +107,7 @@ def run_blocks(
         if config.induction is not None and config.induction.selection == "model" and output is not BlockOutput.MORE:
             judge = ModelJudge(model, structure.blocks, batches[:judged], stream.masks[:judged], output)
             step = replace(step, judge=judge)
-        step = replace(step, held_out=judged)
+        step = replace(step, held_out=judged, shown=_middle(views))
         outcomes = {}
         blocks = list(zip(structure.blocks, views, strict=True))
         with tqdm(blocks, desc=task, unit="block", disable=not progress) as bar:
@@ -136,6 +136,8 @@ def run_blocks(
         calibration_tokens=stream.tokens,
         seconds=time.perf_counter() - started,
         dense=_left_dense(structure, treated),
+        architecture=_architecture(model),
+        spectrum=next((outcome.spectrum for outcome in outcomes.values() if outcome.spectrum is not None), None),
     )
     return report, outcomes
 
@@ -159,6 +161,17 @@ def _batch_size(config: SIConfig, examples: int) -> int:
 
 def _zeros(views: Views) -> int:
     return sum(int((view.read() == 0).sum()) for block in views for view in block.values())
+
+
+def _middle(views: Views) -> int | None:
+    """Number of the block in the middle of those that hold weights to prune."""
+    numbers = [number for number, block in enumerate(views) if block]
+    return numbers[len(numbers) // 2] if numbers else None
+
+
+def _architecture(model: PreTrainedModel) -> str | None:
+    """Name of the model's class where transformers has it."""
+    return type(model).__name__ if type(model).__module__.startswith("transformers.") else None
 
 
 def _left_dense(structure: Structure, treated: set[str]) -> list[str]:

@@ -50,6 +50,13 @@ class PruningMethod(ABC):
             [d_out, d_in] >= 0, zero where the weight is zero.
         """
 
+    def scaled_score(
+        self, weight: Tensor, moments: Moments, scale: Tensor | None = None, row_scale: Tensor | None = None
+    ) -> Tensor:
+        """What :meth:`prune` ranks by: the score refreshed by the fast update (Eq. 10). Arguments are those of it."""
+        score = self.score(weight, moments if scale is None else moments.transformed(scale))
+        return score if row_scale is None else score * row_scale[:, None].to(score.dtype)
+
     def prune(
         self,
         weight: Tensor,
@@ -71,8 +78,6 @@ class PruningMethod(ABC):
         Returns:
             [d_out, d_in] in the dtype of ``weight``.
         """
-        score = self.score(weight, moments if scale is None else moments.transformed(scale))
-        if row_scale is not None:
-            score = score * row_scale[:, None].to(score.dtype)
+        score = self.scaled_score(weight, moments, scale, row_scale)
         # Zeros go first, also where an input that is always zero makes other scores zero: they count.
         return weight * target.keep(score.masked_fill(weight == 0, -1))

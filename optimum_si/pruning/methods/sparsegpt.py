@@ -25,6 +25,13 @@ class SparseGPT(PruningMethod):
         alive = moments.diagonal > 0
         return (weight / factor.diagonal()).square() * alive
 
+    def scaled_score(
+        self, weight: Tensor, moments: Moments, scale: Tensor | None = None, row_scale: Tensor | None = None
+    ) -> Tensor:
+        # As `prune` takes s up: on transformed moments the damping, which is not scaled with them, would count more.
+        score = self.score(weight, moments)
+        return score if scale is None else score * scale.to(score.dtype).square()
+
     def prune(
         self,
         weight: Tensor,

@@ -1,12 +1,14 @@
 """What a run did, layer by layer: numbers, a table, and one small JSON file beside the weights."""
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import CheckpointError
-from .version import __version__
+from ..errors import CheckpointError
+from ..version import __version__
+from .table import format_table
 
 
 REPORT_NAME = "si_report.json"
@@ -26,6 +28,7 @@ class LayerReport:
         error_after: the same for the weights and the bias that the run produced.
         scale_min, scale_median, scale_max: the learned s on the layer's input channels; None where none was learned.
         absorbed: whether that s went into the weights around the layer.
+        scale_p10, scale_p90: what a tenth of s is below and above; None also in reports of earlier versions.
     """
 
     name: str
@@ -38,6 +41,45 @@ class LayerReport:
     scale_median: float | None = None
     scale_max: float | None = None
     absorbed: bool = False
+    scale_p10: float | None = None
+    scale_p90: float | None = None
+
+
+@dataclass(frozen=True)
+class Importance:
+    """How a block's scores are spread, before and after induction (the paper's Figure 1).
+
+    A score counts relative to the mean of its row, or of its layer where the whole layer is ranked together.
+
+    Args:
+        low, high: log10 of the lowest and the highest relative score that is told apart; the first and the last bin
+            hold what lies beyond.
+        before: share of the weights in each of equally wide bins, with the plain method's scores. Weights whose score
+            is zero are in none.
+        after: the same with the scores that the block was pruned by; None where those are the plain method's.
+    """
+
+    low: float
+    high: float
+    before: list[float]
+    after: list[float] | None
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Singular values of one layer, at up to 64 evenly spaced positions.
+
+    Args:
+        layer: module name.
+        positions: 0 is the largest singular value.
+        dense, pruned: at these positions, before and after the run. Absorbed scales are left out of the pruned
+            weights: they rescale what the layer computes with, and not what was lost.
+    """
+
+    layer: str
+    positions: list[int]
+    dense: list[float]
+    pruned: list[float]
 
 
 @dataclass(frozen=True)
@@ -52,6 +94,7 @@ class BlockReport:
             ``selection="block"`` the relative squared error of the block's; None in a run without induction.
         seconds: wall time.
         layers: its layers.
+        importance: how its scores are spread; None where nothing was scored, and in reports of earlier versions.
     """
 
     name: str
@@ -60,6 +103,7 @@ class BlockReport:
     loss_after: float | None
     seconds: float
     layers: list[LayerReport]
+    importance: Importance | None = None
 
 
 @dataclass
@@ -77,6 +121,9 @@ class Report:
         seconds: wall time of the run, loading and saving aside.
         dense: names of weights that were seen and left dense.
         base: the model that was pruned, in words that may be published (:func:`optimum_si.publishing.base.base_of`).
+        architecture: the model's class in transformers; None for a class from elsewhere.
+        spectrum: singular values of the smallest layer in the middle block; None where that one is too large for
+            them to be cheap, where nothing was pruned, and in reports of earlier versions.
     """
 
     task: str
@@ -92,6 +139,8 @@ class Report:
     dense: list[str] = field(default_factory=list)
     base: dict[str, Any] = field(default_factory=dict)
     version: str = __version__
+    architecture: str | None = None
+    spectrum: Spectrum | None = None
 
     @property
     def layers(self) -> list[LayerReport]:
@@ -104,13 +153,21 @@ class Report:
         weights = sum(layer.shape[0] * layer.shape[1] for layer in self.layers)
         return self.zeros / weights if weights else 0.0
 
+    @property
+    def closed(self) -> float | None:
+        """Share of the plain method's held-out loss that induction takes away; None without induction."""
+        pairs = [(block.loss_before, block.loss_after) for block in self.blocks]
+        known = [(before, after) for before, after in pairs if before is not None and after is not None]
+        total = sum(before for before, _ in known)
+        return 1 - sum(after for _, after in known) / total if total else None
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, with ``sparsity`` added."""
         return {**asdict(self), "sparsity": self.sparsity}
 
     def save(self, directory: str | Path) -> None:
         """Write ``si_report.json``."""
-        (Path(directory) / REPORT_NAME).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        (Path(directory) / REPORT_NAME).write_text(_json(self.to_dict()), encoding="utf-8")
 
     @classmethod
     def load(cls, directory: str | Path) -> "Report":
@@ -130,11 +187,9 @@ class Report:
             if not isinstance(values, dict):
                 raise TypeError("not an object")
             values.pop("sparsity")
-            blocks = [
-                BlockReport(**{**block, "layers": [_layer(entry) for entry in block["layers"]]})
-                for block in values.pop("blocks")
-            ]
-            return cls(**values, blocks=blocks)
+            blocks = [_block(entry) for entry in values.pop("blocks")]
+            spectrum = values.pop("spectrum", None)
+            return cls(**values, blocks=blocks, spectrum=None if spectrum is None else Spectrum(**spectrum))
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{str(path)!r} is damaged ({error}): run `optimum-cli si prune` again.") from error
 
@@ -173,21 +228,23 @@ class Report:
         if self.induction:
             chosen = ", ".join(f"{count} {choice}" for choice, count in kept.items() if count)
             lines.insert(-1, f"blocks by what held-out windows chose: {chosen}")
+        if self.closed is not None:
+            lines.insert(-1, f"induction takes away {self.closed:.1%} of the plain method's held-out loss")
         return "\n".join(lines)
 
 
-def format_table(header: list[str], rows: list[list[str]]) -> str:
-    """Columns as wide as their longest entry; the first is flush left, numbers are flush right."""
-    widths = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]
+def _json(values: dict[str, Any]) -> str:
+    """Indented, with the numbers of a list on one line: a histogram is as short as it is readable."""
+    text = json.dumps(values, indent=1)
+    return re.sub(r"\[\n[-+\d.eE,\s]+\]", lambda numbers: " ".join(numbers[0].split()), text) + "\n"
 
-    def line(cells: list[str]) -> str:
-        first, *rest = [
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return "  ".join([first, *rest]).rstrip()
 
-    return "\n".join([line(header), "  ".join("-" * width for width in widths), *map(line, rows)])
+def _block(values: dict[str, Any]) -> BlockReport:
+    importance = values.get("importance")
+    layers = [_layer(entry) for entry in values["layers"]]
+    return BlockReport(
+        **{**values, "layers": layers, "importance": None if importance is None else Importance(**importance)}
+    )
 
 
 def _layer(values: dict[str, Any]) -> LayerReport:

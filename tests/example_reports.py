@@ -1,0 +1,46 @@
+"""Reports that no run had to make."""
+
+import math
+
+from optimum_si.reporting import BlockReport, Importance, LayerReport, Report, Spectrum
+
+
+KINDS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def example(blocks: int = 4, induction: bool = True, prefix: str = "model.layers") -> Report:
+    """A report of ``blocks`` blocks of seven layers, with every number that a run can give."""
+    entries = [_block(f"{prefix}.{number}", number, induction) for number in range(blocks)]
+    layer = entries[blocks // 2].layers[1].name
+    spectrum = Spectrum(layer, list(range(64)), [64.0 - n for n in range(64)], [60 - 0.9 * n for n in range(64)])
+    return Report(
+        "prune",
+        "wanda",
+        "2:4",
+        induction,
+        entries,
+        parameters=8_030_261_248,
+        zeros=blocks * len(KINDS) * 32 * 64 // 2,
+        calibration_windows=128,
+        calibration_tokens=262_144,
+        seconds=3700.0,
+        architecture="LlamaForCausalLM",
+        spectrum=spectrum,
+    )
+
+
+def _block(name: str, number: int, induction: bool) -> BlockReport:
+    scales = (0.5, 1.0, 2.25, True, 0.8, 1.25) if induction else ()
+    errors = [0.01 * (place + 1) for place in range(len(KINDS))]
+    layers = [
+        LayerReport(f"{name}.{kind}", (32, 64), 0.5, 0.5, 1.1 * error if induction else None, error, *scales)
+        for kind, error in zip(KINDS, errors, strict=True)
+    ]
+    losses = (0.2 + 0.1 * number, 0.1 + 0.1 * number) if induction else (None, None)
+    scores = Importance(-6.0, 2.0, _bell(44), _bell(42) if induction else None)
+    return BlockReport(name, "induced" if induction else "plain", *losses, 1.5, layers, scores)
+
+
+def _bell(centre: int) -> list[float]:
+    values = [math.exp(-(((place - centre) / 5) ** 2)) for place in range(64)]
+    return [round(value / sum(values), 5) for value in values]
