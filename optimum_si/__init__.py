@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         NumericalError,
         ProviderError,
         SIError,
+        TaskError,
         UnsupportedModelError,
     )
     from .evaluation import perplexity
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .onnx.modeling import ORTSIModel
     from .pruner import SIPruner
     from .reporting import Report
+    from .tasks import task_accuracy
 
 _PUBLIC = {
     "CalibrationConfig": "configuration",
@@ -38,12 +40,14 @@ _PUBLIC = {
     "NumericalError": "errors",
     "ProviderError": "errors",
     "SIError": "errors",
+    "TaskError": "errors",
     "UnsupportedModelError": "errors",
     "perplexity": "evaluation",
     "ORTSIModel": "onnx.modeling",
     "ORTSIModelForCausalLM": "onnx.causal",
     "SIPruner": "pruner",
     "Report": "reporting",
+    "task_accuracy": "tasks",
 }
 
 __all__ = ["__version__", *_PUBLIC]

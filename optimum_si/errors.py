@@ -31,3 +31,7 @@ class ExportError(SIError, RuntimeError):
 
 class ProviderError(SIError, RuntimeError):
     """An execution provider of ONNX Runtime, or a library that it needs, is missing."""
+
+
+class TaskError(SIError, RuntimeError):
+    """A task of lm-eval cannot be run: its package, its data or its metric is missing."""
