@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         ProviderError,
         PublishError,
         SIError,
+        TaskError,
         UnsupportedModelError,
     )
     from .evaluation import perplexity
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .onnx.modeling import ORTSIModel
     from .pruner import SIPruner
     from .reporting import Report
+    from .tasks import task_accuracy
 
 _PUBLIC = {
     "CalibrationConfig": "configuration",
@@ -42,12 +44,14 @@ _PUBLIC = {
     "ProviderError": "errors",
     "PublishError": "errors",
     "SIError": "errors",
+    "TaskError": "errors",
     "UnsupportedModelError": "errors",
     "perplexity": "evaluation",
     "ORTSIModel": "onnx.modeling",
     "ORTSIModelForCausalLM": "onnx.causal",
     "SIPruner": "pruner",
     "Report": "reporting",
+    "task_accuracy": "tasks",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -39,3 +39,7 @@ class PublishError(SIError, RuntimeError):
 
 class PictureError(SIError, ImportError):
     """Pictures cannot be drawn, for want of matplotlib."""
+
+
+class TaskError(SIError, RuntimeError):
+    """A task of lm-eval cannot be run: its package, its data or its metric is missing."""

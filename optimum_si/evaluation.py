@@ -60,7 +60,7 @@ def perplexity(
     _check_at_least("batch_size", batch_size, 1)
     if max_windows is not None:
         _check_at_least("max_windows", max_windows, 1)
-    _check_predicts_next_tokens(model)
+    check_predicts_next_tokens(model)
     windows = _windows(texts, tokenizer, sequence_length, _max_length(model))[:max_windows]
     # Losses are added up in float64 on the CPU: not every accelerator has it.
     total = torch.zeros((), dtype=torch.float64)
@@ -100,7 +100,8 @@ def _check_at_least(name: str, value: int, minimum: int) -> None:
         raise ConfigurationError(f"{name}={value!r}: expected a whole number of at least {minimum}.")
 
 
-def _check_predicts_next_tokens(model: Any) -> None:
+def check_predicts_next_tokens(model: Any) -> None:
+    """Raise :class:`UnsupportedModelError` for what is no causal language model."""
     # can_generate is False without a language-model head, and also for masked language models, which see every token.
     if model.config.is_encoder_decoder or not model.can_generate():
         raise UnsupportedModelError(

@@ -95,9 +95,13 @@ def command_line(verb: str, **options: object) -> str:
     return shlex.join(["optimum-cli", "si", verb, *(word for pair in pairs for word in pair)])
 
 
-def add_model_arguments(parser: ArgumentParser) -> None:
+def add_model_arguments(parser: ArgumentParser, several: str | None = None) -> None:
+    """The arguments that name and load a model; ``several`` is the help of commands that take a list of them."""
     group = parser.add_argument_group("model")
-    group.add_argument("-m", "--model", required=True, metavar="MODEL", help="Hub id or local folder")
+    if several is None:
+        group.add_argument("-m", "--model", required=True, metavar="MODEL", help="Hub id or local folder")
+    else:
+        group.add_argument("-m", "--model", required=True, nargs="+", metavar="MODEL", help=several)
     group.add_argument(
         "--dtype", choices=("auto", "float32", "bfloat16", "float16"), help="of the weights (default: as saved)"
     )

@@ -1,29 +1,41 @@
-"""``optimum-cli si evaluate``: perplexity and measured sparsity of a checkpoint."""
+"""``optimum-cli si evaluate``: perplexity, zero-shot accuracy and measured sparsity, of one model or several."""
 
 import json
 from argparse import ArgumentParser, Namespace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from ..errors import ConfigurationError
 from .base import SISubcommand, add_data_arguments, add_model_arguments, given, model_options
 
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from ..comparing import Evaluation
+
+#: Options that say something about the data of one measurement only.
+_OF_DATASET = ("dataset_config", "split", "column", "sequence_length", "max_windows")
+_OF_TASKS = ("task_folder", "limit")
+
 
 class EvaluateCommand(SISubcommand):
-    HELP = "Measure the perplexity and the sparsity of a model."
-    USAGE = "-m MODEL --dataset DATA [options]"
+    HELP = "Measure perplexity, zero-shot accuracy and sparsity of models."
+    USAGE = "-m MODEL [MODEL ...] [--dataset DATA] [--tasks TASK [TASK ...]] [options]"
     DESCRIPTION = (
-        "Measure a causal language model: perplexity on held-out text, and the share of zeros in the layers that\n"
-        "pruning treats. The numbers are counted from the weights, not read from what a run recorded."
+        "Measure causal language models: perplexity on held-out text, accuracy on tasks of lm-eval (extra eval), and\n"
+        "the share of zeros in the layers that pruning treats. Several models stand side by side, compared with the\n"
+        "first. Zeros are counted from the weights, not read from what a run recorded."
     )
     EXAMPLES = """\
-  A pruned model, on the test split:
-    optimum-cli si evaluate -m opt-125m-2of4 --dataset wikitext2
+  Dense and pruned, on the test split:
+    optimum-cli si evaluate -m facebook/opt-125m opt-125m-2of4 --dataset wikitext2
 
-  The dense model, on the same windows:
-    optimum-cli si evaluate -m facebook/opt-125m --dataset wikitext2
+  The seven zero-shot tasks of the pruning papers too (hours on a CPU; --limit 100 for a quick look):
+    optimum-cli si evaluate -m facebook/opt-125m opt-125m-2of4 --dataset wikitext2 --tasks zero-shot
+
+  A task of your own, in a YAML file of lm-eval's format, and what an export keeps of it:
+    optimum-cli si evaluate -m opt-125m-2of4 opt-125m-onnx --tasks my_task --task-folder my-tasks
 
   A quick look, at your own text, for a program to read:
     optimum-cli si evaluate -m ./my-model-2of4 --dataset held-out.txt --sequence-length 512 --max-windows 20 --json
@@ -31,34 +43,98 @@ class EvaluateCommand(SISubcommand):
 
     @classmethod
     def add_arguments(cls, parser: ArgumentParser) -> None:
-        add_model_arguments(parser)
-        data = parser.add_argument_group("evaluation data")
-        add_data_arguments(data, "held-out text", split="test", required=True)
+        add_model_arguments(parser, several="Hub ids, local folders or exports to ONNX; the first is compared with")
+        data = parser.add_argument_group("perplexity")
+        add_data_arguments(data, "held-out text", split="test")
         data.add_argument("--max-windows", type=int, metavar="N", help="stop after N windows (default: all)")
-        parser.add_argument("--json", action="store_true", help="print JSON instead of two lines")
+        tasks = parser.add_argument_group("tasks")
+        tasks.add_argument(
+            "--tasks",
+            nargs="+",
+            metavar="TASK",
+            help='"zero-shot" (BoolQ, RTE, HellaSwag, WinoGrande, ARC-easy and -challenge, OpenBookQA, each apart and '
+            "their mean), or names of lm-eval",
+        )
+        tasks.add_argument("--task-folder", type=Path, metavar="DIR", help="YAML files of your own tasks")
+        tasks.add_argument("--limit", type=int, metavar="N", help="first N examples of each task (default: all)")
+        parser.add_argument("--json", action="store_true", help="print JSON instead of a table: a list for several")
 
     def execute(self, args: Namespace) -> None:
+        _check_usage(args)
+        from ..comparing import comparison_table
         from ..configuration import CalibrationConfig
-        from ..evaluation import evaluation_texts, max_evaluation_windows, perplexity
-        from ..pruner import SIPruner
+        from ..evaluation import evaluation_texts
 
-        texts = evaluation_texts(args.dataset, CalibrationConfig(**given(args, "dataset_config", "split", "column")))
-        pruner = SIPruner.from_pretrained(args.model, **model_options(args))
-        sparsity = measured_sparsity(pruner.model)
-        max_windows = max_evaluation_windows(args.dataset) if args.max_windows is None else args.max_windows
-        value = perplexity(
-            pruner.model,
-            pruner.tokenizer,
-            texts,
-            max_windows=max_windows,
-            **given(args, "sequence_length", "batch_size"),
-        )
+        texts = tasks = None
+        if args.dataset is not None:
+            texts = evaluation_texts(
+                args.dataset, CalibrationConfig(**given(args, "dataset_config", "split", "column"))
+            )
+        if args.tasks:
+            from ..tasks import load_tasks
+
+            tasks = load_tasks(args.tasks, args.task_folder)
+        found = [_evaluate(args, model, texts, tasks) for model in args.model]
         if args.json:
-            result = {"model": args.model, "dataset": args.dataset, "perplexity": value, "sparsity": sparsity}
-            print(json.dumps(result, indent=2))
+            values = [evaluation.to_dict() for evaluation in found]
+            print(json.dumps(values[0] if len(values) == 1 else values, indent=2))
+        elif len(found) > 1 or tasks is not None:
+            print(comparison_table(found))
         else:
-            print(f"perplexity: {value:.4g} on {args.dataset}")
-            print(f"sparsity: {sparsity:.2%} of the weights in the transformer blocks' linear layers are zero")
+            print(f"perplexity: {found[0].perplexity:.4g} on {args.dataset}")
+            print(
+                f"sparsity: {found[0].sparsity:.2%} of the weights in the transformer blocks' linear layers are zero"
+            )
+
+
+def _check_usage(args: Namespace) -> None:
+    if args.dataset is None and not args.tasks:
+        raise ConfigurationError("there is nothing to measure: give --dataset, --tasks or both.")
+    for needed, names in (("dataset", _OF_DATASET), ("tasks", _OF_TASKS)):
+        if not getattr(args, needed) and (without := given(args, *names)):
+            option = next(iter(without)).replace("_", "-")
+            raise ConfigurationError(f"--{option} says nothing without --{needed}: give both, or leave it out.")
+
+
+def _evaluate(args: Namespace, name: str, texts: list[str] | None, tasks: Any) -> "Evaluation":
+    """Load one model and measure what was asked for; it is freed before the next one is loaded."""
+    from ..comparing import Evaluation
+    from ..evaluation import max_evaluation_windows, perplexity
+
+    exported = Path(name, "model.onnx").is_file()
+    model, tokenizer, sparsity = _open_export(args, name) if exported else _open_checkpoint(args, name)
+    value, scores = None, {}
+    if texts is not None:
+        max_windows = max_evaluation_windows(args.dataset) if args.max_windows is None else args.max_windows
+        options = given(args, "sequence_length", "batch_size")
+        value = perplexity(model, tokenizer, texts, max_windows=max_windows, **options)
+    if tasks is not None:
+        from ..tasks import task_accuracy
+
+        scores = task_accuracy(model, tokenizer, tasks, **given(args, "limit", "batch_size"))
+    return Evaluation(name, "ONNX Runtime" if exported else "PyTorch", sparsity, args.dataset, value, scores)
+
+
+def _open_checkpoint(args: Namespace, name: str) -> tuple[Any, Any, float]:
+    from ..pruner import SIPruner
+
+    pruner = SIPruner.from_pretrained(name, **model_options(args))
+    return pruner.model, pruner.tokenizer, measured_sparsity(pruner.model)
+
+
+def _open_export(args: Namespace, name: str) -> tuple[Any, Any, float]:
+    from ..loading import load_tokenizer
+    from ..onnx.causal import ORTSIModelForCausalLM
+    from ..onnx.checking import check
+
+    # Its checksums are compared as the zeros are counted, and need not be again.
+    matrices = check(name)
+    model = ORTSIModelForCausalLM.from_pretrained(name, verify=False, **given(args, "device"))
+    if matrices[-1].columns == model.config.get_text_config().vocab_size:
+        matrices.pop()  # the head, which is not counted in checkpoints either
+    sizes = [(matrix.zeros, matrix.rows * matrix.columns) for matrix in matrices]
+    sparsity = sum(zeros * size for zeros, size in sizes) / sum(size for _, size in sizes)
+    return model, load_tokenizer(name, required=False), sparsity
 
 
 def measured_sparsity(model: "PreTrainedModel") -> float:

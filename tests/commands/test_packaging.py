@@ -54,6 +54,7 @@ def test_the_metadata_state_version_license_and_extras(wheel):
         "onnx-gpu",
         "genai",
         "datasets",
+        "eval",
         "report",
         "demo",
         "dev",
