@@ -203,9 +203,11 @@ def save_with_tokenizer(model: PreTrainedModel, directory: Path, text: str) -> N
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
     tokenizer.decoder = ByteLevelDecoder()
-    trainer = BpeTrainer(vocab_size=300, special_tokens=["<pad>"], initial_alphabet=ByteLevel.alphabet())
+    trainer = BpeTrainer(
+        vocab_size=300, show_progress=False, special_tokens=["<pad>", "</s>"], initial_alphabet=ByteLevel.alphabet()
+    )
     tokenizer.train_from_iterator([text], trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>")
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>")
     fast.save_pretrained(directory)
     model.resize_token_embeddings(len(fast))
     model.save_pretrained(directory)

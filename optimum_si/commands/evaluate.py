@@ -37,6 +37,9 @@ class EvaluateCommand(SISubcommand):
   A task of your own, in a YAML file of lm-eval's format, and what an export keeps of it:
     optimum-cli si evaluate -m opt-125m-2of4 opt-125m-onnx --tasks my_task --task-folder my-tasks
 
+  The same numbers into the model card of the pruned one:
+    optimum-cli si evaluate -m facebook/opt-125m opt-125m-2of4 --dataset wikitext2 --save
+
   A quick look, at your own text, for a program to read:
     optimum-cli si evaluate -m ./my-model-2of4 --dataset held-out.txt --sequence-length 512 --max-windows 20 --json
 """
@@ -57,6 +60,11 @@ class EvaluateCommand(SISubcommand):
         )
         tasks.add_argument("--task-folder", type=Path, metavar="DIR", help="YAML files of your own tasks")
         tasks.add_argument("--limit", type=int, metavar="N", help="first N examples of each task (default: all)")
+        parser.add_argument(
+            "--save",
+            action="store_true",
+            help="keep the numbers in the folders that `prune` wrote (si_evaluation.json), for their model cards",
+        )
         parser.add_argument("--json", action="store_true", help="print JSON instead of a table: a list for several")
 
     def execute(self, args: Namespace) -> None:
@@ -75,6 +83,10 @@ class EvaluateCommand(SISubcommand):
 
             tasks = load_tasks(args.tasks, args.task_folder)
         found = [_evaluate(args, model, texts, tasks) for model in args.model]
+        if args.save:
+            from ..publishing.results import keep_results
+
+            keep_results(found, args.sequence_length)
         if args.json:
             values = [evaluation.to_dict() for evaluation in found]
             print(json.dumps(values[0] if len(values) == 1 else values, indent=2))
@@ -88,6 +100,8 @@ class EvaluateCommand(SISubcommand):
 
 
 def _check_usage(args: Namespace) -> None:
+    if args.save and not any(Path(name, "si_report.json").is_file() for name in args.model):
+        raise ConfigurationError("--save keeps numbers in folders that `prune` wrote, and none of the models is one.")
     if args.dataset is None and not args.tasks:
         raise ConfigurationError("there is nothing to measure: give --dataset, --tasks or both.")
     for needed, names in (("dataset", _OF_DATASET), ("tasks", _OF_TASKS)):

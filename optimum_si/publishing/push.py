@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,9 +21,10 @@ from huggingface_hub.errors import (
 )
 
 from ..configuration import SIConfig
-from ..errors import ConfigurationError, PublishError
+from ..errors import ConfigurationError, PictureError, PublishError
+from ..reporting import Report, draw
 from .base import public_name
-from .card import CARD_NAME, broken_metadata, build, is_edited, read_facts
+from .card import CARD_NAME, PICTURES, broken_metadata, build, is_edited, read_facts
 
 
 logger = logging.getLogger(__name__)
@@ -56,7 +58,7 @@ def push_folder(
         PublishError: see :meth:`SIPruner.push_to_hub`.
     """
     directory = Path(directory)
-    facts = read_facts(directory, repo_id, with_onnx)
+    facts = read_facts(directory, repo_id, with_onnx)  # before anything is asked of the Hub
     api = HfApi(token=token)
     with _explained(repo_id), tempfile.TemporaryDirectory() as folder:
         _check_own_card(directory)
@@ -68,6 +70,9 @@ def push_folder(
         _check_holds_no_other_model(repo_id, there, create_pr)
         files: dict[str, Path | bytes] = {**_files_in(directory)}
         files[SIConfig.CONFIG_NAME] = _public_recipe(directory)
+        if not facts.pictures:
+            files |= _drawn(facts.report, Path(folder) / PICTURES)
+            facts = replace(facts, pictures=sorted(name for name in files if name.startswith(f"{PICTURES}/")))
         if with_onnx:
             files |= _exported(directory, Path(folder) / ONNX)
         card = _card_to_push(api, repo_id, revision, directory, CARD_NAME in there, lambda: build(facts))
@@ -117,6 +122,15 @@ def _exported(directory: Path, output: Path) -> dict[str, Path | bytes]:
 
     export(directory, output)
     return {f"{ONNX}/{name}": file for name, file in _files_in(output).items()}
+
+
+def _drawn(report: Report, output: Path) -> dict[str, Path | bytes]:
+    """Pictures for the card; none where there is nothing to draw them with."""
+    try:
+        return {f"{PICTURES}/{file.name}": file for file in draw(report, output)}
+    except PictureError as error:
+        logger.warning("the card has no pictures: %s", error)
+        return {}
 
 
 def _check_own_card(directory: Path) -> None:

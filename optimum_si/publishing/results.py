@@ -2,14 +2,23 @@
 
 import json
 import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError
+from ..reporting import REPORT_NAME
+from .base import public_name
+
+
+if TYPE_CHECKING:
+    from ..comparing import Evaluation
 
 
 RESULTS_NAME = "si_evaluation.json"
+#: Share of zeros below which a model counts as dense.
+DENSE_BELOW = 0.01
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,42 @@ def load_results(directory: str | Path) -> list[Result]:
         raise CheckpointError(f"{str(path)!r} is damaged ({error}): delete it and measure again.") from error
 
 
-def save_results(directory: str | Path, results: list[Result]) -> None:
+def keep_results(evaluations: "Sequence[Evaluation]", sequence_length: int | None = None) -> list[Path]:
+    """Keep what was measured in every directory that ``prune`` wrote, and write its card anew unless it was edited.
+
+    Args:
+        evaluations: of several models on the same data; the first one without zeros is what others are compared with.
+        sequence_length: tokens of a window, where it was chosen.
+
+    Returns:
+        The directories.
+    """
+    from .card import CARD_NAME, write_card
+
+    dense = next((entry for entry in evaluations if entry.sparsity < DENSE_BELOW), None)
+    kept = []
+    for entry in evaluations:
+        directory = Path(entry.model)
+        if entry is not dense and (directory / REPORT_NAME).is_file():
+            save_results(directory, _results_of(entry, dense, sequence_length))
+            card = directory / CARD_NAME
+            previous = card.read_text(encoding="utf-8") if card.is_file() else None
+            write_card(directory, directory.resolve().name, previous)
+            kept.append(directory)
+    return kept
+
+
+def _results_of(entry: "Evaluation", dense: "Evaluation | None", sequence_length: int | None) -> Iterator[Result]:
+    if entry.perplexity is not None:
+        window = "" if sequence_length is None else f"{sequence_length} tokens a window"
+        base = None if dense is None else dense.perplexity
+        yield Result(public_name(entry.dataset or "text"), "perplexity", entry.perplexity, base, window)
+    for name, score in entry.tasks.items():
+        base = None if dense is None else dense.tasks[name].value
+        yield Result(name, score.metric, score.value, base, f"{score.examples} examples")
+
+
+def save_results(directory: str | Path, results: Iterable[Result]) -> None:
     """Add results to those in a directory; a dataset and metric that were there are replaced."""
     kept = {(entry.dataset, entry.metric): entry for entry in [*load_results(directory), *results]}
     write_beside(

@@ -23,10 +23,11 @@ AUTO_CLASSES = {
 }
 _CALIBRATION = ("num_samples", "sequence_length", "batch_size", "dataset_config", "split", "column")
 _CAPTIONS = {
-    "importance": "importance of the weights before and after induction",
-    "layers": "sparsity and output error of each layer",
-    "spectrum": "singular values of one layer before and after",
-    "scales": "learned channel scales",
+    "importance": "Histograms of the scores of all weights, before and after induction",
+    "layers": "Relative output error and share of zeros of each layer",
+    "blocks": "Held-out loss of each block with the plain method and as chosen",
+    "singular-values": "Singular values of one layer, dense and pruned",
+    "scales": "Range and median of the learned scales of each layer",
 }
 
 

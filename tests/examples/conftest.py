@@ -7,9 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import tiny
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from helpers import save_with_tokenizer, tiny
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -20,15 +18,7 @@ TEXT = Path(__file__).with_name("test_prune.py").read_text(encoding="utf-8") * 1
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny OPT with a tokenizer of its own."""
     directory = tmp_path_factory.mktemp("examples") / "tiny-opt"
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=48, special_tokens=["<pad>", "</s>"], show_progress=False)
-    tokenizer.train_from_iterator([TEXT], trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>")
-    fast.save_pretrained(directory)
-    model = tiny("opt")
-    model.resize_token_embeddings(tokenizer.get_vocab_size())
-    model.save_pretrained(directory)
+    save_with_tokenizer(tiny("opt"), directory, TEXT)
     return directory
 
 

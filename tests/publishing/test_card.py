@@ -9,12 +9,14 @@ import yaml
 from helpers import calibration, prune, tiny
 from huggingface_hub import ModelCard
 
-from optimum_si import SIConfig, SIPruner
+from optimum_si import CheckpointError, SIConfig, SIPruner
 from optimum_si.commands.prune import PruneCommand
 from optimum_si.commands.recipe import config_from_args
+from optimum_si.comparing import Evaluation
 from optimum_si.publishing.base import base_of, public_name
 from optimum_si.publishing.card import broken_metadata, build, is_edited, read_facts, write_card
-from optimum_si.publishing.results import Result, save_results
+from optimum_si.publishing.results import Result, keep_results, load_results, save_results
+from optimum_si.tasks import TaskScore
 
 
 RECIPE = {"pattern": "2:4", "induction": None}
@@ -153,6 +155,21 @@ def test_results_are_shown_and_indexed(saved):
     assert "| arc_easy | accuracy | 0.5 | 0.4 |" in text and "Quality was not measured" not in text
     results = {entry.dataset_name: entry.metric_value for entry in ModelCard(text).data.eval_results}
     assert results == {"wikitext2": 38.5, "arc_easy": 0.4}
+
+
+def test_evaluations_are_kept_where_prune_wrote_and_compared_with_the_dense_model(saved):
+    score = TaskScore("acc", 0.25, 0.01, 40)
+    dense = Evaluation("facebook/opt", "PyTorch", 0.0, "/data/held-out.txt", 20.0, {"arc_easy": score})
+    sparse = Evaluation(str(saved), "PyTorch", 0.5, "/data/held-out.txt", 25.0, {"arc_easy": score})
+    assert keep_results([dense, sparse], sequence_length=64) == [saved]
+    assert "| held-out.txt (64 tokens a window) | perplexity | 20 | 25 |" in card_of(saved)
+    assert "| arc_easy (40 examples) | acc | 0.25 | 0.25 |" in card_of(saved)
+    (saved / "README.md").write_text("mine")
+    keep_results([sparse])
+    assert card_of(saved) == "mine" and load_results(saved)[0].dense is None
+    (saved / "si_evaluation.json").write_text("[1]")
+    with pytest.raises(CheckpointError, match="si_evaluation.json' is damaged .* delete it and measure again"):
+        keep_results([sparse])
 
 
 def test_an_edited_card_is_kept_and_ours_is_written_anew(saved):

@@ -12,6 +12,7 @@ from onnx_models import causal
 from transformers import AutoModelForCausalLM
 
 from optimum_si import ConfigurationError, ORTSIModelForCausalLM, PublishError, SIConfig, SIPruner
+from optimum_si.errors import PictureError
 from optimum_si.publishing import push
 from optimum_si.publishing.push import push_folder
 
@@ -50,6 +51,21 @@ def test_a_pushed_model_is_read_back_bit_by_bit(hub, pruner):
     card = ModelCard(files["README.md"].decode())
     card.validate()
     assert f'AutoModelForCausalLM.from_pretrained("{REPOSITORY}")' in card.text
+
+
+def test_pictures_go_with_the_card(hub, pruner, monkeypatch, caplog):
+    pruner.push_to_hub(REPOSITORY)
+    files = hub.repositories[REPOSITORY]
+    pictures = re.findall(r"!\[.+?\]\((.+?)\)", files["README.md"].decode())
+    assert len(pictures) >= 2 and all(files[name].startswith(b"\x89PNG") for name in pictures)
+
+    def missing(*_):
+        raise PictureError("pictures need matplotlib")
+
+    monkeypatch.setattr(push, "draw", missing)
+    pruner.push_to_hub("me/other")
+    assert "the card has no pictures: pictures need matplotlib" in caplog.text
+    assert not any(name.endswith(".png") for name in hub.repositories["me/other"])
 
 
 def test_the_code_of_the_card_runs(hub, pruner):
