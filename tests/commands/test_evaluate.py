@@ -15,6 +15,9 @@ from optimum_si.onnx import export
 from optimum_si.tasks import ZERO_SHOT_TASKS, TaskScore
 
 
+pytest.importorskip("lm_eval")
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A dense and a pruned model, the export of that, a text and a task."""
@@ -28,6 +31,11 @@ def place(tmp_path_factory):
     write_task(folder / "tasks")
     (folder / "text.txt").write_text(" ".join(f"w{1 + number * number % 40}" for number in range(600)))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 def run(*words) -> int:

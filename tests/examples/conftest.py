@@ -31,12 +31,12 @@ def text_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run() -> Callable[..., subprocess.CompletedProcess[str]]:
+def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """run("prune.py", MODEL, ...): the script in a process of its own, with SI_QUICK=1."""
 
     def run(script: str, *words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(EXAMPLES / script), *map(str, words)]
-        environment = {**os.environ, "SI_QUICK": "1", "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "SI_QUICK": "1", "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(tmp_path)}
         finished = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
         assert finished.returncode == code, finished.stderr
         return finished
