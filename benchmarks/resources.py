@@ -53,6 +53,8 @@ LARGER = [
 #: What one block holds beside itself while it is treated, in copies of its weights in fp32: the widened block, the
 #: plain and the best candidate's weights, a candidate under trial, and in learning scores and gradients.
 COPIES = {False: 3.0, True: 6.0}
+#: What libraries and allocators hold on to, whatever the size.
+FIXED = 0.15 * 2**30
 #: Streams of hidden states: inputs of the pruned and of the dense model, and the outputs that replace them.
 STREAMS = {False: 2.0, True: 4.0}
 
@@ -63,7 +65,7 @@ def modelled(size: Size, tokens: int, weight_bytes: int, gram: bool, induction: 
     streams = STREAMS[induction] * tokens * size.width * weight_bytes
     block = COPIES[induction] * size.block * 4
     grams = (3 * size.width**2 + size.inner**2) * 4 * 3 if gram else 0
-    return weights + streams + block + grams
+    return FIXED + weights + streams + block + grams
 
 
 def main() -> None:
