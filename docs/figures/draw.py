@@ -19,7 +19,7 @@ PLAIN, INDUCED, TEXT = "#c9ced6", "#0d7a6b", "#1d2433"
 def main() -> None:
     figure = Figure(figsize=(8, 2.7), layout="constrained")
     for axes, (target, methods) in zip(figure.subplots(1, 2, sharex=True), MEASURED.items(), strict=True):
-        for place, (method, (plain, induced)) in enumerate(methods.items()):
+        for place, (plain, induced) in enumerate(methods.values()):
             first = place == 0
             axes.barh(place, induced, height=0.62, color=INDUCED, label="with Sparsity Induction" if first else None)
             axes.barh(place, plain, height=0.62, color=PLAIN, label="plain" if first else None)
