@@ -12,7 +12,7 @@ from optimum.configuration_utils import BaseConfig
 
 from .checks import check_boolean, check_choice, check_integer, check_number, quoted
 from .errors import ConfigurationError
-from .pruning import COMPARISON_GROUPS, METHODS, parse_pattern
+from .pruning import COMPARISON_GROUPS, METHODS, RECONSTRUCTIONS, parse_pattern
 
 
 INITIALISATIONS = ("auto", "ones", "activation", "robust")
@@ -144,7 +144,9 @@ class SIConfig(BaseConfig):
         induction: an :class:`InductionConfig`, a dict of its fields, True for the defaults; None or False prunes
             without induction.
         calibration: a :class:`CalibrationConfig` or a dict of its fields.
-        damping: SparseGPT's share of the mean Hessian diagonal that is added to the diagonal.
+        reconstruction: "exact" fits the weights that are kept to the dense layer's output (least squares on the Gram
+            matrix), "admm" also looks for a better mask; "none" leaves them as the method does.
+        damping: share of the mean Hessian diagonal that SparseGPT and reconstruction add to the diagonal.
         damping_mode: "mean" (SparseGPT's) or "channel" (each H_jj by its own share, which makes the method exactly
             invariant to input scales).
         block_size: columns that SparseGPT treats between two lazy updates; also its comparison group.
@@ -167,6 +169,7 @@ class SIConfig(BaseConfig):
         "exclude",
         "induction",
         "calibration",
+        "reconstruction",
         "damping",
         "damping_mode",
         "block_size",
@@ -183,6 +186,7 @@ class SIConfig(BaseConfig):
         exclude: str | list[str] | None = None,
         induction: InductionConfig | Mapping[str, Any] | bool | None = True,
         calibration: CalibrationConfig | Mapping[str, Any] | None = None,
+        reconstruction: str = "none",
         damping: float = 0.01,
         damping_mode: str = "mean",
         block_size: int = 128,
@@ -204,6 +208,7 @@ class SIConfig(BaseConfig):
         self.exclude: Any = exclude
         self.induction: Any = induction
         self.calibration: Any = True if calibration is None else calibration
+        self.reconstruction = reconstruction
         self.damping = damping
         self.damping_mode = damping_mode
         self.block_size = block_size
@@ -244,6 +249,7 @@ class SIConfig(BaseConfig):
             )
         if self.sparsity is not None:
             check_number("sparsity", self.sparsity, minimum=0, below=1)
+        check_choice("reconstruction", self.reconstruction, RECONSTRUCTIONS)
         check_number("damping", self.damping, minimum=0)
         check_choice("damping_mode", self.damping_mode, DAMPING_MODES)
         check_integer("block_size", self.block_size, minimum=1)

@@ -331,6 +331,7 @@ class SIPruner:
             "method": config.method,
             "sparsity": config.target_sparsity,
             "pattern": config.pattern,
+            "reconstruction": config.reconstruction,
             "measured_sparsity": round(report.sparsity, 6),
             "induction": config.induction is not None,
             "pruned": report.task == "prune",

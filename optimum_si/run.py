@@ -20,6 +20,7 @@ from .models.views import WeightView
 from .pipeline import BlockStep, Outcome, Stream
 from .pruning import get_method
 from .pruning.base import Settings
+from .pruning.reconstruction import Reconstructed
 from .pruning.targets import make_target
 from .reporting import Report
 from .scale_file import SavedScales
@@ -39,7 +40,10 @@ def checked_step(config: SIConfig, views: Views, write: bool) -> BlockStep:
     target = make_target(config.sparsity, config.pattern, config.comparison_group or method_class.group)
     for view in (view for block in views for view in block.values()):
         target.check(view.name, view.shape[1])
-    return BlockStep(config, method_class(settings), target, write)
+    method = method_class(settings)
+    if config.reconstruction != "none":
+        method = Reconstructed(method, config.reconstruction == "admm", settings)
+    return BlockStep(config, method, target, write)
 
 
 def check_finite(model: PreTrainedModel) -> None:
@@ -136,6 +140,7 @@ def run_blocks(
         calibration_tokens=stream.tokens,
         seconds=time.perf_counter() - started,
         dense=_left_dense(structure, treated),
+        reconstruction=config.reconstruction,
         architecture=_architecture(model),
         spectrum=next((outcome.spectrum for outcome in outcomes.values() if outcome.spectrum is not None), None),
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
-from ..pruning import METHODS, parse_pattern
+from ..pruning import METHODS, RECONSTRUCTIONS, parse_pattern
 from .base import add_data_arguments, given
 
 
@@ -34,6 +34,11 @@ def add_recipe_arguments(parser: ArgumentParser, induction_is_optional: bool) ->
     target.add_argument("--sparsity", type=float, metavar="F", help="share of zeros, in [0, 1) (default: 0.5)")
     target.add_argument(
         "--pattern", type=_pattern, metavar="N:M", help="at most N non-zeros in every M consecutive weights: 2:4, 4:8"
+    )
+    pruning.add_argument(
+        "--reconstruction",
+        choices=RECONSTRUCTIONS,
+        help="fit the kept weights to the dense output: on the method's mask, or on a better one (default: none)",
     )
     pruning.add_argument("--include", nargs="+", metavar="GLOB", help="prune only modules whose name matches")
     pruning.add_argument("--exclude", nargs="+", metavar="GLOB", help="keep modules dense whose name matches")
@@ -66,7 +71,7 @@ def config_from_args(args: Namespace) -> "SIConfig":
     from ..configuration import SIConfig
 
     recipe = (SIConfig() if args.config is None else _read(args.config)).to_dict()
-    recipe.update(given(args, "method", "include", "exclude", "seed"))
+    recipe.update(given(args, "method", "reconstruction", "include", "exclude", "seed"))
     if target := given(args, "sparsity", "pattern"):
         recipe.update({"sparsity": None, "pattern": None, **target})
     recipe["calibration"].update(given(args, *_CALIBRATION))

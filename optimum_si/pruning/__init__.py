@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 METHODS = tuple(sorted(module.name for module in iter_modules([str(Path(__file__).parent / "methods")])))
 COMPARISON_GROUPS = ("row", "layer")
+#: How kept weights are fitted afterwards: not at all, on the method's mask, or on the better of that and ADMM's mask.
+RECONSTRUCTIONS = ("none", "exact", "admm")
 
 
 def get_method(name: str) -> "type[PruningMethod]":

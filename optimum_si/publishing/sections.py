@@ -55,7 +55,8 @@ def _title(facts: "Facts") -> str:
         did = f"prepared for {report.method} at {report.target}, still dense: it computes the same function"
     else:
         how = "after Sparsity Induction" if report.induction else "without induction"
-        did = f"pruned to {report.target} with {_method(report.method)}, {how}"
+        fit = "" if report.reconstruction == "none" else f" and {report.reconstruction} reconstruction"
+        did = f"pruned to {report.target} with {_method(report.method)}{fit}, {how}"
     zeros = ", more zeros" if report.task == "prune" else ""
     return (
         f"# {facts.name.rsplit('/', 1)[-1]}\n\n{origin}, {did}. An ordinary `transformers` checkpoint: same names, "
@@ -65,7 +66,7 @@ def _title(facts: "Facts") -> str:
 
 def _figures(facts: "Facts") -> str:
     report = facts.report
-    rows = [("method", _method(report.method)), ("target", report.target)]
+    rows = [("method", _method(report.method)), ("target", report.target), ("reconstruction", report.reconstruction)]
     if report.task == "prune":
         rows.append(("zeros in the pruned layers", f"{report.sparsity:.2%}"))
     rows += [
@@ -186,7 +187,7 @@ def _reproducing(facts: "Facts") -> str:
 def _flags(config: SIConfig) -> list[str] | None:
     """The command-line flags that give this recipe; None where some option has no flag."""
     changes: dict[str, Any] = {"pattern": config.pattern} if config.pattern else {"sparsity": config.sparsity}
-    changes |= {name: value for name in ("include", "exclude", "seed") if (value := getattr(config, name))}
+    changes |= _changed(config, SIConfig(), ("reconstruction", "include", "exclude", "seed"))
     calibration = _changed(config.calibration, CalibrationConfig(), _CALIBRATION)
     learning = _changed(config.induction, InductionConfig(), ("epochs", "learning_rate"))
     again = SIConfig(

@@ -121,6 +121,7 @@ class Report:
         seconds: wall time of the run, loading and saving aside.
         dense: names of weights that were seen and left dense.
         base: the model that was pruned, in words that may be published (:func:`optimum_si.publishing.base.base_of`).
+        reconstruction: how kept weights were fitted: "none", "exact" or "admm".
         architecture: the model's class in transformers; None for a class from elsewhere.
         spectrum: singular values of the smallest layer in the middle block; None where that one is too large for
             them to be cheap, where nothing was pruned, and in reports of earlier versions.
@@ -140,6 +141,7 @@ class Report:
     base: dict[str, Any] = field(default_factory=dict)
     version: str = __version__
     architecture: str | None = None
+    reconstruction: str = "none"
     spectrum: Spectrum | None = None
 
     @property
@@ -214,6 +216,8 @@ class Report:
     def summary(self) -> str:
         """The whole run in a few lines."""
         name = f"{self.method} {self.target}" + (" with induction" if self.induction else ", plain")
+        if self.reconstruction != "none":
+            name += f", {self.reconstruction} reconstruction"
         kept = {
             choice: sum(block.choice == choice for block in self.blocks) for choice in ("induced", "shift", "plain")
         }
