@@ -11,6 +11,8 @@ import sys
 
 from optimum_si import SIConfig, SIPruner, perplexity
 from optimum_si.evaluation import evaluation_texts
+from optimum_si.publishing.base import public_name
+from optimum_si.publishing.results import Result, save_results
 
 
 QUICK = os.environ.get("SI_QUICK") == "1"
@@ -22,9 +24,12 @@ def main(model: str, dataset: str, repo_id: str) -> None:
     pruner = SIPruner.from_pretrained(model)
     texts = evaluation_texts(dataset)
     dense = perplexity(pruner.model, pruner.tokenizer, texts, **WINDOWS)
-    pruner.prune(SIConfig("sparsegpt", pattern="2:4", calibration=CALIBRATION), dataset=dataset)
+    output = repo_id.rsplit("/", 1)[-1]
+    pruner.prune(SIConfig("sparsegpt", pattern="2:4", calibration=CALIBRATION), dataset=dataset, save_dir=output)
     print(pruner.report.summary())
     sparse = perplexity(pruner.model, pruner.tokenizer, texts, **WINDOWS)
+    # The card shows what lies beside the saved model.
+    save_results(output, [Result(public_name(dataset), "perplexity", sparse, dense=dense)])
     print(f"perplexity: {dense:.4g} dense, {sparse:.4g} pruned")
     print(pruner.push_to_hub(repo_id).commit_url)
 

@@ -16,8 +16,8 @@ from .configuration import SIConfig
 from .errors import ConfigurationError, UnsupportedModelError
 from .loading import load_model, load_tokenizer, maximum_length, refuse_quantised, saved_scales_path
 from .models.blocks import find_structure, select_views
-from .publishing.base import base_of
-from .publishing.card import CARD_NAME, write_card
+from .publishing.base import base_of, public_name
+from .publishing.card import CARD_NAME, read_card, take_over, write_card
 from .reporting import Report
 from .run import check_finite, check_vocabulary, checked_step, run_blocks
 from .saving import check_output, replaced_directory
@@ -53,6 +53,7 @@ class SIPruner:
         self.tokenizer = tokenizer
         self.source: str = getattr(model, "name_or_path", "") or ""
         self._place: dict[str, Any] = {}
+        self._saved: Path | None = None
         self.config: SIConfig | None = None
         self.report: Report | None = None
         # What `induce` left beside the weights of a model that was loaded by transformers alone.
@@ -94,7 +95,8 @@ class SIPruner:
         if device is not None:
             _move(model, device)
         pruner = cls(model, tokenizer)
-        pruner.source, pruner._place = source, kwargs
+        # A folder may be gone, or the working directory another one, when the card is written.
+        pruner.source, pruner._place = str(Path(source).resolve()) if Path(source).is_dir() else source, kwargs
         if kwargs and (path := saved_scales_path(model, source, **kwargs)) is not None:
             # Those of the revision or subfolder that the model came from.
             pruner.scales = SavedScales.load(path)
@@ -205,7 +207,7 @@ class SIPruner:
         """
         target = check_output(save_directory, overwrite).resolve()
         card = target / CARD_NAME
-        previous = card.read_text(encoding="utf-8") if card.is_file() else None
+        previous = read_card(card) if card.is_file() else None
         with replaced_directory(target, overwrite) as directory:
             self.model.save_pretrained(directory, **kwargs)
             if self.tokenizer is not None:
@@ -218,6 +220,7 @@ class SIPruner:
                 self.scales.save(directory)
             if self.report is not None:
                 write_card(directory, target.name, previous)
+        self._saved = target
 
     def push_to_hub(
         self,
@@ -230,6 +233,8 @@ class SIPruner:
         with_onnx: bool = False,
     ) -> "CommitInfo":
         """Publish the result of the last run: one commit with everything that :meth:`save_pretrained` writes.
+
+        Measured results and an edited card come from the directory where the result was saved last.
 
         Args:
             repo_id: "owner/name"; created where it does not exist.
@@ -253,7 +258,11 @@ class SIPruner:
         from .publishing.push import push_folder
 
         with tempfile.TemporaryDirectory() as folder:
+            saved = self._saved
             self.save_pretrained(Path(folder) / "checkpoint")
+            self._saved = saved
+            if saved is not None:
+                take_over(saved, Path(folder) / "checkpoint")
             return push_folder(
                 Path(folder) / "checkpoint",
                 repo_id,
@@ -300,6 +309,7 @@ class SIPruner:
             task, self.model, structure, views, step, examples, padding, saved, progress
         )
         self.report.base = base_of(self.source, **self._place)
+        self.report.dataset = public_name(dataset) if isinstance(dataset, str) else None
         self.config = _with_dataset(config, dataset)
         self.scales = SavedScales.of(config, outcomes) if task == "induce" else None
         self.model.config.sparsity_config = self._sparsity_config(config, self.report)

@@ -9,6 +9,8 @@ from threading import Thread
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import yaml
+
 
 class HubServer:
     """Listens on a free port of the loopback interface while it is used as a context manager.
@@ -80,7 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self._refused(path):
             return None
         if path == "/api/validate-yaml":
-            return self._json({"errors": [], "warnings": []})
+            return self._json(_validated(json.loads(body)["content"]))
         if path == "/api/repos/create":
             request = json.loads(body)
             repository = f"{request.get('organization') or 'me'}/{request['name']}"
@@ -145,8 +147,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Git's name of a file."""
         return None if content is None else hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
-    def _refused(self, path: str) -> bool:
-        """Whether this request is answered with a failure that a test has asked for, or lacks its rights."""
+    def _failed(self, path: str) -> bool:
+        """Whether this request is answered with a failure that a test has asked for."""
         for place, (pattern, status) in enumerate(self.hub.failures):
             if re.search(pattern, f"{self.command} {path}"):
                 del self.hub.failures[place]
@@ -156,6 +158,12 @@ class _Handler(BaseHTTPRequestHandler):
                 else:
                     self._json({"error": "for a test"}, status=status)
                 return True
+        return False
+
+    def _refused(self, path: str) -> bool:
+        """Whether this request to write fails, or lacks its rights."""
+        if self._failed(path):
+            return True
         if self.hub.token is not None and self.headers.get("Authorization") != f"Bearer {self.hub.token}":
             self._json({"error": "Invalid username or password."}, status=401)
             return True
@@ -166,6 +174,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self._path()
+        if self._failed(path):
+            return None
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?", path):
             return self._info(match[1], match[2] or "main")
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/[^/]+", path):
@@ -223,3 +233,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Silence: tests print enough."""
+
+
+def _validated(card: str) -> dict[str, list[dict[str, str]]]:
+    """What the Hub says of a card's metadata: of the names of models and of the types of values."""
+    data = yaml.safe_load(card.split("---")[1]) or {}
+    errors = []
+    for name in ("license", "pipeline_tag", "library_name", "base_model", "base_model_relation", "license_name"):
+        if name in data and not isinstance(data[name], str):
+            errors.append(f"{name} must be a string")
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", data.get("base_model", "a/b")):
+        errors.append("base_model must be a repository")
+    if data.get("base_model_relation", "finetune") not in ("adapter", "merge", "quantized", "finetune"):
+        errors.append("base_model_relation is unknown")
+    if not all(isinstance(tag, str) for tag in data.get("tags", [])):
+        errors.append("tags must be strings")
+    return {"errors": [{"message": error} for error in errors], "warnings": []}

@@ -1,10 +1,12 @@
 """``optimum-cli si evaluate``: perplexity, zero-shot accuracy and measured sparsity, of one model or several."""
 
 import json
+import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..checks import check_integer
 from ..errors import ConfigurationError
 from .base import SISubcommand, add_data_arguments, add_model_arguments, given, model_options
 
@@ -73,6 +75,8 @@ class EvaluateCommand(SISubcommand):
         from ..configuration import CalibrationConfig
         from ..evaluation import evaluation_texts
 
+        if args.limit is not None:
+            check_integer("limit", args.limit, 1)
         texts = tasks = None
         if args.dataset is not None:
             texts = evaluation_texts(
@@ -86,7 +90,9 @@ class EvaluateCommand(SISubcommand):
         if args.save:
             from ..publishing.results import keep_results
 
-            keep_results(found, args.sequence_length)
+            kept = keep_results(found, args.sequence_length, args.max_windows)
+            saved = ", ".join(map(str, kept)) or "no folder: none but the dense one is of `prune`"
+            print(f"numbers kept in {saved}", file=sys.stderr)
         if args.json:
             values = [evaluation.to_dict() for evaluation in found]
             print(json.dumps(values[0] if len(values) == 1 else values, indent=2))

@@ -14,7 +14,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ..configuration import SIConfig
 from ..errors import CheckpointError
 from ..reporting import Report
-from .results import Result, load_results, write_beside
+from .base import public_name
+from .results import RESULTS_NAME, Result, load_results, write_beside
 from .sections import body
 
 
@@ -60,13 +61,23 @@ class Facts:
     onnx: str | None
 
     @property
+    def dataset(self) -> str | None:
+        """Name of the calibration data that may be published."""
+        given = self.config.calibration.dataset
+        return self.report.dataset or (None if given is None else public_name(given))
+
+    @property
+    def kind(self) -> str | None:
+        """The Hub's name of what the architecture does, which says how to load it."""
+        return next((task for end, task in _TASKS.items() if self.architecture.endswith(end)), None)
+
+    @property
     def task(self) -> str | None:
         """The Hub's name of what the model does."""
-        carried = self.report.base.get("pipeline_tag")
-        return carried or next((task for end, task in _TASKS.items() if self.architecture.endswith(end)), None)
+        return self.report.base.get("pipeline_tag") or self.kind
 
 
-def read_facts(directory: Path, name: str, onnx: bool = False) -> Facts:
+def read_facts(directory: Path, name: str) -> Facts:
     """The facts of a directory that ``prune`` or ``induce`` wrote.
 
     Raises:
@@ -88,13 +99,13 @@ def read_facts(directory: Path, name: str, onnx: bool = False) -> Facts:
         results=load_results(directory),
         pictures=sorted(file.relative_to(directory).as_posix() for file in (directory / PICTURES).glob("*.png")),
         has_tokenizer=(directory / "tokenizer_config.json").is_file(),
-        onnx="onnx" if onnx or (directory / "onnx").is_dir() else None,
+        onnx="onnx" if (directory / "onnx").is_dir() else None,
     )
 
 
 def build(facts: Facts) -> str:
     """The whole card, sealed with a checksum by which edits are found."""
-    text = f"---\n{_metadata(facts).to_yaml()}\n---\n\n{body(facts, facts.task)}\n"
+    text = f"---\n{_metadata(facts).to_yaml()}\n---\n\n{body(facts, facts.kind)}\n"
     return f"{text}<!-- optimum-si card {_digest(text)}: an edited card is kept as it is -->\n"
 
 
@@ -115,6 +126,19 @@ def write_card(directory: Path, name: str, previous: str | None = None) -> None:
     write_beside(directory / CARD_NAME, text)
 
 
+def take_over(saved: Path, directory: Path) -> None:
+    """Bring what people and ``evaluate --save`` left in one directory into another that holds the same model."""
+    if (saved / RESULTS_NAME).is_file():
+        (directory / RESULTS_NAME).write_bytes((saved / RESULTS_NAME).read_bytes())
+    if (saved / CARD_NAME).is_file() and is_edited(read_card(saved / CARD_NAME)):
+        (directory / CARD_NAME).write_bytes((saved / CARD_NAME).read_bytes())
+
+
+def read_card(path: Path) -> str:
+    """A card with whatever bytes it holds: what is not UTF-8 comes back unchanged when it is written."""
+    return path.read_text(encoding="utf-8", errors="surrogateescape")
+
+
 def is_edited(card: str) -> bool:
     """Whether a card is somebody's own: not as one of ours was written."""
     card = card.replace("\r\n", "\n")
@@ -132,7 +156,7 @@ def broken_metadata(card: str) -> str | None:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def _metadata(facts: Facts) -> ModelCardData:
@@ -150,7 +174,7 @@ def _metadata(facts: Facts) -> ModelCardData:
     if facts.results:
         options |= {"model_name": facts.name.rsplit("/", 1)[-1], "eval_results": _eval_results(facts)}
     data = ModelCardData(
-        library_name=base.get("library_name", "transformers"),
+        library_name="transformers",
         pipeline_tag=facts.task,
         tags=tags,
         **options,

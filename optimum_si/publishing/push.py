@@ -3,37 +3,29 @@
 import json
 import logging
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    HfHubHTTPError,
-    HFValidationError,
-    HTTPError,  # of the HTTP library that the client of the Hub uses, whichever that is
-    LocalTokenNotFoundError,
-    OfflineModeIsEnabled,
-)
+from huggingface_hub.errors import EntryNotFoundError
 
 from ..configuration import SIConfig
-from ..errors import ConfigurationError, PictureError, PublishError
-from ..reporting import Report, draw
-from .base import public_name
-from .card import CARD_NAME, PICTURES, broken_metadata, build, is_edited, read_facts
+from ..errors import PictureError, PublishError
+from ..reporting import REPORT_NAME, Report, draw
+from ..scale_file import SCALES_NAME
+from .card import CARD_NAME, PICTURES, broken_metadata, build, is_edited, read_card, read_facts
+from .hub_errors import checked_token, explained, retried
+from .results import RESULTS_NAME
 
 
 logger = logging.getLogger(__name__)
 
-#: Seconds before each further try of an upload that lost its connection.
-WAITS = (1, 4, 16)
 ONNX = "onnx"
-_WEIGHTS = (".safetensors", ".bin")
-_Result = TypeVar("_Result")
+#: What an earlier push may have left, beside sharded weights and pictures.
+_OURS = (SIConfig.CONFIG_NAME, REPORT_NAME, RESULTS_NAME, SCALES_NAME)
+_PICTURES = ("importance", "layers", "blocks", "singular-values", "scales")
+_WEIGHTS = (".safetensors", ".bin", ".gguf", ".h5", ".msgpack", ".onnx")
 
 
 def push_folder(
@@ -50,7 +42,8 @@ def push_folder(
     """Publish a directory that ``prune`` or ``induce`` wrote, as :meth:`SIPruner.push_to_hub` does.
 
     Files of an earlier push that the directory no longer has (such as shards) are removed in the same commit. A card
-    that was edited, here or on the Hub, is kept.
+    that was edited, here or on the Hub, is kept. Where an earlier push brought an ONNX export, it is made anew, so
+    that it never belongs to other weights.
 
     Raises:
         CheckpointError: for a directory without config, recipe or report.
@@ -58,29 +51,40 @@ def push_folder(
         PublishError: see :meth:`SIPruner.push_to_hub`.
     """
     directory = Path(directory)
-    facts = read_facts(directory, repo_id, with_onnx)  # before anything is asked of the Hub
-    api = HfApi(token=token)
-    with _explained(repo_id), tempfile.TemporaryDirectory() as folder:
+    facts = read_facts(directory, repo_id)  # before anything is asked of the Hub
+    if not any(directory.glob("*.safetensors")):
+        raise PublishError(f"{str(directory)!r} holds no weights (*.safetensors): give what `prune` wrote.")
+    api = HfApi(token=checked_token(token))
+    with explained(repo_id), tempfile.TemporaryDirectory() as folder:
         _check_own_card(directory)
-        repo_id = _retried(lambda: api.create_repo(repo_id, private=private, exist_ok=True)).repo_id
+        repo_id = retried(lambda: api.create_repo(repo_id, private=private, exist_ok=True)).repo_id
         if revision is not None:
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
-        head = api.model_info(repo_id, revision=revision)
+            retried(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True))
+        head = retried(lambda: api.model_info(repo_id, revision=revision))
         there = {entry.rfilename for entry in head.siblings or []}
         _check_holds_no_other_model(repo_id, there, create_pr)
         files: dict[str, Path | bytes] = {**_files_in(directory)}
-        files[SIConfig.CONFIG_NAME] = _public_recipe(directory)
         if not facts.pictures:
             files |= _drawn(facts.report, Path(folder) / PICTURES)
-            facts = replace(facts, pictures=sorted(name for name in files if name.startswith(f"{PICTURES}/")))
-        if with_onnx:
+        if with_onnx or f"{ONNX}/si_onnx.json" in there:
+            files = {name: content for name, content in files.items() if not name.startswith(f"{ONNX}/")}
             files |= _exported(directory, Path(folder) / ONNX)
-        card = _card_to_push(api, repo_id, revision, directory, CARD_NAME in there, lambda: build(facts))
-        if card is None:
-            files.pop(CARD_NAME, None)
-        else:
+        files = {name: _public(name, content, facts.dataset) for name, content in files.items()}
+        facts = replace(
+            facts,
+            name=repo_id,
+            pictures=sorted(name for name in files if name.startswith(f"{PICTURES}/") and name.endswith(".png")),
+            onnx=ONNX if any(name.startswith(f"{ONNX}/") for name in files) else None,
+        )
+        card = _card_to_push(api, repo_id, head.sha, directory, CARD_NAME in there, lambda: build(facts))
+        files.pop(CARD_NAME, None)
+        if card is not None:
             files[CARD_NAME] = card
-        stale = sorted(name for name in there - set(files) if _is_ours(name, with_onnx))
+        stale = sorted(
+            name for name in there - set(files) - {CARD_NAME} if _is_ours(name, exported=facts.onnx is not None)
+        )
+        if stale:
+            logger.warning("removing what an earlier push left: %s", ", ".join(stale))
 
         def commit() -> CommitInfo:
             # Made anew for each try: what has arrived is then seen on the Hub and not sent again.
@@ -97,23 +101,28 @@ def push_folder(
                 parent_commit=head.sha,
             )
 
-        return _retried(commit)
+        return retried(commit)
 
 
 def _files_in(directory: Path) -> dict[str, Path]:
-    """Files by their path in the repository; hidden ones are left out."""
+    """Files by their path in the repository, without hidden ones and links that lead out of the directory."""
+    root = directory.resolve()
     paths = {file.relative_to(directory): file for file in sorted(directory.rglob("*")) if file.is_file()}
     return {
-        name.as_posix(): file for name, file in paths.items() if not any(part.startswith(".") for part in name.parts)
+        name.as_posix(): file
+        for name, file in paths.items()
+        if not any(part.startswith(".") for part in name.parts) and file.resolve().is_relative_to(root)
     }
 
 
-def _public_recipe(directory: Path) -> bytes:
-    """``si_config.json`` with a local dataset by its bare name: paths of a machine are nobody's business."""
-    recipe = json.loads((directory / SIConfig.CONFIG_NAME).read_text(encoding="utf-8"))
+def _public(name: str, content: Path | bytes, dataset: str | None) -> Path | bytes:
+    """A file as it may be published: recipes name a local dataset without its place on this machine."""
+    if not isinstance(content, Path) or content.name != SIConfig.CONFIG_NAME:
+        return content
+    recipe = json.loads(content.read_text(encoding="utf-8"))
     calibration = recipe.get("calibration") or {}
-    if isinstance(calibration.get("dataset"), str):
-        calibration["dataset"] = public_name(calibration["dataset"])
+    if calibration.get("dataset") is not None:
+        calibration["dataset"] = dataset
     return (json.dumps(recipe, indent=2, sort_keys=True) + "\n").encode()
 
 
@@ -135,24 +144,32 @@ def _drawn(report: Report, output: Path) -> dict[str, Path | bytes]:
 
 def _check_own_card(directory: Path) -> None:
     card = directory / CARD_NAME
-    if card.is_file() and (reason := broken_metadata(card.read_text(encoding="utf-8"))):
+    if card.is_file():
+        try:
+            card.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise PublishError(f"{str(card)!r} is no UTF-8 text ({error}): save it as UTF-8, or delete it.") from error
+    if card.is_file() and (reason := broken_metadata(read_card(card))):
         raise PublishError(f"the metadata of {str(card)!r} is broken: {reason} Mend it, or delete the file.")
 
 
 def _card_to_push(
-    api: HfApi, repo_id: str, revision: str | None, directory: Path, on_hub: bool, write: Callable[[], str]
+    api: HfApi, repo_id: str, commit: str | None, directory: Path, on_hub: bool, write: Callable[[], str]
 ) -> bytes | None:
     """The card to upload: an edited one of the directory, else ours; None keeps an edited one on the Hub."""
     own = directory / CARD_NAME
-    if own.is_file() and is_edited(text := own.read_text(encoding="utf-8")):
-        return text.encode()
+    if own.is_file() and is_edited(read_card(own)):
+        return own.read_bytes()
     if on_hub:
         try:
             with tempfile.TemporaryDirectory() as folder:
-                path = api.hf_hub_download(repo_id, CARD_NAME, revision=revision, local_dir=folder)
-                text = Path(path).read_text(encoding="utf-8")
-        except EntryNotFoundError:
-            text = ""
+                text = read_card(
+                    Path(retried(lambda: api.hf_hub_download(repo_id, CARD_NAME, revision=commit, local_dir=folder)))
+                )
+        except EntryNotFoundError as error:  # it is there, so that this is a refusal or a fault of the Hub
+            raise PublishError(
+                f"the card of {repo_id} on the Hub cannot be read, and may not be replaced unseen: try again."
+            ) from error
         if reason := broken_metadata(text):
             raise PublishError(
                 f"the card of {repo_id} on the Hub has broken metadata: {reason} Mend it there; it was not replaced, "
@@ -181,66 +198,12 @@ def _check_holds_no_other_model(repo_id: str, there: set[str], create_pr: bool) 
         )
 
 
-def _is_ours(name: str, with_onnx: bool) -> bool:
+def _is_ours(name: str, exported: bool) -> bool:
     """Whether a file on the Hub was part of an earlier push, so that it is stale where it is missing now."""
-    if name.startswith(f"{ONNX}/"):
-        return with_onnx
-    return name.startswith(("report/", "si_")) or name.endswith((".safetensors", ".safetensors.index.json"))
-
-
-def _retried(send: Callable[[], _Result]) -> _Result:
-    """Try again when the connection is lost or the Hub has a moment of weakness."""
-    for wait in WAITS:
-        try:
-            return send()
-        except HTTPError as error:
-            if isinstance(error, HfHubHTTPError) and _status(error) < 500:
-                raise
-            logger.warning("the upload was interrupted (%s); trying again in %d s", type(error).__name__, wait)
-            time.sleep(wait)
-    return send()
-
-
-@contextmanager
-def _explained(repo_id: str) -> Iterator[None]:
-    """The Hub's errors, in words that say what to do. None of them repeats the token."""
-    login = "log in with `hf auth login`, set HF_TOKEN, or give token=, with the right to write"
-    try:
-        yield
-    except HFValidationError as error:
-        raise ConfigurationError(
-            f"repo_id={repo_id!r} is no name that the Hub allows ({error}): give 'owner/name'."
-        ) from error
-    except LocalTokenNotFoundError:
-        raise PublishError(f"pushing to {repo_id!r} needs a token: {login}.") from None
-    except OfflineModeIsEnabled as error:
-        raise PublishError("HF_HUB_OFFLINE is set, so nothing can be pushed: unset it.") from error
-    except HfHubHTTPError as error:
-        raise PublishError(_advice(repo_id, error, login)) from error
-    except HTTPError as error:
-        raise PublishError(
-            f"the connection to the Hub was lost while pushing to {repo_id!r} ({type(error).__name__}). Run the same "
-            "again: files that have arrived are not sent twice."
-        ) from error
-
-
-def _advice(repo_id: str, error: HfHubHTTPError, login: str) -> str:
-    status = _status(error)
-    said = (error.server_message or str(error)).strip().splitlines()[0][:300]
-    if status == 401:
-        return f"the Hub does not accept the token for {repo_id!r}, or there is none: {login}."
-    if status == 403:
-        return f"no right to write to {repo_id!r} ({said}): choose a name of your own, or use a token that may write."
-    if status == 412:
-        return (
-            f"{repo_id!r} changed while this push was under way, and nothing was committed: look at what changed "
-            "there, then push again."
-        )
-    if status >= 500:
-        return f"the Hub cannot take {repo_id!r} now ({status}: {said}). Run the same again later: it resumes."
-    return f"the Hub refused the push to {repo_id!r} ({status}: {said})."
-
-
-def _status(error: HfHubHTTPError) -> int:
-    response = getattr(error, "response", None)
-    return 0 if response is None else int(response.status_code)
+    folder, _, file = name.rpartition("/")
+    if folder == "":
+        weights = file.startswith("model") and file.endswith((".safetensors", ".safetensors.index.json"))
+        return weights or file in _OURS
+    if folder == PICTURES:
+        return file == "index.html" or file.removesuffix(".png") in _PICTURES
+    return folder == ONNX and exported

@@ -56,36 +56,43 @@ def load_results(directory: str | Path) -> list[Result]:
         raise CheckpointError(f"{str(path)!r} is damaged ({error}): delete it and measure again.") from error
 
 
-def keep_results(evaluations: "Sequence[Evaluation]", sequence_length: int | None = None) -> list[Path]:
+def keep_results(
+    evaluations: "Sequence[Evaluation]", sequence_length: int | None = None, max_windows: int | None = None
+) -> list[Path]:
     """Keep what was measured in every directory that ``prune`` wrote, and write its card anew unless it was edited.
 
     Args:
         evaluations: of several models on the same data; the first one without zeros is what others are compared with.
         sequence_length: tokens of a window, where it was chosen.
+        max_windows: how many windows of the text were used, where not all.
 
     Returns:
         The directories.
     """
-    from .card import CARD_NAME, write_card
+    from .card import CARD_NAME, read_card, write_card
 
     dense = next((entry for entry in evaluations if entry.sparsity < DENSE_BELOW), None)
     kept = []
     for entry in evaluations:
         directory = Path(entry.model)
-        if entry is not dense and (directory / REPORT_NAME).is_file():
-            save_results(directory, _results_of(entry, dense, sequence_length))
+        is_ours = (directory / REPORT_NAME).is_file() and not any(directory.glob("*.onnx"))
+        if entry is not dense and is_ours:
+            save_results(directory, _results_of(entry, dense, sequence_length, max_windows))
             card = directory / CARD_NAME
-            previous = card.read_text(encoding="utf-8") if card.is_file() else None
+            previous = read_card(card) if card.is_file() else None
             write_card(directory, directory.resolve().name, previous)
             kept.append(directory)
     return kept
 
 
-def _results_of(entry: "Evaluation", dense: "Evaluation | None", sequence_length: int | None) -> Iterator[Result]:
+def _results_of(
+    entry: "Evaluation", dense: "Evaluation | None", sequence_length: int | None, max_windows: int | None
+) -> Iterator[Result]:
     if entry.perplexity is not None:
-        window = "" if sequence_length is None else f"{sequence_length} tokens a window"
+        parts = [] if max_windows is None else [f"first {max_windows} windows"]
+        parts += [] if sequence_length is None else [f"{sequence_length} tokens a window"]
         base = None if dense is None else dense.perplexity
-        yield Result(public_name(entry.dataset or "text"), "perplexity", entry.perplexity, base, window)
+        yield Result(public_name(entry.dataset or "text"), "perplexity", entry.perplexity, base, ", ".join(parts))
     for name, score in entry.tasks.items():
         base = None if dense is None else dense.tasks[name].value
         yield Result(name, score.metric, score.value, base, f"{score.examples} examples")
@@ -103,7 +110,7 @@ def write_beside(path: Path, text: str) -> None:
     """Write a small file beside its place and move it in."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}.writing")
     try:
-        fresh.write_text(text, encoding="utf-8")
+        fresh.write_text(text, encoding="utf-8", errors="surrogateescape")
         fresh.replace(path)
     except OSError as error:
         raise CheckpointError(

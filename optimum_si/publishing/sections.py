@@ -1,11 +1,11 @@
 """The text of a model card, section by section, in the order in which a reader asks."""
 
+import json
 import shlex
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..configuration import CalibrationConfig, InductionConfig, SIConfig
-from .base import public_name
 
 
 if TYPE_CHECKING:
@@ -98,10 +98,11 @@ def _pictures(facts: "Facts") -> str:
 
 def _loading(facts: "Facts", task: str | None) -> str:
     auto = AUTO_CLASSES.get(task or "", "AutoModel")
+    name = json.dumps(facts.name)
     names = f"{auto}, AutoTokenizer" if facts.has_tokenizer else auto
-    lines = [f"from transformers import {names}", "", f'model = {auto}.from_pretrained("{facts.name}")']
+    lines = [f"from transformers import {names}", "", f"model = {auto}.from_pretrained({name})"]
     if facts.has_tokenizer:
-        lines.append(f'tokenizer = AutoTokenizer.from_pretrained("{facts.name}")')
+        lines.append(f"tokenizer = AutoTokenizer.from_pretrained({name})")
         if task == "text-generation":
             lines += [
                 'ids = tokenizer("The first thing to know", return_tensors="pt").input_ids',
@@ -121,7 +122,7 @@ def _fine_tuning(facts: "Facts", task: str | None) -> str:
         "import torch",
         f"from transformers import {auto}",
         "",
-        f'model = {auto}.from_pretrained("{facts.name}")',
+        f"model = {auto}.from_pretrained({json.dumps(facts.name)})",
         "optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)",
         "matrices = [weight for weight in model.parameters() if weight.ndim > 1]",
         f"sparse = [weight for weight in matrices if (weight == 0).float().mean() > {least:.3g}]",
@@ -130,7 +131,7 @@ def _fine_tuning(facts: "Facts", task: str | None) -> str:
         "",
         "def keep_zeros(*_):",
         "    for weight, mask in zip(sparse, masks):",
-        "        weight.data.mul_(mask)",
+        "        weight.data.mul_(mask.to(weight.device))",
         "",
         "",
         "optimizer.register_step_post_hook(keep_zeros)",
@@ -142,11 +143,14 @@ def _fine_tuning(facts: "Facts", task: str | None) -> str:
 def _onnx(facts: "Facts", task: str | None) -> str:
     if facts.onnx:
         kind = "ORTSIModelForCausalLM" if task == "text-generation" else "ORTSIModel"
-        lines = [
-            f"from optimum_si import {kind}",
-            "",
-            f'model = {kind}.from_pretrained("{facts.name}", subfolder="{facts.onnx}")',
-        ]
+        where = f'{json.dumps(facts.name)}, subfolder="{facts.onnx}"'
+        lines = [f"from optimum_si import {kind}", ""]
+        if task == "text2text-generation":
+            lines += [
+                f'{part} = {kind}.from_pretrained({where}, file="{part}.onnx")' for part in ("encoder", "decoder")
+            ]
+        else:
+            lines.append(f"model = {kind}.from_pretrained({where})")
         return f"## On ONNX Runtime\n\nThe folder `{facts.onnx}` holds an export.\n\n" + _code("python", lines)
     return "## On ONNX Runtime\n\n" + _code("bash", [f"optimum-cli si export {shlex.quote(facts.name)} model-onnx"])
 
@@ -170,9 +174,9 @@ def _layers(facts: "Facts") -> str:
 
 def _reproducing(facts: "Facts") -> str:
     config, report = facts.config, facts.report
-    dataset = config.calibration.dataset
+    dataset = facts.dataset
     words = ["optimum-cli", "si", report.task, "-m", _base(facts)]
-    words += ["--dataset", public_name(dataset) if dataset else "calibration.txt"]
+    words += ["--dataset", dataset or "calibration.txt"]
     flags = _flags(config)
     lines = []
     if flags is None:
@@ -217,7 +221,7 @@ def _limits(facts: "Facts") -> str:
             "- Zeros make nothing faster by themselves: PyTorch and ONNX Runtime's CPU and CUDA providers compute "
             "them like other numbers. 2:4 matrices are faster on NVIDIA GPUs with TensorRT."
         )
-    if not facts.results:
+    if not facts.results and facts.kind == "text-generation":
         lines.append(
             f"- Quality was not measured: `optimum-cli si evaluate -m {shlex.quote(facts.name)} --dataset wikitext2`."
         )
@@ -225,6 +229,7 @@ def _limits(facts: "Facts") -> str:
     if licence is None:
         lines.append(f"- The licence and the limits of {_base(facts)} apply to this model too.")
     else:
+        licence = ", ".join(licence) if isinstance(licence, list) else licence
         lines.append(f"- Licence ({licence}) and limits are those of {_base(facts)}.")
     return "\n".join(lines)
 

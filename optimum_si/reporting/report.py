@@ -122,6 +122,7 @@ class Report:
         dense: names of weights that were seen and left dense.
         base: the model that was pruned, in words that may be published (:func:`optimum_si.publishing.base.base_of`).
         reconstruction: how kept weights were fitted: "none", "exact" or "admm".
+        dataset: name of the calibration data that may be published; None where it was given in Python.
         architecture: the model's class in transformers; None for a class from elsewhere.
         spectrum: singular values of the smallest layer in the middle block; None where that one is too large for
             them to be cheap, where nothing was pruned, and in reports of earlier versions.
@@ -139,6 +140,7 @@ class Report:
     seconds: float = 0.0
     dense: list[str] = field(default_factory=list)
     base: dict[str, Any] = field(default_factory=dict)
+    dataset: str | None = None
     version: str = __version__
     architecture: str | None = None
     reconstruction: str = "none"

@@ -27,5 +27,6 @@ def test_it_prunes_measures_and_publishes(local_hub, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "perplexity: " in done.stdout and f"{local_hub.url}/me/sparse/commit/" in done.stdout
+    assert "| notes.txt | perplexity | " in local_hub.repositories["me/sparse"]["README.md"].decode()
     card = local_hub.repositories["me/sparse"]["README.md"].decode()
     assert "-m model --dataset notes.txt --method sparsegpt --pattern 2:4 --num-samples 8" in card

@@ -93,6 +93,8 @@ def test_an_induced_checkpoint_hands_its_own_base_on(tmp_path):
         ("texts/notes.jsonl", "notes.jsonl"),
         ("../data", "data"),
         ("a/b/c", "c"),
+        ("C:\\Users\\me\\secret.txt", "secret.txt"),
+        (".", "local-data"),
     ],
 )
 def test_datasets_are_named_without_their_place(given, public):

@@ -2,6 +2,8 @@
 
 import logging
 import re
+import shutil
+import traceback
 
 import huggingface_hub.constants
 import pytest
@@ -13,8 +15,9 @@ from transformers import AutoModelForCausalLM
 
 from optimum_si import ConfigurationError, ORTSIModelForCausalLM, PublishError, SIConfig, SIPruner
 from optimum_si.errors import PictureError
-from optimum_si.publishing import push
+from optimum_si.publishing import hub_errors, push
 from optimum_si.publishing.push import push_folder
+from optimum_si.publishing.results import Result, save_results
 
 
 RECIPE = {"pattern": "2:4", "induction": None}
@@ -30,7 +33,7 @@ def pruner():
 def hub(local_hub, monkeypatch):
     """Weights travel apart from the commit, by the protocol that needs no service beside the Hub."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(push, "WAITS", (0, 0))
+    monkeypatch.setattr(hub_errors, "WAITS", (0, 0))
     local_hub.lfs = True
     return local_hub
 
@@ -101,12 +104,14 @@ def test_an_export_in_a_subfolder_gives_the_same_tokens(hub, pruner):
 def test_a_second_push_sends_what_changed_and_removes_what_is_gone(hub, pruner, tmp_path):
     pruner.push_to_hub(REPOSITORY)
     hub.repositories[REPOSITORY]["model-00001-of-00002.safetensors"] = b"a shard of an earlier push"
-    hub.repositories[REPOSITORY]["notes.txt"] = b"somebody's own"
+    own = ("notes.txt", "lora/adapter_model.safetensors", "report/notes.pdf", "si_notes.md")
+    hub.repositories[REPOSITORY] |= dict.fromkeys(own, b"somebody's own")
     weights = hub.repositories[REPOSITORY]["model.safetensors"]
     prune(causal("llama"), "magnitude", calibration("llama"), **RECIPE).push_to_hub(REPOSITORY)
     files = hub.repositories[REPOSITORY]
     assert files["model.safetensors"] != weights and "with Magnitude" in files["README.md"].decode()
-    assert "model-00001-of-00002.safetensors" not in files and files["notes.txt"] == b"somebody's own"
+    assert "model-00001-of-00002.safetensors" not in files
+    assert all(files[name] == b"somebody's own" for name in own)
 
 
 @pytest.mark.parametrize("failure", [("POST .*/commit/", 0), ("POST .*/commit/", 503), ("PUT /blobs", 0)])
@@ -130,10 +135,76 @@ def test_what_has_arrived_is_not_sent_again_by_the_next_push(hub, pruner, tmp_pa
     assert same_weights(AutoModelForCausalLM.from_pretrained(REPOSITORY), pruner.model)
 
 
-def test_a_lost_connection_is_explained(hub, pruner, tmp_path):
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        (("POST .*/commit/", 0), "connection to the Hub was lost .* are not sent twice"),
+        (("PUT /blobs", 0), "connection to the Hub was lost .* are not sent twice"),
+        (("PUT /blobs", 500), "cannot take .* it resumes"),
+        (("PUT /blobs", 403), "no right to write to"),
+        (("GET /api/models/", 503), "cannot take .* it resumes"),
+    ],
+)
+def test_what_fails_for_good_is_explained(hub, pruner, tmp_path, failure, message, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     pruner.save_pretrained(tmp_path / "out")
-    hub.failures = [("POST .*/commit/", 0)] * 30
-    with pytest.raises(PublishError, match="connection to the Hub was lost .* are not sent twice"):
+    hub.failures = [failure] * 60
+    with pytest.raises(PublishError, match=message):
+        push_folder(tmp_path / "out", REPOSITORY)
+
+
+@pytest.mark.parametrize("status", [403, 500])
+def test_an_edited_card_that_cannot_be_read_is_not_replaced(hub, pruner, status, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    pruner.push_to_hub(REPOSITORY)
+    hub.repositories[REPOSITORY]["README.md"] = b"precious words"
+    hub.failures = [("(HEAD|GET) .*/resolve/.*README.md", status)] * 60
+    with pytest.raises(PublishError):
+        pruner.push_to_hub(REPOSITORY)
+    assert hub.repositories[REPOSITORY]["README.md"] == b"precious words"
+
+
+@pytest.mark.parametrize("token", ["", "hf_secret\nmore", "hf_sécret"])
+def test_tokens_that_no_header_can_carry_are_refused_without_telling_them(hub, pruner, token):
+    with pytest.raises(PublishError, match="empty or holds characters") as told:
+        pruner.push_to_hub(REPOSITORY, token=token)
+    assert "cret" not in "".join(traceback.format_exception(told.value)).replace("hf_secret.py", "")
+    pruner.push_to_hub(REPOSITORY, token="hf_fine\n")
+
+
+def test_an_export_is_made_anew_with_new_weights(hub, pruner):
+    pruner.push_to_hub(REPOSITORY, with_onnx=True)
+    before = hub.repositories[REPOSITORY]["onnx/model.onnx.data"]
+    hub.repositories[REPOSITORY]["onnx/model_old.onnx"] = b"stale"
+    other = prune(causal("llama"), "magnitude", calibration("llama"), **RECIPE)
+    other.push_to_hub(REPOSITORY)
+    files = hub.repositories[REPOSITORY]
+    assert files["onnx/model.onnx.data"] != before and "onnx/model_old.onnx" not in files
+
+
+def test_measured_results_and_an_edited_card_come_from_where_the_model_was_saved(hub, pruner, tmp_path):
+    pruner.save_pretrained(tmp_path / "out")
+    save_results(tmp_path / "out", [Result("wikitext2", "perplexity", 30.0, dense=20.0)])
+    pruner.push_to_hub(REPOSITORY)
+    assert "| wikitext2 | perplexity | 20 | 30 |" in hub.repositories[REPOSITORY]["README.md"].decode()
+    (tmp_path / "out" / "README.md").write_text("---\nlicense: mit\n---\nmine")
+    pruner.push_to_hub(REPOSITORY)
+    assert hub.repositories[REPOSITORY]["README.md"].endswith(b"mine")
+
+
+def test_a_card_that_is_no_text_is_kept_by_saving_and_refused_by_pushing(hub, pruner, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "README.md").write_bytes(b"mine \xff")
+    pruner.save_pretrained(tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out" / "README.md").read_bytes() == b"mine \xff"
+    with pytest.raises(PublishError, match="README.md' is no UTF-8 text"):
+        push_folder(tmp_path / "out", REPOSITORY)
+
+
+def test_exports_and_folders_without_weights_are_no_models(hub, pruner, tmp_path):
+    pruner.save_pretrained(tmp_path / "out")
+    (tmp_path / "out" / "model.safetensors").unlink()
+    with pytest.raises(PublishError, match="holds no weights"):
         push_folder(tmp_path / "out", REPOSITORY)
 
 
@@ -166,13 +237,13 @@ def test_wrong_tokens_missing_rights_and_taken_names_are_explained_and_no_token_
 
 def test_a_repository_that_changed_meanwhile_is_left_alone(hub, pruner, monkeypatch):
     pruner.push_to_hub(REPOSITORY)
-    prepared = push._public_recipe
+    prepared = push._files_in
 
     def somebody_commits(directory):
         hub.repositories[REPOSITORY]["new.txt"] = b"by somebody"
         return prepared(directory)
 
-    monkeypatch.setattr(push, "_public_recipe", somebody_commits)
+    monkeypatch.setattr(push, "_files_in", somebody_commits)
     other = prune(causal("llama"), "magnitude", calibration("llama"), **RECIPE)
     with pytest.raises(PublishError, match="changed while this push was under way, and nothing was committed"):
         other.push_to_hub(REPOSITORY)
@@ -190,6 +261,7 @@ def test_cards_that_were_edited_are_kept(hub, pruner, tmp_path, caplog):
     push_folder(tmp_path / "out", REPOSITORY)
     assert files["README.md"].endswith(b"edited here")
     files["README.md"] = b"---\nlicense: mit\n---\n"
+    (tmp_path / "out" / "README.md").unlink()
     pruner.push_to_hub(REPOSITORY)
     assert b"pruned to 2:4" in files["README.md"]
 
@@ -211,9 +283,10 @@ def test_places_of_this_machine_are_not_published(hub, tmp_path):
     pruner = SIPruner.from_pretrained(tmp_path / "private" / "opt")
     config = SIConfig("wanda", **RECIPE, calibration={"dataset": str(tmp_path / "private" / "data.txt")})
     pruner.prune(config, calibration("opt"), progress=False)
-    pruner.push_to_hub("me/opt")
+    shutil.rmtree(tmp_path / "private")  # what has gone is still no name on the Hub
+    pruner.push_to_hub("me/opt", with_onnx=True)
     texts = [content for name, content in hub.repositories["me/opt"].items() if not name.endswith(".safetensors")]
-    assert len(texts) >= 5 and not any(str(tmp_path).encode() in content for content in texts)
+    assert len(texts) >= 9 and not any(str(tmp_path).encode() in content for content in texts)
 
 
 def test_before_a_run_offline_and_with_wrong_names_there_is_a_clear_error(hub, pruner, monkeypatch):
