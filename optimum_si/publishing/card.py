@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 import warnings
 from dataclasses import dataclass
@@ -194,4 +195,5 @@ def _eval_results(facts: Facts) -> list[EvalResult]:
             metric_name=result.metric,
         )
         for result in facts.results
+        if math.isfinite(result.value)
     ]

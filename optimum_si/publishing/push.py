@@ -58,9 +58,11 @@ def push_folder(
     with explained(repo_id), tempfile.TemporaryDirectory() as folder:
         _check_own_card(directory)
         repo_id = retried(lambda: api.create_repo(repo_id, private=private, exist_ok=True)).repo_id
-        if revision is not None:
+        if revision is not None and not create_pr:
             retried(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True))
         head = retried(lambda: api.model_info(repo_id, revision=revision))
+        if private is not None and bool(head.private) != private:
+            logger.warning("%s was there already and stays %s", repo_id, "private" if head.private else "public")
         there = {entry.rfilename for entry in head.siblings or []}
         _check_holds_no_other_model(repo_id, there, create_pr)
         files: dict[str, Path | bytes] = {**_files_in(directory)}

@@ -195,7 +195,10 @@ class Report:
             spectrum = values.pop("spectrum", None)
             return cls(**values, blocks=blocks, spectrum=None if spectrum is None else Spectrum(**spectrum))
         except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{str(path)!r} is damaged ({error}): run `optimum-cli si prune` again.") from error
+            raise CheckpointError(
+                f"{str(path)!r} cannot be read by optimum-si {__version__} ({error}): it is damaged, or was written "
+                "by a newer version. Upgrade, or run `optimum-cli si prune` again."
+            ) from error
 
     def table(self) -> str:
         """A line for each layer, as text."""
@@ -246,6 +249,8 @@ def _json(values: dict[str, Any]) -> str:
 
 
 def _block(values: dict[str, Any]) -> BlockReport:
+    if values["choice"] not in ("plain", "shift", "induced"):
+        raise ValueError(f"choice {values['choice']!r}")
     importance = values.get("importance")
     layers = [_layer(entry) for entry in values["layers"]]
     return BlockReport(

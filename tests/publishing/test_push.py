@@ -297,3 +297,14 @@ def test_before_a_run_offline_and_with_wrong_names_there_is_a_clear_error(hub, p
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(PublishError, match="HF_HUB_OFFLINE is set"):
         pruner.push_to_hub(REPOSITORY)
+
+
+def test_what_does_not_fit_is_said_and_pull_requests_need_no_branch(hub, pruner, caplog, tmp_path):
+    hub.repositories[REPOSITORY] = {}
+    commit = pruner.push_to_hub(REPOSITORY, private=True, revision="main", create_pr=True)
+    assert commit.pr_url and f"{REPOSITORY} was there already and stays public" in caplog.text
+    assert not any("/branch/" in request for request in hub.requests)
+    pruner.save_pretrained(tmp_path / "out")
+    save_results(tmp_path / "out", [Result("wikitext2", "perplexity", float("inf"))])
+    pruner.push_to_hub(REPOSITORY)
+    assert ModelCard(hub.repositories[REPOSITORY]["README.md"].decode()).data.eval_results in (None, [])

@@ -8,6 +8,7 @@ import pytest
 from example_reports import example
 from helpers import prune, tiny
 
+from optimum_si import CheckpointError
 from optimum_si.commands.report import ReportCommand
 from optimum_si.commands.si import SICommand
 from optimum_si.reporting import Report
@@ -97,3 +98,12 @@ def test_a_report_of_nothing_has_no_page(tmp_path):
     Report("prune", "wanda", "50%", False).save(tmp_path)
     assert report(tmp_path) == 0
     assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize("change", [{"new_field": 1}, {"blocks": [{"choice": "better", "layers": []}]}])
+def test_a_report_of_a_newer_version_is_said_to_be_one(tmp_path, change):
+    prune(tiny("opt"), "wanda", pattern="2:4", induction=None).report.save(tmp_path)
+    path = tmp_path / "si_report.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(CheckpointError, match="cannot be read by optimum-si .* was written by a newer version"):
+        Report.load(tmp_path)
