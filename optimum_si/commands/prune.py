@@ -1,9 +1,10 @@
 """``optimum-cli si prune``: from a dense checkpoint to a sparse one."""
 
+import shlex
 from argparse import ArgumentParser, Namespace
 
 from ..saving import check_output
-from .base import SISubcommand, add_model_arguments, command_line, model_options
+from .base import SISubcommand, add_model_arguments, model_options
 from .recipe import add_recipe_arguments, config_from_args
 
 
@@ -54,5 +55,9 @@ class PruneCommand(SISubcommand):
         assert pruner.report is not None  # a run that ends without an error leaves one
         print(pruner.report.table(), pruner.report.summary(), sep="\n\n")
         if pruner.model.can_generate() and not pruner.model.config.is_encoder_decoder:
-            print("\nMeasure it, best on text that calibration has not seen:")
-            print(" ", command_line("evaluate", model=args.output, dataset=dataset))
+            from ..calibration.files import looks_like_a_path
+
+            # Of datasets by name, another split is measured on.
+            held_out = "held-out.txt" if dataset is None or looks_like_a_path(dataset) else dataset
+            words = ["optimum-cli", "si", "evaluate", "-m", args.model, str(args.output), "--dataset", held_out]
+            print(f"\nMeasure it beside the dense model, on text that it has not seen:\n  {shlex.join(words)}")

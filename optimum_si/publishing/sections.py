@@ -69,9 +69,10 @@ def _figures(facts: "Facts") -> str:
     rows = [("method", _method(report.method)), ("target", report.target), ("reconstruction", report.reconstruction)]
     if report.task == "prune":
         rows.append(("zeros in the pruned layers", f"{report.sparsity:.2%}"))
+    data = f" of `{facts.dataset}`" if facts.dataset else ""
     rows += [
         ("layers", f"{len(report.layers)} in {len(report.blocks)} blocks, of {report.parameters:,} parameters"),
-        ("calibration", f"{report.calibration_windows} windows, {report.calibration_tokens:,} tokens"),
+        ("calibration", f"{report.calibration_windows} windows, {report.calibration_tokens:,} tokens{data}"),
         ("time", f"{report.seconds:.0f} s"),
     ]
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])

@@ -61,8 +61,7 @@ def _importance_words(report: Report) -> tuple[str, str]:
         return text, "Histogram of the scores of all weights, relative to the mean of their row."
     text = (
         f"{what} The grey shape shows how scores are spread before induction, the green line how they are spread with "
-        "the learned scales. Below is the difference: where it is above zero, more weights are found after induction. "
-        "Induction means to move weights to the left, where they count for less and can go at a lower price."
+        "the learned scales. Below is the difference: where it is above zero, more weights are found after induction."
     )
     return text, "Two histograms of the scores of all weights, before and after induction, and their difference."
 

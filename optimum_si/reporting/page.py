@@ -86,8 +86,8 @@ def _lead(report: Report) -> str:
         return f"{text} with Sparsity Induction."
     helped = sum(block.choice != "plain" for block in report.blocks)
     return (
-        f"{text} with Sparsity Induction, which was kept in {helped} of {len(report.blocks)} blocks and takes away "
-        f"{report.closed:.1%} of what the plain method loses on held-out text."
+        f"{text} with Sparsity Induction, which was kept in {helped} of {len(report.blocks)} blocks and lowers "
+        f"the held-out loss at each block by {report.closed:.1%} on average."
     )
 
 
@@ -99,7 +99,7 @@ def _key_figures(report: Report) -> str:
     if report.task == "prune":
         entries.append(("Sparsity", f"{report.sparsity:.2%}", "measured, pruned layers"))
     if report.closed is not None:
-        entries.append(("Loss taken away", f"{report.closed:.1%}", "by induction, held-out text"))
+        entries.append(("Held-out loss", f"{report.closed:.1%} lower", "at each block, with induction"))
     entries += [
         ("Layers", f"{len(report.layers):,}", f"in {len(report.blocks):,} blocks"),
         ("Parameters", _short(report.parameters), "in the whole model"),

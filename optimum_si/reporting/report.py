@@ -159,7 +159,10 @@ class Report:
 
     @property
     def closed(self) -> float | None:
-        """Share of the plain method's held-out loss that induction takes away; None without induction."""
+        """Share by which induction lowers the sum of held-out losses at each block, those before it pruned as chosen.
+
+        None without induction. A plain model is not measured: what it loses more adds up from block to block.
+        """
         pairs = [(block.loss_before, block.loss_after) for block in self.blocks]
         known = [(before, after) for before, after in pairs if before is not None and after is not None]
         total = sum(before for before, _ in known)
@@ -238,7 +241,7 @@ class Report:
             chosen = ", ".join(f"{count} {choice}" for choice, count in kept.items() if count)
             lines.insert(-1, f"blocks by what held-out windows chose: {chosen}")
         if self.closed is not None:
-            lines.insert(-1, f"induction takes away {self.closed:.1%} of the plain method's held-out loss")
+            lines.insert(-1, f"held-out loss at each block: {self.closed:.1%} lower with induction, on average")
         return "\n".join(lines)
 
 

@@ -91,7 +91,7 @@ def test_prune_ends_with_the_table_and_the_next_command(pruner, capsys):
     run(*PRUNE)
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == [TABLE, "", SUMMARY]
-    assert lines[-1] == "  optimum-cli si evaluate --model 'out dir' --dataset wikitext2"
+    assert lines[-1] == "  optimum-cli si evaluate -m some/model 'out dir' --dataset wikitext2"
 
 
 @pytest.mark.parametrize("command", ["prune", "induce"])
