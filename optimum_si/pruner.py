@@ -40,6 +40,7 @@ class SIPruner:
 
     Attributes:
         report: of the last run, a :class:`Report`; None before.
+        source: Hub id or absolute path that the model was loaded from; "" where it was made in memory.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
@@ -209,15 +210,7 @@ class SIPruner:
         card = target / CARD_NAME
         previous = read_card(card) if card.is_file() else None
         with replaced_directory(target, overwrite) as directory:
-            self.model.save_pretrained(directory, **kwargs)
-            if self.tokenizer is not None:
-                self.tokenizer.save_pretrained(directory)
-            if self.config is not None:
-                self.config.save_pretrained(directory)
-            if self.report is not None:
-                self.report.save(directory)
-            if self.scales is not None:
-                self.scales.save(directory)
+            self._write(directory, **kwargs)
             if self.report is not None:
                 write_card(directory, target.name, previous)
         self._saved = target
@@ -258,13 +251,12 @@ class SIPruner:
         from .publishing.push import push_folder
 
         with tempfile.TemporaryDirectory() as folder:
-            saved = self._saved
-            self.save_pretrained(Path(folder) / "checkpoint")
-            self._saved = saved
-            if saved is not None:
-                take_over(saved, Path(folder) / "checkpoint")
+            directory = Path(folder)
+            self._write(directory)
+            if self._saved is not None:
+                take_over(self._saved, directory)
             return push_folder(
-                Path(folder) / "checkpoint",
+                directory,
                 repo_id,
                 private=private,
                 token=token,
@@ -273,6 +265,16 @@ class SIPruner:
                 commit_message=commit_message,
                 with_onnx=with_onnx,
             )
+
+    def _write(self, directory: Path, **kwargs: Any) -> None:
+        """Everything but the card, into an empty directory."""
+        self.model.save_pretrained(directory, **kwargs)
+        for part in (self.tokenizer, self.config):
+            if part is not None:
+                part.save_pretrained(directory)
+        for record in (self.report, self.scales):
+            if record is not None:
+                record.save(directory)
 
     def _run(
         self,
@@ -304,13 +306,16 @@ class SIPruner:
             # A run that fails from here on must not undo them a second time when it is repeated.
             self.scales = self.scales.without_absorbed()
             saved = None if saved is None else self.scales
+        # What was measured of an earlier result says nothing of this one.
+        self._saved = None
         padding = getattr(self.tokenizer, "pad_token_id", None) or 0
         self.report, outcomes = run_blocks(
             task, self.model, structure, views, step, examples, padding, saved, progress
         )
         self.report.base = base_of(self.source, **self._place)
-        self.report.dataset = public_name(dataset) if isinstance(dataset, str) else None
         self.config = _with_dataset(config, dataset)
+        name = self.config.calibration.dataset
+        self.report.dataset = None if name is None else public_name(name)
         self.scales = SavedScales.of(config, outcomes) if task == "induce" else None
         self.model.config.sparsity_config = self._sparsity_config(config, self.report)
         if save_dir is not None:

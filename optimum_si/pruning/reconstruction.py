@@ -61,7 +61,7 @@ class Reconstructed(PruningMethod):
         if self.mask_search:
             importance = torch.ones_like(fit.norms) if scale is None else scale.to(fit.norms.dtype)
             other = fit.exact(fit.search(target, weight != 0, importance))
-            best = fit.better(best, other, apart=not target.shares_rows)
+            best = fit.better(best, other)
         return fit.out_of(best).to(weight.dtype)
 
 
@@ -156,10 +156,11 @@ class Normalised:
         difference = self.weight - weight
         return ((difference @ self.gram) * difference).sum(dim=1, keepdim=True)
 
-    def better(self, first: Tensor, second: Tensor, apart: bool) -> Tensor:
-        """The weight with the smaller error; row by row where rows may be chosen ``apart``."""
+    def better(self, first: Tensor, second: Tensor) -> Tensor:
+        """The weight with the smaller error; row by row where that leaves the number of zeros as it is."""
         errors = [self.errors(weight) for weight in (first, second)]
-        if not apart:
+        zeros = [(weight == 0).sum(dim=1) for weight in (first, second)]
+        if not torch.equal(*zeros):  # rows share their zeros: those with fewer of them would always win
             errors = [error.sum().expand_as(error) for error in errors]
         return torch.where(errors[0] <= errors[1], first, second)
 

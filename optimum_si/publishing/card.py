@@ -63,7 +63,7 @@ class Facts:
 
     @property
     def dataset(self) -> str | None:
-        """Name of the calibration data that may be published."""
+        """Name of the calibration data that may be published; older reports lack it."""
         given = self.config.calibration.dataset
         return self.report.dataset or (None if given is None else public_name(given))
 
@@ -174,14 +174,13 @@ def _metadata(facts: Facts) -> ModelCardData:
         options = {"base_model": base["name"], "base_model_relation": "finetune"}
     if facts.results:
         options |= {"model_name": facts.name.rsplit("/", 1)[-1], "eval_results": _eval_results(facts)}
-    data = ModelCardData(
+    return ModelCardData(
         library_name="transformers",
         pipeline_tag=facts.task,
         tags=tags,
         **options,
         **carried,
     )
-    return data
 
 
 def _eval_results(facts: Facts) -> list[EvalResult]:

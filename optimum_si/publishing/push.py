@@ -71,7 +71,7 @@ def push_folder(
         if with_onnx or f"{ONNX}/si_onnx.json" in there:
             files = {name: content for name, content in files.items() if not name.startswith(f"{ONNX}/")}
             files |= _exported(directory, Path(folder) / ONNX)
-        files = {name: _public(name, content, facts.dataset) for name, content in files.items()}
+        files = {name: _public(content, facts.dataset) for name, content in files.items()}
         facts = replace(
             facts,
             name=repo_id,
@@ -117,7 +117,7 @@ def _files_in(directory: Path) -> dict[str, Path]:
     }
 
 
-def _public(name: str, content: Path | bytes, dataset: str | None) -> Path | bytes:
+def _public(content: Path | bytes, dataset: str | None) -> Path | bytes:
     """A file as it may be published: recipes name a local dataset without its place on this machine."""
     if not isinstance(content, Path) or content.name != SIConfig.CONFIG_NAME:
         return content

@@ -78,10 +78,10 @@ def test_each_step_lowers_the_error_and_keeps_the_pattern(name, target):
     for value in (exact, admm):
         if isinstance(target, NM):
             assert int((value.reshape(-1, target.of) != 0).sum(1).max()) <= target.kept
-        elif name != "sparsegpt" and target.group == "row":
-            assert ((value == 0).sum(1) == target.pruned(32)).all()
         else:
-            assert abs(int((value == 0).sum()) - round(target.sparsity * value.numel())) <= 24
+            # Exact within the group that is ranked; ADMM rounds in each row what SparseGPT rounds once.
+            zeros, wanted = int((value == 0).sum()), int((plain == 0).sum())
+            assert zeros == wanted or (value is admm and zeros == 24 * target.pruned(32))
 
 
 def test_admm_finds_better_masks_than_scores_do():

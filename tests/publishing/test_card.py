@@ -36,7 +36,8 @@ def card_of(directory):
 
 def test_the_metadata_says_what_the_model_is(saved):
     data = ModelCard(card_of(saved)).data
-    assert data.library_name == "transformers" and data.pipeline_tag == "text-generation"
+    named = data.to_dict()
+    assert (named["library_name"], named["pipeline_tag"]) == ("transformers", "text-generation")
     assert data.tags == ["optimum-si", "sparse", "sparsity", "pruned", "wanda", "2:4"]
     assert data.base_model is None and data.license is None
 

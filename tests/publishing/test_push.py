@@ -308,3 +308,11 @@ def test_what_does_not_fit_is_said_and_pull_requests_need_no_branch(hub, pruner,
     save_results(tmp_path / "out", [Result("wikitext2", "perplexity", float("inf"))])
     pruner.push_to_hub(REPOSITORY)
     assert ModelCard(hub.repositories[REPOSITORY]["README.md"].decode()).data.eval_results in (None, [])
+
+
+def test_what_was_measured_of_an_earlier_result_is_not_said_of_the_next(hub, pruner, tmp_path):
+    pruner.save_pretrained(tmp_path / "out")
+    save_results(tmp_path / "out", [Result("wikitext2", "perplexity", 30.0)])
+    pruner.prune(SIConfig("magnitude", **RECIPE), calibration("llama"), progress=False)
+    pruner.push_to_hub(REPOSITORY)
+    assert "wikitext2 | perplexity" not in hub.repositories[REPOSITORY]["README.md"].decode()
