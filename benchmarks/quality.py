@@ -1,6 +1,6 @@
 """What induction brings: perplexity of language models with and without SI, per method and target.
 
-    python benchmarks/quality.py MODEL [MODEL ...] [--windows 128] [--length 256] [--json FILE]
+    python benchmarks/quality.py MODEL [MODEL ...] [--windows 128] [--length 256] [--reconstruction admm] [--json FILE]
 
 Calibrated and tested on disjoint files of Python's standard library (``corpus.py``), so it needs no download beside
 the models; best on models that know code.
@@ -14,6 +14,7 @@ from corpus import windows
 from transformers import AutoTokenizer
 
 from optimum_si import SIConfig, SIPruner, perplexity
+from optimum_si.pruning import RECONSTRUCTIONS
 from optimum_si.reporting import format_table
 
 
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("--test-windows", type=int, default=160, help="(default: %(default)s)")
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--targets", nargs="+", default=TARGETS, help="such as 50%% or 2:4 (default: %(default)s)")
+    parser.add_argument("--reconstruction", default="none", choices=RECONSTRUCTIONS, help="in both (default: none)")
     parser.add_argument("--json", type=Path, help="also write the rows there")
     args = parser.parse_args()
     rows = [row for model in args.models for row in measure(model, args)]
@@ -54,7 +56,8 @@ def measure(path: str, args: argparse.Namespace) -> list[dict]:
             found = {}
             for name, induction in (("plain", None), ("si", True)):
                 pruner = SIPruner.from_pretrained(path)
-                pruner.prune(SIConfig(method, **_target(target), induction=induction), calibration, progress=False)
+                recipe = SIConfig(method, **_target(target), induction=induction, reconstruction=args.reconstruction)
+                pruner.prune(recipe, calibration, progress=False)
                 found[name] = perplexity(pruner.model, tokenizer, test, progress=False)
                 found[f"{name}_seconds"] = pruner.report.seconds
             closed = (found["plain"] - found["si"]) / (found["plain"] - dense)
