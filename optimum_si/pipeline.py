@@ -84,7 +84,7 @@ class BlockStep:
     Args:
         config: the recipe.
         method: its pruning method.
-        target: its target.
+        targets: of each layer, by the name of its view.
         write: store pruned weights (``prune``), or only absorb scales (``induce``).
         judge: chooses by what the whole model loses; None chooses by the block's own output.
         held_out: batches at the start that choices are made on.
@@ -93,7 +93,7 @@ class BlockStep:
 
     config: SIConfig
     method: PruningMethod
-    target: Target
+    targets: Mapping[str, Target]
     write: bool
     judge: ModelJudge | None = None
     held_out: int = 0
@@ -194,7 +194,7 @@ class BlockStep:
                 bias = view.read_bias()
                 movable = shift and bias is not None and local not in block.no_shift
                 moments = site_of[view.name].moments
-                layers.append(Layer(view, view.read(), bias, moments, self.target, movable))
+                layers.append(Layer(view, view.read(), bias, moments, self.targets[view.name], movable))
         batches = [
             Batch(hidden.to(dtype), calls[number], target.to(dtype), mask)
             for hidden, calls, mask, target in zip(

@@ -38,12 +38,13 @@ def checked_step(config: SIConfig, views: Views, write: bool) -> BlockStep:
     method_class = get_method(config.method)
     settings = Settings(config.damping, config.damping_mode, config.block_size)
     target = make_target(config.sparsity, config.pattern, config.comparison_group or method_class.group)
+    targets = {view.name: target for block in views for view in block.values()}
     for view in (view for block in views for view in block.values()):
         target.check(view.name, view.shape[1])
     method = method_class(settings)
     if config.reconstruction != "none":
         method = Reconstructed(method, config.reconstruction == "admm", settings)
-    return BlockStep(config, method, target, write)
+    return BlockStep(config, method, targets, write)
 
 
 def check_finite(model: PreTrainedModel) -> None:
