@@ -24,7 +24,7 @@ from transformers import AutoTokenizer
 
 from optimum_si import SIConfig, SIPruner, perplexity
 from optimum_si.calibration import prepare_examples
-from optimum_si.configuration import CalibrationConfig
+from optimum_si.config_groups import CalibrationConfig
 from optimum_si.evaluation import evaluation_texts, max_evaluation_windows
 from optimum_si.loading import load_model, maximum_length
 from optimum_si.reporting import format_table

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from optimum_si import SIConfig, SIPruner, perplexity, task_accuracy
-from optimum_si.configuration import CalibrationConfig
+from optimum_si.config_groups import CalibrationConfig
 from optimum_si.evaluation import evaluation_texts, max_evaluation_windows
 from optimum_si.reporting import format_table
 from optimum_si.tasks import load_tasks, mean_score

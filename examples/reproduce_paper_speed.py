@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from optimum_si import SIConfig, SIPruner
 from optimum_si.calibration import prepare_examples
-from optimum_si.configuration import CalibrationConfig
+from optimum_si.config_groups import CalibrationConfig
 from optimum_si.models.blocks import find_structure
 from optimum_si.models.views import WeightView
 from optimum_si.pruning.methods.wanda import Wanda

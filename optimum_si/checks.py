@@ -46,3 +46,9 @@ def check_number(
         or (below is not None and value >= below)
     ):
         raise ConfigurationError(f"{name}={value!r}: expected a number {' and '.join(bounds)}.")
+
+
+def check_share(name: str, value: Any, other: str) -> None:
+    """Raise unless ``value`` is a number from 0 to 1; ``other`` names what else is accepted."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise ConfigurationError(f"{name}={value!r}: expected a number from 0 to 1, or {other}.")

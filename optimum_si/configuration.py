@@ -1,135 +1,23 @@
 """``SIConfig``: every choice of a run, validated when it is made and stored as one JSON file."""
 
-import math
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
 from optimum.configuration_utils import BaseConfig
 
-from .checks import check_boolean, check_choice, check_integer, check_number, quoted
+from .checks import check_boolean, check_choice, check_integer, check_number, check_share, quoted
+from .config_groups import CalibrationConfig, InductionConfig
 from .errors import ConfigurationError
-from .pruning import COMPARISON_GROUPS, METHODS, RECONSTRUCTIONS, parse_pattern
+from .presets import preset_values
+from .pruning import ALLOCATIONS, COMPARISON_GROUPS, METHODS, QUANTISATIONS, RECONSTRUCTIONS, parse_pattern
+from .transformations import TRANSFORMATIONS
 
 
-INITIALISATIONS = ("auto", "ones", "activation", "robust")
-OBJECTIVES = ("normalised", "mse")
-SELECTIONS = ("model", "block")
-SPECTRAL_NORMS = (1, 2, "inf")
 DAMPING_MODES = ("mean", "channel")
-
-
-@dataclass
-class InductionConfig:
-    """How channel scales and shifts are learned (paper, sections 3.1 and 3.2; Eq. 3-8).
-
-    Args:
-        epochs: passes over the calibration windows of each block; 0 keeps the initialisation.
-        learning_rate: Adam's, for log s, decayed to zero along a cosine.
-        initialisation: ``"ones"``; ``"activation"``, s = (mean square of the channel) ** 0.25; ``"robust"``, the
-            paper's Eq. 5; or ``"auto"``, whichever of ones and activation starts with the lower held-out loss. All are
-            normalised to geometric mean 1 and clamped.
-        objective: ``"normalised"``, squared error of the block's output relative to each token's norm; or ``"mse"``,
-            the paper's Eq. 7, which tokens of large norm dominate.
-        selection: what decides, on held-out windows, between what was learned, half of it, the shift alone and the
-            plain method: ``"model"``, the divergence of the whole model's output; or ``"block"``, the block's own.
-        own_scales: beside the s that consumers of one activation share, each layer learns one of its own; only the
-            shared one can be absorbed, both weigh the score. False is the paper's.
-        max_scale: s stays within [1 / max_scale, max_scale].
-        temperature: width T of the sigmoid through which the gradient passes the hard mask, in units of log score.
-        spectral_weight: weight of the Spectral Norm Loss (Eq. 8) beside the reconstruction loss (Eq. 7); 0 leaves
-            it out.
-        spectral_p: Schatten norm of Eq. 8: 1 (nuclear), 2 (Frobenius) or "inf" (spectral).
-        spectral_alpha: alpha of Eq. 8; None means 1 / (sum of the norms at the start).
-        spectral_normalised: use ``||WS||_p / ||WS||_F`` in Eq. 8, which growing scales cannot drive without bound.
-        shift: absorb the shift of Eq. 3 into the biases that pruned layers have (mean compensation, then learned).
-        new_biases: also give a bias to layers without one, where the architecture's own config can declare it.
-        validation_fraction: share of the calibration windows held out to choose the best epoch.
-        absorb: fold s, rounded to powers of two, into the weights on both sides of each pair.
-
-    Raises:
-        ConfigurationError: on an unknown name or a value out of range.
-    """
-
-    epochs: int = 5
-    learning_rate: float = 1e-2
-    initialisation: str = "auto"
-    objective: str = "normalised"
-    selection: str = "model"
-    own_scales: bool = True
-    max_scale: float = 4.0
-    temperature: float = 0.03
-    spectral_weight: float = 0.0
-    spectral_p: int | str = "inf"
-    spectral_alpha: float | None = None
-    spectral_normalised: bool = False
-    shift: bool = True
-    new_biases: bool = False
-    validation_fraction: float = 0.125
-    absorb: bool = True
-
-    def __post_init__(self) -> None:
-        if self.spectral_p == math.inf:
-            self.spectral_p = "inf"
-        check_integer("induction.epochs", self.epochs, minimum=0)
-        check_number("induction.learning_rate", self.learning_rate, above=0)
-        check_choice("induction.initialisation", self.initialisation, INITIALISATIONS)
-        check_choice("induction.objective", self.objective, OBJECTIVES)
-        check_choice("induction.selection", self.selection, SELECTIONS)
-        check_number("induction.max_scale", self.max_scale, above=1)
-        check_number("induction.temperature", self.temperature, above=0)
-        check_number("induction.spectral_weight", self.spectral_weight, minimum=0)
-        check_choice("induction.spectral_p", self.spectral_p, SPECTRAL_NORMS)
-        if self.spectral_alpha is not None:
-            check_number("induction.spectral_alpha", self.spectral_alpha, above=0)
-        check_number("induction.validation_fraction", self.validation_fraction, above=0, below=1)
-        for name in ("own_scales", "spectral_normalised", "shift", "new_biases", "absorb"):
-            check_boolean(f"induction.{name}", getattr(self, name))
-        if self.new_biases and not self.shift:
-            raise ConfigurationError(
-                "induction.new_biases=True needs induction.shift=True: a new bias carries the shift."
-            )
-
-
-@dataclass
-class CalibrationConfig:
-    """Which calibration data a run sees.
-
-    Args:
-        num_samples: windows of text to draw; encoders get single documents that hold as many tokens.
-        sequence_length: tokens of a window; cut to what the model accepts.
-        batch_size: windows that pass through a block together, when statistics are taken and when scales are learned.
-        seed: draws the windows.
-        dataset: a Hub dataset name ("wikitext2" and "c4" mean the published splits), or a local file, folder or glob.
-        dataset_config: configuration name of a Hub dataset.
-        split: split of a Hub dataset; None means "train".
-        column: text column; None finds "text", "content", ... by itself.
-
-    Raises:
-        ConfigurationError: on an unknown name or a value out of range.
-    """
-
-    num_samples: int = 128
-    sequence_length: int = 2048
-    batch_size: int = 8
-    seed: int = 0
-    dataset: str | None = None
-    dataset_config: str | None = None
-    split: str | None = None
-    column: str | None = None
-
-    def __post_init__(self) -> None:
-        check_integer("calibration.num_samples", self.num_samples, minimum=1)
-        check_integer("calibration.sequence_length", self.sequence_length, minimum=2)
-        check_integer("calibration.batch_size", self.batch_size, minimum=1)
-        check_integer("calibration.seed", self.seed, minimum=0)
-        for name in ("dataset", "dataset_config", "split", "column"):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, str):
-                raise ConfigurationError(f"calibration.{name}={value!r}: expected a string or None.")
 
 
 class SIConfig(BaseConfig):
@@ -146,6 +34,23 @@ class SIConfig(BaseConfig):
         calibration: a :class:`CalibrationConfig` or a dict of its fields.
         reconstruction: "exact" fits the weights that are kept to the dense layer's output (least squares on the Gram
             matrix), "admm" also looks for a better mask; "none" leaves them as the method does.
+        repair: with reconstruction, the share of the dense model's own output (on its own inputs) that a layer is
+            fitted to, in [0, 1], so that it repairs what earlier layers broke; those that write to the residual stream
+            also make up for that share of the stream's error, and the layers of a block are fitted one after the
+            other. "auto" chooses the share and the damping of each layer on held-out windows; 0 fits each layer to
+            its own dense output, all of a block at once.
+        refine_epochs: passes over the calibration windows in which the kept weights, biases and norms of each block
+            learn to give the dense block's output; the best epoch on held-out windows is kept. 0 leaves it out.
+        swaps: afterwards exchange a kept weight for a pruned one of its row, or N:M group, as long as that lowers the
+            layer's error on the Gram matrix.
+        allocation: how zeros are shared out over the layers under an exact global count: "uniform"; "owl", by
+            outliers of each block (Yin et al. 2024); or "error", by the error that each layer makes at each sparsity.
+            With a pattern, layers then keep different N of M.
+        transformations: before pruning, reshape the model by transformations that are absorbed exactly: any of
+            "residual" (a rotation of the residual stream), "heads" (of each value head, and of queries and keys
+            without RoPE) and "permutation" (of channels, for patterns). None is none.
+        quantisation: "int8" or "int4": round kept weights to the grid of that export while the Hessian repairs what
+            rounding breaks (GPTQ); zeros stay zeros. "none" leaves it out.
         damping: share of the mean Hessian diagonal that SparseGPT and reconstruction add to the diagonal.
         damping_mode: "mean" (SparseGPT's) or "channel" (each H_jj by its own share, which makes the method exactly
             invariant to input scales).
@@ -170,6 +75,12 @@ class SIConfig(BaseConfig):
         "induction",
         "calibration",
         "reconstruction",
+        "repair",
+        "refine_epochs",
+        "swaps",
+        "allocation",
+        "transformations",
+        "quantisation",
         "damping",
         "damping_mode",
         "block_size",
@@ -187,6 +98,12 @@ class SIConfig(BaseConfig):
         induction: InductionConfig | Mapping[str, Any] | bool | None = True,
         calibration: CalibrationConfig | Mapping[str, Any] | None = None,
         reconstruction: str = "none",
+        repair: float | str = "auto",
+        refine_epochs: int = 0,
+        swaps: bool = False,
+        allocation: str = "uniform",
+        transformations: str | list[str] | None = None,
+        quantisation: str = "none",
         damping: float = 0.01,
         damping_mode: str = "mean",
         block_size: int = 128,
@@ -209,12 +126,33 @@ class SIConfig(BaseConfig):
         self.induction: Any = induction
         self.calibration: Any = True if calibration is None else calibration
         self.reconstruction = reconstruction
+        self.repair = repair
+        self.refine_epochs = refine_epochs
+        self.swaps = swaps
+        self.allocation = allocation
+        self.transformations: Any = transformations
+        self.quantisation = quantisation
         self.damping = damping
         self.damping_mode = damping_mode
         self.block_size = block_size
         self.comparison_group = comparison_group
         self.seed = seed
         self.validate()
+
+    @classmethod
+    def preset(cls, name: str, **overrides: Any) -> "SIConfig":
+        """A recipe by name, with fields of it, and of its groups, replaced.
+
+        Args:
+            name: "paper", what the paper does; "fast", the best quality in about twice SparseGPT's time; or "best",
+                the best quality.
+            overrides: fields of :class:`SIConfig`; dicts for ``induction`` and ``calibration`` change single fields
+                of the preset's group.
+
+        Raises:
+            ConfigurationError: for an unknown name, and as the constructor.
+        """
+        return cls(**preset_values(name, overrides))
 
     @property
     def target_sparsity(self) -> float:
@@ -250,6 +188,13 @@ class SIConfig(BaseConfig):
         if self.sparsity is not None:
             check_number("sparsity", self.sparsity, minimum=0, below=1)
         check_choice("reconstruction", self.reconstruction, RECONSTRUCTIONS)
+        if self.repair != "auto":
+            check_share("repair", self.repair, "'auto'")
+        check_integer("refine_epochs", self.refine_epochs, minimum=0)
+        check_boolean("swaps", self.swaps)
+        check_choice("allocation", self.allocation, ALLOCATIONS)
+        check_choice("quantisation", self.quantisation, QUANTISATIONS)
+        self.transformations = _chosen("transformations", self.transformations, TRANSFORMATIONS)
         check_number("damping", self.damping, minimum=0)
         check_choice("damping_mode", self.damping_mode, DAMPING_MODES)
         check_integer("block_size", self.block_size, minimum=1)
@@ -355,6 +300,14 @@ def _nested(kind: type, name: str, value: Any) -> Any:
             raise ConfigurationError(f"{name} has no {quoted(sorted(unknown))}; it takes {quoted(accepted)}.")
         return kind(**value)
     raise ConfigurationError(f"{name}={value!r}: expected {kind.__name__}, a dict of its fields, or None.")
+
+
+def _chosen(name: str, value: Any, accepted: tuple[str, ...]) -> list[str] | None:
+    """Some of the accepted names, in their order; None for none."""
+    values = [value] if isinstance(value, str) else list(value or [])
+    for entry in values:
+        check_choice(name, entry, accepted)
+    return [entry for entry in accepted if entry in values] or None
 
 
 def _globs(name: str, value: Any) -> list[str] | None:

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from .calibration.batches import make_batches
 from .calibration.examples import tokenised_examples
 from .calibration.sources import EVALUATION_SPLITS, load_texts
-from .configuration import CalibrationConfig
+from .config_groups import CalibrationConfig
 from .errors import CalibrationError, ConfigurationError, NumericalError, UnsupportedModelError
 from .models.calls import evaluation_mode
 

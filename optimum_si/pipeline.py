@@ -1,69 +1,29 @@
-"""One block through the method: collect, induce, prune, absorb. And the data streams that run beside it."""
+"""One block through the method: collect, decide on its weights, write them, absorb scales."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from .configuration import InductionConfig, SIConfig
+from .config_groups import InductionConfig
+from .configuration import SIConfig
+from .deciding import Decider, Decision
 from .induction.absorption import absorb, exact_scale, view_factor
-from .induction.choose import Choice, choose
+from .induction.choose import Choice
 from .induction.problem import Batch, BlockProblem, Candidate, Layer, Weights, normalised
 from .induction.scales import power_of_two
-from .judging import ModelJudge
 from .measuring import importance, layer_report, spectrum
 from .models.blocks import Block, complete_channels
-from .models.calls import Call, Captured
 from .models.channels import Channels
 from .models.collect import Site, collect
 from .models.views import WeightView
 from .pruning.base import PruningMethod
 from .pruning.targets import Target
 from .reporting.report import BlockReport, LayerReport, Spectrum
-
-
-@dataclass(eq=False)
-class Stream:
-    """Hidden states between blocks, for every batch: one of the pruned model, one of the dense model.
-
-    Args:
-        calls: of every block, for each batch.
-        masks: padding masks of each batch.
-        other_masks: those of the states that a decoder's cross attention reads.
-        tokens: real tokens in all batches.
-        sparse: inputs of the next block, from pruned blocks.
-        dense: inputs of the next block, from dense blocks; the same tensors until a block is pruned. None in a run
-            without induction, which has no use for it.
-    """
-
-    calls: list[list[Call]]
-    masks: list[Tensor | None]
-    other_masks: list[Tensor | None]
-    tokens: int
-    sparse: list[Tensor]
-    dense: list[Tensor] | None
-
-    @classmethod
-    def start(cls, captured: Iterable[Captured], induction: bool) -> "Stream":
-        """Both streams at the first block."""
-        batches = list(captured)
-        hidden = [batch.hidden for batch in batches]
-        tokens = sum(
-            batch.hidden[..., 0].numel() if batch.mask is None else int(batch.mask.sum()) for batch in batches
-        )
-        calls, masks = [batch.calls for batch in batches], [batch.mask for batch in batches]
-        others = [batch.other_mask for batch in batches]
-        return cls(calls, masks, others, tokens, hidden, hidden if induction else None)
-
-    def through(self, run: Callable[[Tensor, Call], Tensor], hidden: list[Tensor], number: int) -> list[Tensor]:
-        """Each batch of hidden states through block ``number``, without gradients, in the dtype they are kept in."""
-        with torch.no_grad():
-            return [
-                run(values, calls[number]).to(values.dtype) for values, calls in zip(hidden, self.calls, strict=True)
-            ]
+from .streams import Stream
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,10 +43,10 @@ class BlockStep:
 
     Args:
         config: the recipe.
-        method: its pruning method.
+        method: its pruning method, as choices are made with it.
         targets: of each layer, by the name of its view.
         write: store pruned weights (``prune``), or only absorb scales (``induce``).
-        judge: chooses by what the whole model loses; None chooses by the block's own output.
+        decider: chooses scales, fits and refines.
         held_out: batches at the start that choices are made on.
         shown: number of the block whose singular values are reported.
     """
@@ -95,7 +55,7 @@ class BlockStep:
     method: PruningMethod
     targets: Mapping[str, Target]
     write: bool
-    judge: ModelJudge | None = None
+    decider: Decider
     held_out: int = 0
     shown: int | None = None
 
@@ -126,29 +86,31 @@ class BlockStep:
             sites, targets = self._observe(number, block, views, stream, dtype)
             samples = {view.name: site.sample for site in sites for view in site.views}
             problem = self._problem(number, block, views, sites, stream, targets, dtype)
-            plain = problem.prune(Candidate({}, shifted=False))
-            choice = Choice("plain", None, weights=plain)
-            if induction is not None and problem.layers:
-                choice = saved or self._choose(number, problem, plain, samples, induction)
-            weights = choice.weights
-            if weights is None:
-                weights = plain if choice.candidate is None else problem.prune(choice.candidate)
-            weights = _as_stored(weights, stored)
+            decision = self.decider(number, problem, sites, samples, saved)
+            choice, weights = decision.choice, _as_stored(decision.weights, stored)
+            others = {
+                name: _rounded(value, dtypes[id(block.module.get_parameter(name))])
+                for name, value in decision.others.items()
+            }
             if not last:
-                _advance(number, problem, weights, stream, targets, dtype)
-            layers = self._layer_reports(problem, samples, plain, weights, choice.candidate)
+                _advance(number, problem, weights, others, stream, targets, dtype)
+            layers = self._layer_reports(problem, samples, decision, weights)
             scores = importance(problem, choice.candidate)
             singular = spectrum(problem, weights) if self.write and number == self.shown else None
             if self.write:
                 for layer in problem.layers:
                     _write(layer, *weights[layer.view.name])
+                for name, value in others.items():
+                    block.module.get_parameter(name).data.copy_(value)
             absorbed = _absorb(problem, choice.candidate, induction, dtypes)
             layers = [
                 replace(report, absorbed=_is_absorbed(problem, layer, absorbed))
                 for report, layer in zip(layers, problem.layers, strict=True)
             ]
         seconds = time.perf_counter() - started
-        report = BlockReport(block.name, choice.name, choice.plain_loss, choice.loss, seconds, layers, scores)
+        report = BlockReport(
+            block.name, choice.name, choice.plain_loss, choice.loss, seconds, layers, scores, decision.refined
+        )
         return Outcome(report, replace(choice, weights=None), problem.channels, absorbed, singular)
 
     def _observe(
@@ -187,7 +149,7 @@ class BlockStep:
     ) -> BlockProblem:
         site_of = {view.name: site for site in sites for view in site.views}
         induction = self.config.induction
-        shift = induction is not None and induction.shift
+        shift = self.decider.fitter is not None if induction is None else induction.shift
         layers = []
         for local, view in views.items():
             if view.name in site_of:
@@ -195,58 +157,42 @@ class BlockStep:
                 movable = shift and bias is not None and local not in block.no_shift
                 moments = site_of[view.name].moments
                 layers.append(Layer(view, view.read(), bias, moments, self.targets[view.name], movable))
-        batches = [
-            Batch(hidden.to(dtype), calls[number], target.to(dtype), mask)
-            for hidden, calls, mask, target in zip(
-                stream.sparse, stream.calls, stream.masks, targets or [], strict=targets is not None
-            )
-        ]
+        batches = self._batches(number, stream, targets, dtype)
         names = {
             view.name: (block.parameter_name(view, view.parameter), block.parameter_name(view, view.bias))
             for view in views.values()
         }
-        if batches and induction is not None and induction.objective == "normalised":
-            batches = [normalised(batch) for batch in batches]
         own = induction is not None and induction.own_scales
         channels = complete_channels(block, [site.views for site in sites], own)
         return BlockProblem(block.module, names, self.method, layers, channels, *self._split(batches))
 
+    def _batches(self, number: int, stream: Stream, targets: list[Tensor] | None, dtype: torch.dtype) -> list[Batch]:
+        """The calibration data at the block; empty where nothing is chosen or fitted."""
+        if targets is None or stream.dense is None:
+            return []
+        batches = [
+            Batch(hidden.to(dtype), calls[number], target.to(dtype), mask, None, dense.to(dtype), other)
+            for hidden, calls, target, mask, dense, other in zip(
+                stream.sparse, stream.calls, targets, stream.masks, stream.dense, stream.other_masks, strict=True
+            )
+        ]
+        induction = self.config.induction
+        if induction is not None and induction.objective == "mse":
+            return batches
+        return [normalised(batch) for batch in batches]
+
     def _split(self, batches: list[Batch]) -> tuple[list[Batch], list[Batch]]:
         """Batches to learn from and to choose by; a single batch has to serve for both."""
-        if self.config.induction is None or len(batches) < 2:
+        if len(batches) < 2:
             return batches, batches
         return batches[self.held_out :], batches[: self.held_out]
 
-    def _choose(
-        self,
-        number: int,
-        problem: BlockProblem,
-        plain: Weights,
-        samples: dict[str, Tensor],
-        induction: InductionConfig,
-    ) -> Choice:
-        # Each block draws from its own generator, so that its result does not depend on how others were treated.
-        generator = torch.Generator().manual_seed(self.config.seed * 65_537 + number)
-
-        def judged(weights: Weights) -> float:
-            if self.judge is None:
-                return problem.validation_loss(weights)
-            return self.judge.loss(number, problem, weights)
-
-        return choose(problem, plain, induction, samples, generator, judged)
-
     def _layer_reports(
-        self,
-        problem: BlockProblem,
-        samples: dict[str, Tensor],
-        plain: Weights,
-        weights: Weights,
-        candidate: Candidate | None,
+        self, problem: BlockProblem, samples: dict[str, Tensor], decision: Decision, weights: Weights
     ) -> list[LayerReport]:
-        compared = None if self.config.induction is None else plain
-        goal = self.config.target_sparsity
+        plain, candidate, goal = decision.plain, decision.choice.candidate, self.config.target_sparsity
         return [
-            layer_report(problem, layer, samples[layer.view.name], compared, weights, candidate, goal, self.write)
+            layer_report(problem, layer, samples[layer.view.name], plain, weights, candidate, goal, self.write)
             for layer in problem.layers
         ]
 
@@ -270,26 +216,28 @@ def widened(block: nn.Module) -> Iterator[torch.dtype]:
 def _as_stored(weights: Weights, stored: Mapping[str, torch.dtype]) -> Weights:
     """Weights as they will be read back: later blocks are calibrated on what is saved, not on something finer."""
 
-    def rounded(name: str, values: Tensor | None) -> Tensor | None:
-        return None if values is None else values.to(stored[name]).to(values.dtype)
-
     return {
-        name: (weight.to(stored[name]).to(weight.dtype), rounded(name, bias))
+        name: (_rounded(weight, stored[name]), None if bias is None else _rounded(bias, stored[name]))
         for name, (weight, bias) in weights.items()
     }
+
+
+def _rounded(values: Tensor, dtype: torch.dtype) -> Tensor:
+    return values.to(dtype).to(values.dtype)
 
 
 def _advance(
     number: int,
     problem: BlockProblem,
     weights: Weights,
+    others: Mapping[str, Tensor],
     stream: Stream,
     targets: list[Tensor] | None,
     dtype: torch.dtype,
 ) -> None:
     """Move both streams past the block."""
     stream.sparse = stream.through(
-        lambda hidden, call: problem.run(hidden.to(dtype), call, weights), stream.sparse, number
+        lambda hidden, call: problem.run(hidden.to(dtype), call, weights, others), stream.sparse, number
     )
     if targets is not None:
         stream.dense = [target.to(hidden.dtype) for target, hidden in zip(targets, stream.sparse, strict=True)]

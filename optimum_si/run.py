@@ -10,20 +10,23 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from .calibration import make_batches, sorted_by_length
+from .config_groups import HELD_OUT
 from .configuration import SIConfig
+from .deciding import Decider
 from .errors import CalibrationError, NumericalError
 from .induction.problem import held_out
 from .judging import ModelJudge
 from .models.blocks import Structure, add_biases
 from .models.calls import BlockOutput, block_output, capture, evaluation_mode
 from .models.views import WeightView
-from .pipeline import BlockStep, Outcome, Stream
+from .pipeline import BlockStep, Outcome
 from .pruning import get_method
 from .pruning.base import Settings
-from .pruning.reconstruction import Reconstructed
 from .pruning.targets import make_target
+from .reconstruction.method import Reconstructed
 from .reporting import Report
 from .scale_file import SavedScales
+from .streams import Stream
 
 
 Views = list[dict[str, WeightView]]
@@ -41,10 +44,15 @@ def checked_step(config: SIConfig, views: Views, write: bool) -> BlockStep:
     targets = {view.name: target for block in views for view in block.values()}
     for view in (view for block in views for view in block.values()):
         target.check(view.name, view.shape[1])
-    method = method_class(settings)
+    method, fitter = method_class(settings), None
     if config.reconstruction != "none":
-        method = Reconstructed(method, config.reconstruction == "admm", settings)
-    return BlockStep(config, method, targets, write)
+        fitter = Reconstructed(method, config.reconstruction == "admm", settings)
+    if fitter is not None and config.repair == 0:  # each layer for itself: the fit is part of the method
+        method, fitter = fitter, None
+    elif fitter is not None and config.induction is not None:
+        # Scales are chosen by what a fit makes of them; a search for masks in every trial would cost too much.
+        method = Reconstructed(method, False, settings)
+    return BlockStep(config, method, targets, write, Decider(config, fitter, None))
 
 
 def check_finite(model: PreTrainedModel) -> None:
@@ -108,11 +116,12 @@ def run_blocks(
     with evaluation_mode(model):
         batches, judged = _batches(config, examples, padding_id)
         output = block_output(model, structure.blocks, batches[0])
-        stream = Stream.start(capture(model, structure.blocks, batches, output), config.induction is not None)
+        stream = Stream.start(capture(model, structure.blocks, batches, output), _holds_out(config))
+        judge = None
         if config.induction is not None and config.induction.selection == "model" and output is not BlockOutput.MORE:
             judge = ModelJudge(model, structure.blocks, batches[:judged], stream.masks[:judged], output)
-            step = replace(step, judge=judge)
-        step = replace(step, held_out=judged, shown=_middle(views))
+        decider = replace(step.decider, judge=judge)
+        step = replace(step, decider=decider, held_out=judged, shown=_middle(views))
         outcomes = {}
         blocks = list(zip(structure.blocks, views, strict=True))
         with tqdm(blocks, desc=task, unit="block", disable=not progress) as bar:
@@ -152,17 +161,19 @@ def _batches(
     config: SIConfig, examples: list[dict[str, Tensor]], padding_id: int
 ) -> tuple[list[dict[str, Tensor]], int]:
     """Batches of calibration examples, and how many of the first are held out to choose by."""
-    size = _batch_size(config, len(examples))
-    judged = 0
-    if config.induction is not None:
-        judged = held_out(len(examples), size, config.induction.validation_fraction)
+    if not _holds_out(config):
+        return make_batches(sorted_by_length(examples, 0), config.calibration.batch_size, padding_id), 0
+    # Enough steps to learn in an epoch.
+    size = max(min(config.calibration.batch_size, len(examples) // 16), 1)
+    fraction = HELD_OUT if config.induction is None else config.induction.validation_fraction
+    judged = held_out(len(examples), size, fraction)
     return make_batches(sorted_by_length(examples, judged * size), size, padding_id), judged
 
 
-def _batch_size(config: SIConfig, examples: int) -> int:
-    """Windows of a batch; with induction at most a sixteenth of them, so that there are enough steps to learn."""
-    size = config.calibration.batch_size
-    return size if config.induction is None else max(min(size, examples // 16), 1)
+def _holds_out(config: SIConfig) -> bool:
+    """Whether anything is compared with the dense model's blocks, on windows that are held out."""
+    in_sequence = config.reconstruction != "none" and config.repair != 0
+    return config.induction is not None or in_sequence or config.refine_epochs > 0
 
 
 def _zeros(views: Views) -> int:

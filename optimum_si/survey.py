@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from .models.blocks import Block
 from .models.collect import Site, collect
 from .models.views import WeightView
-from .pipeline import Stream, widened
+from .pipeline import widened
+from .streams import Stream
 
 
 def survey(

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optimum_si import CalibrationConfig, ConfigurationError, InductionConfig, SIConfig
-from optimum_si.configuration import DAMPING_MODES, INITIALISATIONS, SPECTRAL_NORMS
+from optimum_si.config_groups import INITIALISATIONS, SPECTRAL_NORMS
+from optimum_si.configuration import DAMPING_MODES
 from optimum_si.pruning import COMPARISON_GROUPS, METHODS, get_method, parse_pattern
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..configuration import CalibrationConfig
+from ..config_groups import CalibrationConfig
 from ..errors import CalibrationError
 from .examples import tokenised_examples
 from .sources import load_source

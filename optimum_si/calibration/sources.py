@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..configuration import CalibrationConfig
+from ..config_groups import CalibrationConfig
 from ..errors import CalibrationError
 from .files import find_files, looks_like_a_path, read_files
 from .rows import Source, as_source

@@ -72,7 +72,7 @@ class EvaluateCommand(SISubcommand):
     def execute(self, args: Namespace) -> None:
         _check_usage(args)
         from ..comparing import comparison_table
-        from ..configuration import CalibrationConfig
+        from ..config_groups import CalibrationConfig
         from ..evaluation import evaluation_texts
 
         if args.limit is not None:

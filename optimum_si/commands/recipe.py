@@ -1,29 +1,20 @@
 """The arguments that describe a recipe, shared by ``prune`` and ``induce``, and how they become an ``SIConfig``."""
 
 import json
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import recipe_flags
 from ..errors import ConfigurationError
-from ..pruning import METHODS, RECONSTRUCTIONS, parse_pattern
+from ..presets import PRESETS
+from ..pruning import ALLOCATIONS, METHODS, QUANTISATIONS, RECONSTRUCTIONS, parse_pattern
+from ..transformations import TRANSFORMATIONS
 from .base import add_data_arguments, given
 
 
 if TYPE_CHECKING:
     from ..configuration import SIConfig
-
-_CALIBRATION = (
-    "num_samples",
-    "sequence_length",
-    "batch_size",
-    "seed",
-    "dataset",
-    "dataset_config",
-    "split",
-    "column",
-)
-_INDUCTION = ("epochs", "learning_rate")
 
 
 def add_recipe_arguments(parser: ArgumentParser, induction_is_optional: bool) -> None:
@@ -40,10 +31,40 @@ def add_recipe_arguments(parser: ArgumentParser, induction_is_optional: bool) ->
         choices=RECONSTRUCTIONS,
         help="fit the kept weights to the dense output: on the method's mask, or on a better one (default: none)",
     )
+    pruning.add_argument(
+        "--repair",
+        type=_share_or_auto,
+        metavar="F",
+        help="with --reconstruction: how far a layer repairs what earlier ones broke, in [0, 1] (default: auto)",
+    )
+    pruning.add_argument(
+        "--refine-epochs", type=int, metavar="N", help="learn the kept weights of each block afterwards (default: 0)"
+    )
+    pruning.add_argument(
+        "--swaps", action=BooleanOptionalAction, help="exchange kept for pruned weights while that helps"
+    )
+    pruning.add_argument(
+        "--allocation", choices=ALLOCATIONS, help="how zeros are shared out over layers (default: uniform)"
+    )
+    pruning.add_argument(
+        "--transformations",
+        nargs="+",
+        choices=TRANSFORMATIONS,
+        help="first reshape the model, exactly",
+    )
+    pruning.add_argument(
+        "--quantisation", choices=QUANTISATIONS, help="round to the grid of such an export (default: none)"
+    )
     pruning.add_argument("--include", nargs="+", metavar="GLOB", help="prune only modules whose name matches")
     pruning.add_argument("--exclude", nargs="+", metavar="GLOB", help="keep modules dense whose name matches")
     pruning.add_argument("--seed", type=int, metavar="N", help="of every random choice (default: 0)")
-    pruning.add_argument(
+    recipe = pruning.add_mutually_exclusive_group()
+    recipe.add_argument(
+        "--preset",
+        choices=tuple(PRESETS),
+        help="a recipe by name: what the paper does, good and quick, or best; flags override what it says",
+    )
+    recipe.add_argument(
         "--config", type=Path, metavar="FILE", help="si_config.json, or a folder with one; flags override what it says"
     )
 
@@ -70,13 +91,13 @@ def config_from_args(args: Namespace) -> "SIConfig":
     """
     from ..configuration import SIConfig
 
-    recipe = (SIConfig() if args.config is None else _read(args.config)).to_dict()
-    recipe.update(given(args, "method", "reconstruction", "include", "exclude", "seed"))
+    recipe = _start(args).to_dict()
+    recipe.update(given(args, *recipe_flags.PLAIN))
     if target := given(args, "sparsity", "pattern"):
         recipe.update({"sparsity": None, "pattern": None, **target})
-    recipe["calibration"].update(given(args, *_CALIBRATION))
+    recipe["calibration"].update(given(args, *recipe_flags.CALIBRATION))
 
-    learning = given(args, *_INDUCTION)
+    learning = given(args, *recipe_flags.INDUCTION)
     if getattr(args, "no_induction", False):
         if learning:
             raise ConfigurationError("--no-induction contradicts --epochs and --learning-rate: drop one of them.")
@@ -88,6 +109,15 @@ def config_from_args(args: Namespace) -> "SIConfig":
             'there is no calibration data: give --dataset, such as wikitext2, c4 or "texts/*.txt".'
         )
     return SIConfig(**recipe)
+
+
+def _start(args: Namespace) -> "SIConfig":
+    """What the flags change: a preset, a file, or the defaults."""
+    from ..configuration import SIConfig
+
+    if args.preset is not None:
+        return SIConfig.preset(args.preset)
+    return SIConfig() if args.config is None else _read(args.config)
 
 
 def _read(path: Path) -> "SIConfig":
@@ -104,6 +134,10 @@ def _read(path: Path) -> "SIConfig":
         return SIConfig(**values)
     except (OSError, ValueError) as error:  # ConfigurationError and JSON's error are ValueErrors
         raise ConfigurationError(f"--config {file}: {error}") from error
+
+
+def _share_or_auto(text: str) -> float | str:
+    return text if text == "auto" else float(text)
 
 
 def _pattern(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..calibration.sources import load_texts
-from ..configuration import CalibrationConfig
+from ..config_groups import CalibrationConfig
 from ..errors import CalibrationError, ConfigurationError, UnsupportedModelError
 from ..loading import maximum_length
 from ..pruner import SIPruner

@@ -43,6 +43,7 @@ def choose(
     samples: dict[str, Tensor],
     generator: torch.Generator,
     judge: Callable[[Weights], float],
+    biases: bool = True,
 ) -> Choice:
     """Learn, and keep what loses least on held-out windows: induction never makes a block worse there.
 
@@ -53,6 +54,7 @@ def choose(
         samples: tokens of each layer's input, [n, d_in], by view name.
         generator: for the order of batches.
         judge: held-out loss of the block, or of the model, with other weights.
+        biases: also learn biases for weights that the method changed.
     """
     shiftable = settings.shift and any(layer.shift for layer in problem.layers)
     plain_loss = judge(plain)
@@ -65,7 +67,7 @@ def choose(
     if shiftable:
         candidates.append(("shift", Candidate({}, shifted=True)))
     chosen = min((measured(name, entry, problem.prune(entry)) for name, entry in candidates), key=_loss)
-    if shiftable and not problem.method.keeps_weights:
+    if biases and shiftable and not problem.method.keeps_weights:
         assert chosen.candidate is not None and chosen.weights is not None
         changes = learn_biases(problem, settings, chosen.weights, generator)
         with_biases = replace(chosen.candidate, bias_change=changes)

@@ -98,7 +98,7 @@ def descend(
     values = [value for group in groups for value in group["params"]]
     optimiser = torch.optim.Adam(groups, lr=settings.learning_rate, betas=(0.9, 0.95))
     steps = max(settings.epochs * len(problem.training), 1)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _cosine(steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, cosine(steps))
     for _ in range(settings.epochs):
         for number in torch.randperm(len(problem.training), generator=generator).tolist():
             batch = problem.training[number]
@@ -293,5 +293,5 @@ def _parameter_groups(
     return groups
 
 
-def _cosine(steps: int) -> Callable[[int], float]:
+def cosine(steps: int) -> Callable[[int], float]:
     return lambda step: (1 + math.cos(math.pi * step / steps)) / 2

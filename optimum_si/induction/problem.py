@@ -82,6 +82,8 @@ class Batch:
         target: outputs of the dense block on dense inputs, like ``hidden``.
         mask: bool [batch, tokens] of real tokens, or None.
         weight: what the error of each token counts, broadcasts against ``target``; None counts all alike.
+        dense: inputs of the dense block, like ``hidden``; None where nothing is fitted to them.
+        other_mask: like ``mask``, for the other states in ``call``.
     """
 
     hidden: Tensor
@@ -89,6 +91,8 @@ class Batch:
     target: Tensor
     mask: Tensor | None
     weight: Tensor | None = None
+    dense: Tensor | None = None
+    other_mask: Tensor | None = None
 
     def sums(self, output: Tensor) -> tuple[Tensor, Tensor]:
         """Weighted squared error of ``output`` and squared norm of the target, summed over real tokens."""
@@ -170,9 +174,16 @@ class BlockProblem:
         bias = layer.bias + (layer.weight - pruned) @ layer.mean
         return bias if change is None else bias + change
 
-    def run(self, hidden: Tensor, call: Call, weights: Weights) -> Tensor:
-        """The block's output with other weights, without writing them."""
-        overrides: dict[str, Tensor] = {}
+    def run(self, hidden: Tensor, call: Call, weights: Weights, others: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The block's output with other weights, without writing them.
+
+        Args:
+            hidden: inputs of the block.
+            call: its other arguments.
+            weights: of every layer.
+            others: further parameters of the block, by name inside it.
+        """
+        overrides: dict[str, Tensor] = dict(others or {})
         for layer in self.layers:
             weight, bias = weights[layer.view.name]
             weight_name, bias_name = self.parameter_names[layer.view.name]
@@ -189,15 +200,15 @@ class BlockProblem:
         return call.run(block, hidden)
 
     @torch.no_grad()
-    def validation_outputs(self, weights: Weights) -> list[Tensor]:
+    def validation_outputs(self, weights: Weights, others: Mapping[str, Tensor] | None = None) -> list[Tensor]:
         """The block's output on held-out windows, for each batch."""
-        return [self.run(batch.hidden, batch.call, weights) for batch in self.validation]
+        return [self.run(batch.hidden, batch.call, weights, others) for batch in self.validation]
 
     @torch.no_grad()
-    def validation_loss(self, weights: Weights) -> float:
+    def validation_loss(self, weights: Weights, others: Mapping[str, Tensor] | None = None) -> float:
         """Relative squared error of the block's output on held-out windows."""
         error = norm = 0.0
-        for batch, output in zip(self.validation, self.validation_outputs(weights), strict=True):
+        for batch, output in zip(self.validation, self.validation_outputs(weights, others), strict=True):
             part, whole = batch.sums(output)
             error, norm = error + float(part), norm + float(whole)
         return error / max(norm, 1e-30)

@@ -19,6 +19,10 @@ METHODS = tuple(sorted(module.name for module in iter_modules([str(Path(__file__
 COMPARISON_GROUPS = ("row", "layer")
 #: How kept weights are fitted afterwards: not at all, on the method's mask, or on the better of that and ADMM's mask.
 RECONSTRUCTIONS = ("none", "exact", "admm")
+#: How zeros are shared out over layers.
+ALLOCATIONS = ("uniform", "owl", "error")
+#: Grids that kept weights can be rounded to, those of the exports of the same name.
+QUANTISATIONS = ("none", "int8", "int4")
 
 
 def get_method(name: str) -> "type[PruningMethod]":

@@ -5,7 +5,10 @@ import shlex
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from ..configuration import CalibrationConfig, InductionConfig, SIConfig
+from .. import recipe_flags
+from ..config_groups import InductionConfig
+from ..configuration import SIConfig
+from ..presets import PRESETS
 
 
 if TYPE_CHECKING:
@@ -21,7 +24,6 @@ AUTO_CLASSES = {
     "question-answering": "AutoModelForQuestionAnswering",
     "image-classification": "AutoModelForImageClassification",
 }
-_CALIBRATION = ("num_samples", "sequence_length", "batch_size", "dataset_config", "split", "column")
 _CAPTIONS = {
     "importance": "Histograms of the scores of all weights, before and after induction",
     "layers": "Relative output error and share of zeros of each layer",
@@ -190,29 +192,49 @@ def _reproducing(facts: "Facts") -> str:
 
 
 def _flags(config: SIConfig) -> list[str] | None:
-    """The command-line flags that give this recipe; None where some option has no flag."""
-    changes: dict[str, Any] = {"pattern": config.pattern} if config.pattern else {"sparsity": config.sparsity}
-    changes |= _changed(config, SIConfig(), ("reconstruction", "include", "exclude", "seed"))
-    calibration = _changed(config.calibration, CalibrationConfig(), _CALIBRATION)
-    learning = _changed(config.induction, InductionConfig(), ("epochs", "learning_rate"))
-    again = SIConfig(
-        config.method,
-        **changes,
-        induction=None if config.induction is None else learning,
-        calibration={**calibration, "dataset": config.calibration.dataset, "seed": config.seed},
-    )
-    if again.to_dict() != config.to_dict():
+    """The fewest command-line flags that give this recipe; None where some option has no flag."""
+    starts: list[tuple[list[str], SIConfig]] = [([], SIConfig())]
+    starts += [(["--preset", name], SIConfig.preset(name)) for name in PRESETS]
+    found = (_flags_from(words, start, config) for words, start in starts)
+    return min((flags for flags in found if flags is not None), key=len, default=None)
+
+
+def _flags_from(words: list[str], start: SIConfig, config: SIConfig) -> list[str] | None:
+    """The flags that turn one recipe into another, after ``words``."""
+    again = start.to_dict()
+    target: dict[str, Any] = {"pattern": config.pattern} if config.pattern else {"sparsity": config.sparsity}
+    plain = _changed(config, start, recipe_flags.PLAIN)
+    # One flag seeds both.
+    calibration = _changed(config.calibration, start.calibration, recipe_flags.CALIBRATION[:3])
+    calibration |= _changed(config.calibration, start.calibration, recipe_flags.CALIBRATION[4:])
+    learning = {}
+    if config.induction is not None:
+        learning = _changed(config.induction, start.induction or InductionConfig(), recipe_flags.INDUCTION)
+    again |= {"pattern": None, "sparsity": None, **target, **plain}
+    again["calibration"] = {**again["calibration"], **calibration, "seed": config.seed}
+    if config.induction is None:
+        again["induction"] = None
+    elif learning:
+        again["induction"] = {**(again["induction"] or {}), **learning}
+    if SIConfig(**again).to_dict() != config.to_dict():
         return None
-    flags = ["--method", config.method]
-    for name, value in {**changes, **calibration, **learning}.items():
-        flags += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
-    return flags if config.induction is not None else [*flags, "--no-induction"]
+    calibration.pop("dataset", None)  # stands in the command already
+    if not words:
+        plain["method"] = config.method
+    flags = [*words]
+    for name, value in {**target, **plain, **calibration, **learning}.items():
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            flags.append(flag if value else flag.replace("--", "--no-"))
+        else:
+            flags += [flag, *map(str, value if isinstance(value, list) else [value])]
+    return flags if config.induction is not None or start.induction is None else [*flags, "--no-induction"]
 
 
-def _changed(options: Any, defaults: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """Options by name where they are not the defaults."""
-    pairs = {} if options is None else {name: (getattr(options, name), getattr(defaults, name)) for name in names}
-    return {name: value for name, (value, default) in pairs.items() if value != default}
+def _changed(options: Any, start: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """Options by name where they are not those of ``start``."""
+    pairs = {name: (getattr(options, name), getattr(start, name)) for name in names}
+    return {name: value for name, (value, other) in pairs.items() if value != other}
 
 
 def _limits(facts: "Facts") -> str:

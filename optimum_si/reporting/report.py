@@ -95,6 +95,8 @@ class BlockReport:
         seconds: wall time.
         layers: its layers.
         importance: how its scores are spread; None where nothing was scored, and in reports of earlier versions.
+        refined: relative squared error of the block's output on held-out windows before and after refinement; None
+            in a run without it.
     """
 
     name: str
@@ -104,6 +106,7 @@ class BlockReport:
     seconds: float
     layers: list[LayerReport]
     importance: Importance | None = None
+    refined: tuple[float, float] | None = None
 
 
 @dataclass
@@ -257,7 +260,12 @@ def _block(values: dict[str, Any]) -> BlockReport:
     importance = values.get("importance")
     layers = [_layer(entry) for entry in values["layers"]]
     return BlockReport(
-        **{**values, "layers": layers, "importance": None if importance is None else Importance(**importance)}
+        **{
+            **values,
+            "layers": layers,
+            "importance": None if importance is None else Importance(**importance),
+            "refined": None if values.get("refined") is None else tuple(values["refined"]),
+        }
     )
 
 

@@ -1,7 +1,7 @@
-"""Fitting the weights that are kept to the dense layer's output, on the Gram matrix alone (design 1.7).
+"""Least squares over the weights that are kept, on the Gram matrix alone (design 1.7).
 
-``exact`` keeps the mask of a method and solves least squares for what is kept, row by row. ``admm`` also looks for a
-better mask (Boza 2024, arXiv 2401.02938; ALPS, arXiv 2406.07831) and keeps the better of both.
+``exact`` solves for the weights in a mask, row by row; ``search`` looks for a mask by ADMM (Boza 2024,
+arXiv 2401.02938; ALPS, arXiv 2406.07831).
 """
 
 from dataclasses import dataclass, replace
@@ -9,9 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..statistics import Moments
-from .base import PruningMethod, Settings
-from .targets import NM, Target, Unstructured
+from ..pruning.targets import NM, Target, Unstructured
 
 
 #: Steps of ADMM, and over how many of them the zeros become as many as asked for.
@@ -21,76 +19,47 @@ PENALTY = 1.0
 MOST_ITERATIONS = 200
 
 
-class Reconstructed(PruningMethod):
-    """A method whose kept weights are fitted afterwards.
-
-    Args:
-        method: finds the mask.
-        mask_search: also look for a mask by ADMM.
-        settings: its damping is that of the fit.
-    """
-
-    needs_gram = True
-    keeps_weights = False
-
-    def __init__(self, method: PruningMethod, mask_search: bool, settings: Settings) -> None:
-        super().__init__(settings)
-        self.method, self.mask_search = method, mask_search
-        self.ranks_rows_together = method.ranks_rows_together  # type: ignore[misc]
-
-    def score(self, weight: Tensor, moments: Moments) -> Tensor:
-        return self.method.score(weight, moments)
-
-    def scaled_score(
-        self, weight: Tensor, moments: Moments, scale: Tensor | None = None, row_scale: Tensor | None = None
-    ) -> Tensor:
-        return self.method.scaled_score(weight, moments, scale, row_scale)
-
-    def prune(
-        self,
-        weight: Tensor,
-        moments: Moments,
-        target: Target,
-        scale: Tensor | None = None,
-        row_scale: Tensor | None = None,
-    ) -> Tensor:
-        assert moments.gram is not None, "reconstruction needs the full Gram matrix"
-        pruned = self.method.prune(weight, moments, target, scale, row_scale)
-        fit = Normalised.of(weight, moments.gram, self.settings.damping)
-        best = fit.exact(pruned != 0, fit.into(pruned))
-        if self.mask_search:
-            importance = torch.ones_like(fit.norms) if scale is None else scale.to(fit.norms.dtype)
-            other = fit.exact(fit.search(target, weight != 0, importance))
-            best = fit.better(best, other)
-        return fit.out_of(best).to(weight.dtype)
-
-
 @dataclass(frozen=True, eq=False)
-class Normalised:
-    """A layer in coordinates in which every input has unit energy, which is what makes both solvers converge fast.
+class LeastSquares:
+    """min over sparse V of E||T - V x||^2 = tr(V H V^T) - 2 tr(V C^T) + ..., with C = E[T x^T] = W H + ``pull``.
+
+    Everything is in coordinates in which every input has unit energy, which is what makes both solvers converge fast.
 
     Args:
         weight: W D^(1/2), [d_out, d_in], D the diagonal of the damped H.
         gram: D^(-1/2) H D^(-1/2), damped, [d_in, d_in], with a diagonal of ones.
+        aim: C D^(-1/2), damped as H is, [d_out, d_in].
         norms: sqrt(diag D), [d_in].
         alive: inputs that are not always zero, bool [d_in]; weights of others are nothing but zeros.
     """
 
     weight: Tensor
     gram: Tensor
+    aim: Tensor
     norms: Tensor
     alive: Tensor
 
     @classmethod
-    def of(cls, weight: Tensor, gram: Tensor, damping: float) -> "Normalised":
-        """Of a dense weight [d_out, d_in] and H; ``damping`` times the mean of its diagonal is added to it."""
+    def of(cls, weight: Tensor, gram: Tensor, damping: float, pull: Tensor | None = None) -> "LeastSquares":
+        """Of a layer, whose target is its own dense output unless told otherwise.
+
+        Args:
+            weight: dense W, [d_out, d_in].
+            gram: H, [d_in, d_in].
+            damping: so many times the mean of H's diagonal is added to it, and W times that to C.
+            pull: what the target has beyond W x, E[(T - W x) x^T], [d_out, d_in].
+        """
         diagonal = gram.diagonal()
         alive = diagonal > 0
         damped = gram + torch.diag(diagonal.mean() * damping + (~alive).to(gram.dtype))
         norms = damped.diagonal().sqrt()
         scaled = (damped / norms / norms[:, None]).to(weight.dtype)
         norms = norms.to(weight.dtype)
-        return cls(weight * norms * alive, scaled, norms, alive)
+        own = weight * norms * alive
+        aim = own @ scaled
+        if pull is not None:
+            aim = aim + pull.to(weight.dtype) / norms * alive
+        return cls(own, scaled, aim, norms, alive)
 
     def into(self, weight: Tensor) -> Tensor:
         """A weight in these coordinates."""
@@ -101,7 +70,7 @@ class Normalised:
         return weight / self.norms
 
     def exact(self, mask: Tensor, start: Tensor | None = None) -> Tensor:
-        """Least squares of (V - W) H (V - W)^T over the weights V in a mask, by conjugate gradients, all rows at once.
+        """The best weights in a mask, by conjugate gradients, all rows at once.
 
         Args:
             mask: bool [d_out, d_in], True where a weight is kept.
@@ -109,11 +78,11 @@ class Normalised:
         """
         mask = (mask & self.alive).to(self.weight.dtype)
         solution = (self.weight if start is None else start) * mask
-        residual = ((self.weight - solution) @ self.gram) * mask
+        residual = (self.aim - solution @ self.gram) * mask
         direction = residual.clone()
         energy = residual.square().sum(dim=1, keepdim=True)
         smallest = torch.finfo(self.weight.dtype).tiny
-        enough = torch.finfo(self.weight.dtype).eps ** 1.5 * (self.weight @ self.gram).square().sum(1, keepdim=True)
+        enough = torch.finfo(self.weight.dtype).eps ** 1.5 * self.aim.square().sum(1, keepdim=True)
         for _ in range(MOST_ITERATIONS):
             if bool((energy <= enough).all()):
                 break
@@ -126,35 +95,37 @@ class Normalised:
             direction = residual + direction * (energy / before.clamp_min(smallest))
         return solution
 
-    def search(self, target: Target, allowed: Tensor, importance: Tensor) -> Tensor:
+    def search(self, target: Target, allowed: Tensor, importance: Tensor | None = None) -> Tensor:
         """A mask by ADMM, with zeros that become more from step to step.
 
         Args:
             target: how many weights go, and where.
             allowed: bool [d_out, d_in], False where a weight is zero already.
-            importance: learned s, [d_in], which weighs what is kept.
+            importance: learned s, [d_in], which weighs what is kept; None is 1.
 
         Returns:
             bool [d_out, d_in].
         """
         identity = torch.eye(len(self.gram), dtype=self.gram.dtype, device=self.gram.device)
         inverse = torch.linalg.inv(self.gram + PENALTY * identity)
-        fixed = self.weight @ self.gram
         solution, dual = self.weight.clone(), torch.zeros_like(self.weight)
         mask = allowed
         for step in range(1, STEPS + 1):
             wanted = solution + dual
-            score = (wanted.abs() * importance).masked_fill(~(allowed & self.alive), -1)
+            score = wanted.abs() if importance is None else wanted.abs() * importance
+            score = score.masked_fill(~(allowed & self.alive), -1)
             mask = eased(target, min(step / GRADUAL, 1.0)).keep(score)
             sparse = wanted * mask
             dual = wanted - sparse
-            solution = (fixed + PENALTY * (sparse - dual)) @ inverse
+            solution = (self.aim + PENALTY * (sparse - dual)) @ inverse
         return mask & allowed
 
     def errors(self, weight: Tensor) -> Tensor:
-        """Squared error of every output on the damped inputs, [d_out, 1]."""
-        difference = self.weight - weight
-        return ((difference @ self.gram) * difference).sum(dim=1, keepdim=True)
+        """Squared error of every output on the damped inputs, beyond that of W, [d_out, 1]."""
+        difference = weight - self.weight
+        # Around W, not around zero: sums of large terms would leave little of their difference.
+        gradient = self.weight @ self.gram - self.aim
+        return ((difference @ self.gram + 2 * gradient) * difference).sum(dim=1, keepdim=True)
 
     def better(self, first: Tensor, second: Tensor) -> Tensor:
         """The weight with the smaller error; row by row where that leaves the number of zeros as it is."""

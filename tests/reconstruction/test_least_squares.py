@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from optimum_si import ConfigurationError, SIConfig
 from optimum_si.pruning import get_method
 from optimum_si.pruning.base import Settings
-from optimum_si.pruning.reconstruction import Normalised, Reconstructed, eased
 from optimum_si.pruning.targets import NM, Unstructured
+from optimum_si.reconstruction.least_squares import LeastSquares, eased
+from optimum_si.reconstruction.method import Reconstructed
 from optimum_si.statistics import MomentAccumulator
 
 
@@ -111,7 +112,7 @@ def test_a_learned_scale_moves_the_mask_of_both():
     for kind in ("exact", "admm"):
         pruned = method("wanda", kind).prune(weight, moments, Unstructured(0.5), scale=scale)
         assert kind == "admm" or (pruned[:, :4] != 0).all()
-        search = Normalised.of(weight, moments.gram, DAMPING).search(Unstructured(0.5), weight != 0, scale)
+        search = LeastSquares.of(weight, moments.gram, DAMPING).search(Unstructured(0.5), weight != 0, scale)
         assert search[:, :4].all()
 
 

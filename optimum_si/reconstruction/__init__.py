@@ -1,0 +1,1 @@
+"""Fitting the weights that are kept: least squares per layer, layer after layer, and whole blocks by gradient."""

@@ -1,0 +1,70 @@
+"""A method whose kept weights are fitted afterwards, each layer for itself."""
+
+from torch import Tensor
+
+from ..pruning.base import PruningMethod, Settings
+from ..pruning.targets import Target
+from ..statistics import Moments
+from .least_squares import LeastSquares
+
+
+class Reconstructed(PruningMethod):
+    """A method, and least squares on what it keeps.
+
+    Args:
+        method: finds the mask.
+        mask_search: also look for a mask by ADMM, and keep the better of both.
+        settings: its damping is that of the fit.
+    """
+
+    needs_gram = True
+    keeps_weights = False
+
+    def __init__(self, method: PruningMethod, mask_search: bool, settings: Settings) -> None:
+        super().__init__(settings)
+        self.method, self.mask_search = method, mask_search
+        self.ranks_rows_together = method.ranks_rows_together  # type: ignore[misc]
+
+    def score(self, weight: Tensor, moments: Moments) -> Tensor:
+        return self.method.score(weight, moments)
+
+    def scaled_score(
+        self, weight: Tensor, moments: Moments, scale: Tensor | None = None, row_scale: Tensor | None = None
+    ) -> Tensor:
+        return self.method.scaled_score(weight, moments, scale, row_scale)
+
+    def prune(
+        self,
+        weight: Tensor,
+        moments: Moments,
+        target: Target,
+        scale: Tensor | None = None,
+        row_scale: Tensor | None = None,
+    ) -> Tensor:
+        assert moments.gram is not None, "reconstruction needs the full Gram matrix"
+        pruned = self.method.prune(weight, moments, target, scale, row_scale)
+        squares = LeastSquares.of(weight, moments.gram, self.settings.damping)
+        return self.fitted(squares, pruned, target if self.mask_search else None, weight != 0, scale)
+
+    def fitted(
+        self,
+        squares: LeastSquares,
+        pruned: Tensor,
+        target: Target | None,
+        allowed: Tensor,
+        scale: Tensor | None = None,
+    ) -> Tensor:
+        """The best weight in the mask of ``pruned``, or in ADMM's where that one is better.
+
+        Args:
+            squares: the problem.
+            pruned: by the method, [d_out, d_in].
+            target: what ADMM's mask aims at; None leaves it out.
+            allowed: bool [d_out, d_in], False where the dense weight is zero.
+            scale: learned s, [d_in], which weighs what ADMM keeps.
+        """
+        best = squares.exact(pruned != 0, squares.into(pruned))
+        if target is not None:
+            importance = None if scale is None else scale.to(pruned.dtype)
+            best = squares.better(best, squares.exact(squares.search(target, allowed, importance)))
+        return squares.out_of(best).to(pruned.dtype)

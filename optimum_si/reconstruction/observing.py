@@ -1,0 +1,106 @@
+"""One site of a block, as the pruned model and as the dense model reach it."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from ..induction.problem import Batch, BlockProblem, Weights
+from ..models.collect import Site
+from .paired import PairedMoments
+
+
+class _Reached(Exception):
+    """Raised where nothing of the block is needed any more."""
+
+
+class _Glance:
+    """Input of a layer, and with ``place`` its output and the stream that this joins, from one run of a block.
+
+    Args:
+        layer: whose input is wanted.
+        place: where the stream can be read, see :func:`optimum_si.reconstruction.residual.stream_places`.
+    """
+
+    def __init__(self, layer: nn.Module, place: nn.Module | str | None) -> None:
+        self.layer, self.place = layer, place
+        self.input: Tensor | None = None
+        self.written: Tensor | None = None
+        self.stream: Tensor | None = None
+
+    def at(self, run: Callable[[], Tensor]) -> "_Glance":
+        """Fill in what ``run`` passes by, and stop it where that is all."""
+        handles = [self.layer.register_forward_pre_hook(self._enter)]
+        if self.place is not None:
+            handles.append(self.layer.register_forward_hook(self._leave))
+        if isinstance(self.place, nn.Module):
+            handles.append(self.place.register_forward_pre_hook(self._arrive))
+        try:
+            self.stream = run()
+        except _Reached:
+            pass
+        finally:
+            for handle in handles:
+                handle.remove()
+        return self
+
+    def _enter(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        if self.input is None:
+            self.input = args[0]
+        if self.place is None:
+            raise _Reached
+
+    def _leave(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        if self.written is None:
+            self.written = output
+
+    def _arrive(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        if self.written is not None:
+            self.stream = args[0]
+            raise _Reached
+
+    def tokens(self, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Inputs [n, d_in], and what the stream holds beside the layer's output [n, d_out]; padding left out."""
+        assert self.input is not None
+        if self.place is None:
+            return _flat(self.input, mask), None
+        assert self.stream is not None and self.written is not None
+        return _flat(self.input, mask), _flat(self.stream, mask) - _flat(self.written, mask)
+
+
+@torch.no_grad()
+def paired_moments(
+    problem: BlockProblem, site: Site, place: nn.Module | str | None, weights: Weights, batches: Iterable[Batch]
+) -> PairedMoments:
+    """Moments of a site's inputs in both models.
+
+    Args:
+        problem: the block.
+        site: one activation.
+        place: where the residual stream can be read that its only reader writes to; None where there is none.
+        weights: of all layers of the block, those before the site as they were fitted.
+        batches: with ``dense``.
+    """
+    layer = site.views[0].module
+    total: PairedMoments | None = None
+    for batch in batches:
+        assert batch.dense is not None
+        sparse, dense, call = batch.hidden, batch.dense, batch.call.cast(batch.hidden.dtype)
+        after_pruned = _Glance(layer, place).at(partial(problem.run, sparse, call, weights))
+        after_dense = _Glance(layer, place).at(partial(call.run, problem.block, dense))
+        assert after_pruned.input is not None and after_dense.input is not None
+        mask = batch.other_mask if id(after_pruned.input) in call.states() else batch.mask
+        (x_sparse, beside_sparse), (x_dense, beside_dense) = after_pruned.tokens(mask), after_dense.tokens(mask)
+        if x_sparse.shape != x_dense.shape:  # routed to other experts: only the pruned model's tokens are known
+            x_dense, beside_sparse, beside_dense = x_sparse, None, None
+        residual = None if beside_sparse is None or beside_dense is None else beside_dense - beside_sparse
+        found = PairedMoments.of(x_sparse, x_dense, residual)
+        total = found if total is None else total.merged(found)
+    assert total is not None
+    return total
+
+
+def _flat(values: Tensor, mask: Tensor | None) -> Tensor:
+    tokens = values.reshape(-1, values.shape[-1])
+    return tokens[mask.reshape(-1)] if mask is not None and mask.numel() == len(tokens) else tokens

@@ -1,0 +1,160 @@
+"""The layers of a block fitted one after the other, each to repair what the layers before it broke (design 1.5)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..induction.problem import BlockProblem, Candidate, Layer, Weights, naming
+from ..models.collect import Site
+from ..pruning.targets import Target
+from .least_squares import LeastSquares
+from .method import Reconstructed
+from .observing import paired_moments
+from .paired import PairedMoments
+from .residual import stream_places
+
+
+#: Shares of the dense model's own output in a target, and multiples of the damping, that "auto" chooses among.
+SHARES = (0.5, 0.0, 1.0)
+DAMPINGS = (1.0, 10.0)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How one layer was fitted.
+
+    Args:
+        share: of the dense model's output on its own inputs in the target.
+        damping: of the fit, as a share of the mean of H's diagonal.
+    """
+
+    share: float
+    damping: float
+
+
+@torch.no_grad()
+def fit_block(
+    problem: BlockProblem,
+    sites: Sequence[Site],
+    method: Reconstructed,
+    candidate: Candidate,
+    share: float | None,
+) -> tuple[Weights, dict[str, Fit]]:
+    """Mask and fit every layer of a block in forward order, its inputs recomputed after each.
+
+    Args:
+        problem: the block; its batches hold the dense model's inputs too.
+        sites: its input activations, in forward order.
+        method: finds masks and fits.
+        candidate: learned scales, which weigh scores.
+        share: of the dense model's output in the targets; None chooses it and the damping for each layer, by the
+            error on held-out windows.
+
+    Returns:
+        Weight and bias of each layer, and how it was fitted, by view name.
+
+    Raises:
+        NumericalError: names the layer.
+    """
+    first = problem.validation[0]
+    dense = first.hidden if first.dense is None else first.dense
+    layers = {layer.view.name: layer for layer in problem.layers}
+    places = stream_places(problem.block, dense, first.call, [layer.view for layer in problem.layers])
+    weights: Weights = {name: (layer.weight, layer.bias) for name, layer in layers.items()}
+    fits = {}
+    for site in sites:
+        place = places.get(site.views[0].name) if len(site.views) == 1 else None
+        held_out, others = _moments(problem, site, place, weights)
+        for view in site.views:
+            layer = layers[view.name]
+            with naming(layer):
+                fitter = _Fitter.of(problem, method, candidate, layer, others.merged(held_out))
+                fit = Fit(share or 0.0, method.settings.damping)
+                if share is None:
+                    fit = fitter.choose(others, held_out)
+                weights[view.name] = fitter.solve(fitter.paired, fit, layer.target if method.mask_search else None)
+                fits[view.name] = fit
+    return weights, fits
+
+
+def _moments(
+    problem: BlockProblem, site: Site, place: nn.Module | str | None, weights: Weights
+) -> tuple[PairedMoments, PairedMoments]:
+    """Of held-out windows, and of the others; both of all windows where there is just one batch."""
+    held_out = paired_moments(problem, site, place, weights, problem.validation)
+    if problem.training is problem.validation:
+        return held_out, held_out
+    return held_out, paired_moments(problem, site, place, weights, problem.training)
+
+
+@dataclass(frozen=True, eq=False)
+class _Fitter:
+    """Fits one layer.
+
+    Args:
+        method: how.
+        layer: dense.
+        paired: of its inputs, all windows.
+        pruned: by the bare method, which gives the mask, [d_out, d_in].
+        scale: learned s, [d_in], or None.
+    """
+
+    method: Reconstructed
+    layer: Layer
+    paired: PairedMoments
+    pruned: Tensor
+    scale: Tensor | None
+
+    @classmethod
+    def of(
+        cls, problem: BlockProblem, method: Reconstructed, candidate: Candidate, layer: Layer, paired: PairedMoments
+    ) -> "_Fitter":
+        """With the mask that the method finds under the candidate's scales."""
+        moments, scale = paired.moments(), problem.column_factor(candidate.scales, layer)
+        if layer.shift:
+            moments = moments.transformed(shift=moments.mean)
+        rows = problem.row_factor(candidate.scales, layer)
+        pruned = method.method.prune(layer.weight, moments, layer.target, scale, rows)
+        return cls(method, layer, paired, pruned, scale)
+
+    def solve(self, paired: PairedMoments, fit: Fit, search: Target | None) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias; a bias that may change is fitted with the weight, which centres all moments."""
+        layer = self.layer
+        moments = paired.moments()
+        gram = moments.transformed(shift=moments.mean).gram if layer.shift else moments.gram
+        assert gram is not None
+        pull = fit.share * paired.pull(layer.weight, centre=layer.shift)
+        squares = LeastSquares.of(layer.weight, gram, fit.damping, pull)
+        weight = self.method.fitted(squares, self.pruned, search, layer.weight != 0, self.scale)
+        if not layer.shift:
+            return weight, layer.bias
+        assert layer.bias is not None
+        moved = fit.share * paired.mean_pull(layer.weight) + (layer.weight - weight).double() @ moments.mean
+        return weight, layer.bias + moved.to(layer.bias.dtype)
+
+    def choose(self, others: PairedMoments, held_out: PairedMoments) -> Fit:
+        """The share and the damping whose fit to the other windows errs least on held-out ones."""
+        damping = self.method.settings.damping
+        choices = [Fit(share, damping * factor) for share in SHARES for factor in DAMPINGS]
+        error = self._error_on(held_out)
+        errors = [error(*self.solve(others, fit, None)) for fit in choices]
+        return choices[min(range(len(choices)), key=errors.__getitem__)]
+
+    def _error_on(self, paired: PairedMoments) -> Callable[[Tensor, Tensor | None], float]:
+        """Mean squared distance of V x_s + b' from what the dense model has there, W x_d + b + r, up to a constant."""
+        layer, moments = self.layer, paired.moments()
+        pull, mean_pull = paired.pull(layer.weight, centre=False), paired.mean_pull(layer.weight)
+        gram, mean = moments.gram, moments.mean
+        assert gram is not None
+
+        def error(weight: Tensor, bias: Tensor | None) -> float:
+            change = (weight - layer.weight).double()
+            of_weight = ((change @ gram - 2 * pull) * change).sum()
+            if bias is None or layer.bias is None:
+                return float(of_weight)
+            moved = (bias - layer.bias).double()
+            return float(of_weight + (moved * (moved + 2 * change @ mean - 2 * mean_pull)).sum())
+
+        return error
