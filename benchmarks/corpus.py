@@ -1,6 +1,7 @@
-"""Token windows of Python's standard library: real text that every machine has, in three disjoint splits."""
+"""Token windows of Python's standard library: text that every machine has, in three disjoint splits; and prose."""
 
 import hashlib
+import pydoc_data.topics
 import sysconfig
 from pathlib import Path
 
@@ -14,7 +15,9 @@ _BUCKETS = {0: "test", 1: "calib"}
 
 
 def documents(split: str) -> list[str]:
-    """Source files of one split ("train", "calib" or "test"), by the md5 of their path."""
+    """Source files of a split ("train", "calib", "test"), by the md5 of their path; or Python's manual ("prose")."""
+    if split == "prose":
+        return [text for _, text in sorted(pydoc_data.topics.topics.items())]
     texts = []
     for path in sorted(ROOT.rglob("*.py")):
         if {"site-packages", "lib2to3"}.isdisjoint(path.parts):

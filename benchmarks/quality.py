@@ -1,15 +1,19 @@
 """What induction brings: perplexity of language models with and without SI, per method and target.
 
     python benchmarks/quality.py MODEL [MODEL ...] [--windows 128] [--length 256] [--reconstruction admm] [--json FILE]
+    python benchmarks/quality.py --all [MODEL ...] minilm [--json FILE]
 
 Calibrated and tested on disjoint files of Python's standard library (``corpus.py``), so it needs no download beside
-the models; best on models that know code.
+the models; best on models that know code. ``--all`` measures every mechanism alone, one added to the other, and the
+presets, on held-out text of the calibration's kind and of another (``ablation.py``); ``minilm`` is the sentence
+encoder of the demo.
 """
 
 import argparse
 import json
 from pathlib import Path
 
+import ablation
 from corpus import windows
 from transformers import AutoTokenizer
 
@@ -24,15 +28,19 @@ TARGETS = ("50%", "60%", "2:4", "4:8")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+", help="directories or Hub ids of causal language models")
-    parser.add_argument("--windows", type=int, default=128, help="calibration windows (default: %(default)s)")
-    parser.add_argument("--length", type=int, default=256, help="tokens of a window (default: %(default)s)")
+    parser.add_argument("models", nargs="+", help="directories or Hub ids of causal language models, or minilm")
+    parser.add_argument("--windows", type=int, help="for calibration (default: 128; minilm 96)")
+    parser.add_argument("--length", type=int, help="tokens of a window (default: 256; minilm 128)")
     parser.add_argument("--test-windows", type=int, default=160, help="(default: %(default)s)")
+    parser.add_argument("--all", action="store_true", help="every mechanism, and the presets")
+    parser.add_argument("--rows", nargs="+", help="with --all, only these rows")
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
-    parser.add_argument("--targets", nargs="+", default=TARGETS, help="such as 50%% or 2:4 (default: %(default)s)")
+    parser.add_argument("--targets", nargs="+", help="such as 50%% or 2:4")
     parser.add_argument("--reconstruction", default="none", choices=RECONSTRUCTIONS, help="in both (default: none)")
-    parser.add_argument("--json", type=Path, help="also write the rows there")
+    parser.add_argument("--json", type=Path, help="also write the results there; --all goes on from what is in it")
     args = parser.parse_args()
+    if args.all:
+        return ablation.run(args.models, args.targets or ablation.TARGETS, args)
     rows = [row for model in args.models for row in measure(model, args)]
     header = ["model", "method", "target", "dense", "plain", "SI", "gap closed", "SI / plain", "s plain", "s SI"]
     print(format_table(header, [formatted(row) for row in rows]))
@@ -47,12 +55,12 @@ def main() -> None:
 def measure(path: str, args: argparse.Namespace) -> list[dict]:
     """A row for each method and target of one model."""
     tokenizer = AutoTokenizer.from_pretrained(path)
-    calibration = windows(tokenizer, "calib", args.windows, args.length, random_starts=True)
-    test = windows(tokenizer, "test", args.test_windows, args.length, random_starts=False)
+    calibration = windows(tokenizer, "calib", args.windows or 128, args.length or 256, random_starts=True)
+    test = windows(tokenizer, "test", args.test_windows, args.length or 256, random_starts=False)
     dense = perplexity(SIPruner.from_pretrained(path).model, tokenizer, test, progress=False)
     rows = []
     for method in args.methods:
-        for target in args.targets:
+        for target in args.targets or TARGETS:
             found = {}
             for name, induction in (("plain", None), ("si", True)):
                 pruner = SIPruner.from_pretrained(path)

@@ -74,9 +74,7 @@ class Decider:
         """
         if not problem.layers:
             return Decision(Choice("plain", None), {})
-        # Each block draws from its own generator, so that its result does not depend on how others were treated.
-        generator = torch.Generator().manual_seed(self.config.seed * 65_537 + number)
-        choice = self._chosen(number, problem, samples, saved, generator)
+        choice = self._chosen(number, problem, samples, saved, self._generator(number))
         decision = (
             self._at_once(problem, choice)
             if self.fitter is None
@@ -84,9 +82,14 @@ class Decider:
         )
         if not self.config.refine_epochs:
             return decision
-        refined = refine(problem, decision.weights, self.config.refine_epochs, generator)
+        # A generator anew: whether scales were learned before or taken up makes no difference.
+        refined = refine(problem, decision.weights, self.config.refine_epochs, self._generator(number))
         losses = refined.loss_before, refined.loss_after
         return replace(decision, weights=refined.weights, others=refined.others, refined=losses)
+
+    def _generator(self, number: int) -> torch.Generator:
+        """Each block draws from its own, so that its result does not depend on how others were treated."""
+        return torch.Generator().manual_seed(self.config.seed * 65_537 + number)
 
     def _chosen(
         self,
