@@ -11,6 +11,7 @@ from .induction.choose import MARGIN, Choice, choose
 from .induction.problem import BlockProblem, Candidate, Weights
 from .judging import ModelJudge
 from .models.collect import Site
+from .quantisation.rounding import Rounder
 from .reconstruction.method import Reconstructed
 from .reconstruction.refining import refine
 from .reconstruction.sequence import Fit, fit_block
@@ -49,11 +50,13 @@ class Decider:
         config: the recipe.
         fitter: fits the layers of a block one after the other; None leaves them as the method does.
         judge: chooses by what the whole model loses; None chooses by the block's own output.
+        rounder: rounds what is kept to the grid of an export; None leaves it as it is.
     """
 
     config: SIConfig
     fitter: Reconstructed | None
     judge: ModelJudge | None
+    rounder: Rounder | None = None
 
     def __call__(
         self,
@@ -82,11 +85,14 @@ class Decider:
             if self.fitter is None
             else self._in_sequence(number, problem, sites, choice)
         )
-        if not self.config.refine_epochs:
+        if self.config.refine_epochs:
+            refined = refine(problem, decision.weights, self.config.refine_epochs, generator)
+            losses = refined.loss_before, refined.loss_after
+            decision = replace(decision, weights=refined.weights, others=refined.others, refined=losses)
+        if self.rounder is None:
             return decision
-        refined = refine(problem, decision.weights, self.config.refine_epochs, generator)
-        losses = refined.loss_before, refined.loss_after
-        return replace(decision, weights=refined.weights, others=refined.others, refined=losses)
+        rounded = self.rounder(problem, sites, decision.weights, decision.others, decision.choice.candidate)
+        return replace(decision, weights=rounded)
 
     def _chosen(
         self,
