@@ -56,7 +56,7 @@ class Rounder:
         weights = dict(weights)
         scales = absorbed_scales(problem.channels, candidate.scales) if self.absorbs and candidate else {}
         for site in sites:
-            seen = moments_after_pruning(problem, site, weights, others)
+            seen = moments_after_pruning(problem, site, weights, others) or site.moments
             for view in site.views:
                 rows, columns = (view_factor(problem.channels, scales, view, axis) for axis in ("rows", "columns"))
                 layer = layers[view.name]

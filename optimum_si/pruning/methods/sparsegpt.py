@@ -113,7 +113,7 @@ def inverse_factor(gram: Tensor | None, damping: float, mode: str) -> Tensor:
 
 
 def damped(gram: Tensor, damping: float, mode: str) -> Tensor:
-    """H with a larger diagonal, and 1 there for inputs that are always zero; arguments as for :func:`inverse_factor`."""
+    """H with a larger diagonal, 1 where inputs are always zero; arguments as for :func:`inverse_factor`."""
     diagonal = gram.diagonal()
     filled = gram + torch.diag((diagonal == 0).to(gram.dtype))
     extra = diagonal.mean().expand_as(diagonal) if mode == "mean" else filled.diagonal()
