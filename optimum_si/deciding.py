@@ -11,6 +11,7 @@ from .induction.choose import MARGIN, Choice, choose
 from .induction.problem import BlockProblem, Candidate, Weights
 from .judging import ModelJudge
 from .models.collect import Site
+from .quantisation.rounding import Rounder
 from .reconstruction.method import Reconstructed
 from .reconstruction.refining import refine
 from .reconstruction.sequence import Fit, fit_block
@@ -49,11 +50,13 @@ class Decider:
         config: the recipe.
         fitter: fits the layers of a block one after the other; None leaves them as the method does.
         judge: chooses by what the whole model loses; None chooses by the block's own output.
+        rounder: rounds what is kept to the grid of an export; None leaves it as it is.
     """
 
     config: SIConfig
     fitter: Reconstructed | None
     judge: ModelJudge | None
+    rounder: Rounder | None = None
 
     def __call__(
         self,
@@ -80,12 +83,15 @@ class Decider:
             if self.fitter is None
             else self._in_sequence(number, problem, sites, choice)
         )
-        if not self.config.refine_epochs:
+        if self.config.refine_epochs:
+            # A generator anew: whether scales were learned before or taken up makes no difference.
+            refined = refine(problem, decision.weights, self.config.refine_epochs, self._generator(number))
+            losses = refined.loss_before, refined.loss_after
+            decision = replace(decision, weights=refined.weights, others=refined.others, refined=losses)
+        if self.rounder is None:
             return decision
-        # A generator anew: whether scales were learned before or taken up makes no difference.
-        refined = refine(problem, decision.weights, self.config.refine_epochs, self._generator(number))
-        losses = refined.loss_before, refined.loss_after
-        return replace(decision, weights=refined.weights, others=refined.others, refined=losses)
+        rounded = self.rounder(problem, sites, decision.weights, decision.others, decision.choice.candidate)
+        return replace(decision, weights=rounded)
 
     def _generator(self, number: int) -> torch.Generator:
         """Each block draws from its own, so that its result does not depend on how others were treated."""

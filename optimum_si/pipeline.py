@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from .config_groups import InductionConfig
 from .configuration import SIConfig
 from .deciding import Decider, Decision
-from .induction.absorption import absorb, exact_scale, view_factor
+from .induction.absorption import absorb, absorbed_scales, exact_scale, view_factor
 from .induction.choose import Choice
 from .induction.problem import Batch, BlockProblem, Candidate, Layer, Weights, normalised
-from .induction.scales import power_of_two
 from .measuring import importance, layer_report, spectrum
 from .models.blocks import Block, complete_channels
 from .models.channels import Channels
@@ -128,7 +127,7 @@ class BlockStep:
             list(views.values()),
             batches,
             stream.tokens,
-            self.method.needs_gram,
+            self.method.needs_gram or self.decider.rounder is not None,
             stream.dense is not None,
         )
         if stream.dense is None or stream.dense is stream.sparse:
@@ -258,13 +257,11 @@ def _absorb(
     """Fold the chosen scales, as powers of two, into the block; what went in, by the name of its channels."""
     if candidate is None or induction is None or not induction.absorb:
         return {}
-    absorbed = {}
+    absorbed = absorbed_scales(problem.channels, candidate.scales)
     for channels in problem.channels:
-        if channels.absorbable and channels.name in candidate.scales:
-            rounded = power_of_two(candidate.scales[channels.name], channels.base)
-            rounded = exact_scale(channels, rounded, dtypes)
-            absorb(channels, rounded)
-            absorbed[channels.name] = rounded
+        if channels.name in absorbed:
+            absorbed[channels.name] = exact_scale(channels, absorbed[channels.name], dtypes)
+            absorb(channels, absorbed[channels.name])
     return absorbed
 
 

@@ -347,6 +347,7 @@ class SIPruner:
             "sparsity": config.target_sparsity,
             "pattern": config.pattern,
             "reconstruction": config.reconstruction,
+            "quantisation": config.quantisation,
             "measured_sparsity": round(report.sparsity, 6),
             "induction": config.induction is not None,
             "pruned": report.task == "prune",

@@ -23,6 +23,8 @@ from .pipeline import BlockStep, Outcome
 from .pruning import get_method
 from .pruning.base import Settings
 from .pruning.targets import make_target
+from .quantisation.grids import GRIDS
+from .quantisation.rounding import Rounder
 from .reconstruction.method import Reconstructed
 from .reporting import Report
 from .scale_file import SavedScales
@@ -52,7 +54,11 @@ def checked_step(config: SIConfig, views: Views, write: bool) -> BlockStep:
     elif fitter is not None and config.induction is not None:
         # Scales are chosen by what a fit makes of them; a search for masks in every trial would cost too much.
         method = Reconstructed(method, False, settings)
-    return BlockStep(config, method, targets, write, Decider(config, fitter, None))
+    rounder = None
+    if write and config.quantisation != "none":
+        absorbs = config.induction is not None and config.induction.absorb
+        rounder = Rounder(GRIDS[config.quantisation], settings, absorbs)
+    return BlockStep(config, method, targets, write, Decider(config, fitter, None, rounder))
 
 
 def check_finite(model: PreTrainedModel) -> None:

@@ -1,6 +1,6 @@
 """Absorption: the scale goes into the weights on both sides, and the function stays the same (Eq. 3)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 from ..errors import UnsupportedModelError
 from ..models.channels import Channels
 from ..models.views import WeightView
+from .scales import power_of_two
 
 
 def absorb(channels: Channels, scale: Tensor) -> None:
@@ -42,6 +43,20 @@ def absorb(channels: Channels, scale: Tensor) -> None:
             if parameter is not None:
                 values = parameter.detach()
                 values.copy_(values.to(_wide(values)) / scale.to(values.device, _wide(values)))
+
+
+def absorbed_scales(channels: Iterable[Channels], scales: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The powers of two that absorption folds into a block, by the name of their channels.
+
+    Args:
+        channels: of the block.
+        scales: learned s, by the name of its channels.
+    """
+    return {
+        entry.name: power_of_two(scales[entry.name], entry.base)
+        for entry in channels
+        if entry.absorbable and entry.name in scales
+    }
 
 
 def exact_scale(channels: Channels, scale: Tensor, stored: Mapping[int, torch.dtype]) -> Tensor:

@@ -1,6 +1,6 @@
 """One site of a block, as the pruned model and as the dense model reach it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..induction.problem import Batch, BlockProblem, Weights
 from ..models.collect import Site
+from ..statistics import MomentAccumulator, Moments
 from .paired import PairedMoments
 
 
@@ -99,6 +100,33 @@ def paired_moments(
         total = found if total is None else total.merged(found)
     assert total is not None
     return total
+
+
+@torch.no_grad()
+def moments_after_pruning(
+    problem: BlockProblem, site: Site, weights: Weights, others: Mapping[str, Tensor]
+) -> Moments | None:
+    """Moments of a site's inputs in the pruned model, full Gram matrix included.
+
+    Args:
+        problem: the block; its batches need no dense inputs.
+        site: one activation.
+        weights: of all layers of the block.
+        others: further parameters of the block, by name inside it.
+
+    Returns:
+        None where the block has no batches, or none of them reaches the site.
+    """
+    layer, accumulator = site.views[0].module, None
+    same = problem.training is problem.validation
+    for batch in problem.training if same else problem.validation + problem.training:
+        call = batch.call.cast(batch.hidden.dtype)
+        glance = _Glance(layer, None).at(partial(problem.run, batch.hidden, call, weights, others))
+        if glance.input is not None:
+            tokens, _ = glance.tokens(batch.other_mask if id(glance.input) in call.states() else batch.mask)
+            accumulator = accumulator or MomentAccumulator(tokens.shape[1], True, tokens.device)
+            accumulator.add(tokens)
+    return None if accumulator is None else accumulator.moments()
 
 
 def _flat(values: Tensor, mask: Tensor | None) -> Tensor:

@@ -99,12 +99,8 @@ def inverse_factor(gram: Tensor | None, damping: float, mode: str) -> Tensor:
         NumericalError: when none of these gives a factor.
     """
     assert gram is not None, "SparseGPT needs the full Gram matrix"
-    diagonal = gram.diagonal()
-    filled = gram + torch.diag((diagonal == 0).to(gram.dtype))
-    extra = diagonal.mean().expand_as(diagonal) if mode == "mean" else filled.diagonal()
     for factor, dtype in ((1, torch.float32), (1, torch.float64), (10, torch.float64), (100, torch.float64)):
-        damped = (filled + torch.diag(extra * (damping * factor))).to(dtype)
-        lower, failed = torch.linalg.cholesky_ex(damped)
+        lower, failed = torch.linalg.cholesky_ex(damped(gram, damping * factor, mode).to(dtype))
         if failed:
             continue
         upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
@@ -114,6 +110,14 @@ def inverse_factor(gram: Tensor | None, damping: float, mode: str) -> Tensor:
         f"the Gram matrix of its inputs ({len(gram)} columns) cannot be factorised, even with "
         f"damping={100 * damping:g}: use more calibration data, a larger damping, or method='wanda'."
     )
+
+
+def damped(gram: Tensor, damping: float, mode: str) -> Tensor:
+    """H with a larger diagonal, 1 where inputs are always zero; arguments as for :func:`inverse_factor`."""
+    diagonal = gram.diagonal()
+    filled = gram + torch.diag((diagonal == 0).to(gram.dtype))
+    extra = diagonal.mean().expand_as(diagonal) if mode == "mean" else filled.diagonal()
+    return filled + torch.diag(extra * damping)
 
 
 METHOD = SparseGPT
