@@ -190,9 +190,9 @@ class BlockStep:
     def _layer_reports(
         self, problem: BlockProblem, samples: dict[str, Tensor], decision: Decision, weights: Weights
     ) -> list[LayerReport]:
-        plain, candidate, goal = decision.plain, decision.choice.candidate, self.config.target_sparsity
+        plain, candidate = decision.plain, decision.choice.candidate
         return [
-            layer_report(problem, layer, samples[layer.view.name], plain, weights, candidate, goal, self.write)
+            layer_report(problem, layer, samples[layer.view.name], plain, weights, candidate, self.write)
             for layer in problem.layers
         ]
 

@@ -21,9 +21,10 @@ from .models.calls import BlockOutput, block_output, capture, evaluation_mode
 from .models.views import WeightView
 from .pipeline import BlockStep, Outcome
 from .pruning import get_method
-from .pruning.base import Settings
+from .pruning.base import PruningMethod, Settings
 from .pruning.targets import make_target
 from .reconstruction.method import Reconstructed
+from .reconstruction.swapping import Swapped
 from .reporting import Report
 from .scale_file import SavedScales
 from .streams import Stream
@@ -44,9 +45,12 @@ def checked_step(config: SIConfig, views: Views, write: bool) -> BlockStep:
     targets = {view.name: target for block in views for view in block.values()}
     for view in (view for block in views for view in block.values()):
         target.check(view.name, view.shape[1])
-    method, fitter = method_class(settings), None
+    method: PruningMethod = method_class(settings)
+    fitter = None
     if config.reconstruction != "none":
-        fitter = Reconstructed(method, config.reconstruction == "admm", settings)
+        fitter = Reconstructed(method, config.reconstruction == "admm", settings, config.swaps)
+    elif config.swaps:
+        method = Swapped(method)
     if fitter is not None and config.repair == 0:  # each layer for itself: the fit is part of the method
         method, fitter = fitter, None
     elif fitter is not None and config.induction is not None:

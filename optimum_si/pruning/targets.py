@@ -44,6 +44,15 @@ class Target(ABC):
         """View of [d_out, d_in] values in which the last dimension is one comparison group."""
         return values
 
+    @property
+    @abstractmethod
+    def share(self) -> float:
+        """Share of zeros aimed at."""
+
+    @abstractmethod
+    def exchange(self, columns: int) -> int:
+        """How many consecutive columns of a row may exchange a kept weight for a pruned one."""
+
     @abstractmethod
     def check(self, name: str, columns: int) -> None:
         """Raise :class:`ConfigurationError` where the layer ``name`` cannot be cut into groups."""
@@ -72,6 +81,13 @@ class Unstructured(Target):
         rows = self.groups(log_score)
         return _cut(rows, self.pruned(rows.shape[1]))
 
+    @property
+    def share(self) -> float:
+        return self.sparsity
+
+    def exchange(self, columns: int) -> int:
+        return columns
+
     def check(self, name: str, columns: int) -> None:
         """Rows and layers of any size can be cut."""
 
@@ -97,6 +113,13 @@ class NM(Target):
         ranked = self.groups(log_score).sort(dim=1).values
         pruned = self.of - self.kept
         return (ranked[:, pruned - 1 : pruned] + ranked[:, pruned : pruned + 1]) / 2
+
+    @property
+    def share(self) -> float:
+        return 1 - self.kept / self.of
+
+    def exchange(self, columns: int) -> int:
+        return self.of
 
     def check(self, name: str, columns: int) -> None:
         if columns % self.of:

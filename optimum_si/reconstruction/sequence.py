@@ -74,7 +74,7 @@ def fit_block(
                 fit = Fit(share or 0.0, method.settings.damping)
                 if share is None:
                     fit = fitter.choose(others, held_out)
-                weights[view.name] = fitter.solve(fitter.paired, fit, layer.target if method.mask_search else None)
+                weights[view.name] = fitter.solve(fitter.paired, fit, layer.target)
                 fits[view.name] = fit
     return weights, fits
 
