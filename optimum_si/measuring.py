@@ -87,7 +87,7 @@ def _histogram(problem: BlockProblem, candidate: Candidate) -> Tensor:
         rows, columns = layer.weight.shape
         every = -(-rows // max(SCORED_WEIGHTS // columns, 1))
         row_scale = problem.row_factor(candidate.scales, layer)
-        with naming(layer):
+        with naming(layer.view):
             score = problem.method.scaled_score(
                 layer.weight[::every],
                 layer.scored_moments(candidate.shifted),

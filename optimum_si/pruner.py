@@ -347,6 +347,7 @@ class SIPruner:
             "sparsity": config.target_sparsity,
             "pattern": config.pattern,
             "reconstruction": config.reconstruction,
+            "allocation": config.allocation,
             "measured_sparsity": round(report.sparsity, 6),
             "induction": config.induction is not None,
             "pruned": report.task == "prune",

@@ -9,6 +9,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from .allocating import allocated
 from .calibration import make_batches, sorted_by_length
 from .config_groups import HELD_OUT
 from .configuration import SIConfig
@@ -121,6 +122,8 @@ def run_blocks(
         batches, judged = _batches(config, examples, padding_id)
         output = block_output(model, structure.blocks, batches[0])
         stream = Stream.start(capture(model, structure.blocks, batches, output), _holds_out(config))
+        if config.allocation != "uniform":
+            step = replace(step, targets=allocated(step, structure.blocks, views, stream))
         judge = None
         if config.induction is not None and config.induction.selection == "model" and output is not BlockOutput.MORE:
             judge = ModelJudge(model, structure.blocks, batches[:judged], stream.masks[:judged], output)
@@ -155,6 +158,7 @@ def run_blocks(
         seconds=time.perf_counter() - started,
         dense=_left_dense(structure, treated),
         reconstruction=config.reconstruction,
+        allocation=config.allocation,
         architecture=_architecture(model),
         spectrum=next((outcome.spectrum for outcome in outcomes.values() if outcome.spectrum is not None), None),
     )
