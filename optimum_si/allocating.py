@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import floor, sqrt
+from math import sqrt
 
 import torch
 from torch import Tensor
@@ -49,8 +49,10 @@ def allocated(
 ) -> dict[str, Target]:
     """A target for each layer, by the name of its view; together they have the zeros of the uniform target.
 
-    Exactly as many where single weights or whole rows of counts add up to them, which they do but for few layers of
-    odd sizes; patterns, whose N changes for a layer as a whole, never keep more weights than the uniform pattern.
+    Exactly as many in group "layer". In group "row" all rows of a layer have as many zeros as each other: then just as
+    many for methods that count rows, and for SparseGPT to within half of what all numbers of rows are multiples of
+    (but for few layers with odd numbers of rows, see :func:`whole_zeros`). With a pattern, whose N changes for a layer
+    as a whole, as many or a little more: never more non-zeros than the uniform pattern has.
     Layers that the calibration data never reaches keep the uniform target.
 
     Args:
@@ -67,11 +69,8 @@ def allocated(
     layers = _surveyed(step, blocks, views, stream, [uniform.with_share(level) for level in levels])
     if not layers:
         return dict(step.targets)
-    shares = (
-        _by_outliers(layers, uniform, levels)
-        if step.config.allocation == "owl"
-        else _by_errors(layers, uniform, levels)
-    )
+    of_shares = _by_outliers if step.config.allocation == "owl" else _by_errors
+    shares = of_shares(layers, uniform, levels)
     parts = [_part(uniform, layer.shape, levels) for layer in layers]
     budget = sum(_uniform_zeros(step, uniform, layer.shape) for layer in layers)
     zeros = whole_zeros(shares, [layer.size for layer in layers], parts, budget, fewer=not isinstance(uniform, NM))
@@ -86,7 +85,7 @@ def _levels(uniform: Target, width: float) -> list[float]:
     """Shares of zeros from the least to the largest that a layer may get, ascending."""
     share = uniform.share
     if isinstance(uniform, NM):
-        reach = max(floor(width * uniform.of), 1)
+        reach = max(int(width * uniform.of), 1)
         most, fewest = min(uniform.kept + reach, uniform.of - 1), max(uniform.kept - reach, 1)
         return [1 - kept / uniform.of for kept in range(most, fewest - 1, -1)]
     low, high = max(share - width, 0.0), max(min(share + width, MOST), share)
