@@ -87,7 +87,7 @@ def test_uniform_targets_are_one_target():
 
 @pytest.mark.parametrize(("method", "allocation"), [("magnitude", "owl"), ("wanda", "error"), ("sparsegpt", "error")])
 def test_prune_after_induce_is_prune_of_the_original(method, allocation, tmp_path):
-    recipe = {"sparsity": 0.6, "allocation": allocation, "induction": {"epochs": 1, "learning_rate": 0.05}}
+    recipe = {"sparsity": 0.6, "allocation": allocation, "induction": {"epochs": 2, "learning_rate": 0.05}}
     induced = induce(tiny("llama"), method, save_dir=tmp_path, **recipe)
     # Scales went in; SparseGPT, which repairs what it prunes, finds none here that help.
     assert same_bytes(induced.model, tiny("llama")) == (method == "sparsegpt")
