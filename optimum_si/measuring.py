@@ -30,7 +30,6 @@ def layer_report(
     plain: Weights | None,
     weights: Weights,
     candidate: Candidate | None,
-    target_sparsity: float,
     written: bool,
 ) -> LayerReport:
     """The numbers of one layer.
@@ -42,7 +41,6 @@ def layer_report(
         plain: what the plain method gives; None in a run without induction.
         weights: what the run gives.
         candidate: the scales that these were pruned by, or None.
-        target_sparsity: share of zeros asked for.
         written: False where nothing is pruned (``induce``).
     """
     name = layer.view.name
@@ -53,7 +51,7 @@ def layer_report(
     return LayerReport(
         name,
         layer.view.shape,
-        target_sparsity,
+        layer.target.share,
         float((weights[name][0] == 0).double().mean()) if written else None,
         None if plain is None else output_error(layer, sample, *plain[name]),
         output_error(layer, sample, *weights[name]),
@@ -89,7 +87,7 @@ def _histogram(problem: BlockProblem, candidate: Candidate) -> Tensor:
         rows, columns = layer.weight.shape
         every = -(-rows // max(SCORED_WEIGHTS // columns, 1))
         row_scale = problem.row_factor(candidate.scales, layer)
-        with naming(layer):
+        with naming(layer.view):
             score = problem.method.scaled_score(
                 layer.weight[::every],
                 layer.scored_moments(candidate.shifted),

@@ -20,7 +20,7 @@ from .models.channels import Channels
 from .models.collect import Site, collect
 from .models.views import WeightView
 from .pruning.base import PruningMethod
-from .pruning.targets import Target
+from .pruning.targets import NM, Target
 from .reporting.report import BlockReport, LayerReport, Spectrum
 from .streams import Stream
 
@@ -112,6 +112,12 @@ class BlockStep:
         )
         return Outcome(report, replace(choice, weights=None), problem.channels, absorbed, singular)
 
+    def may_shift(self, block: Block, local: str, view: WeightView) -> bool:
+        """Whether the run may change the bias of a layer, called ``local`` inside its block."""
+        induction = self.config.induction
+        shift = self.decider.fitter is not None if induction is None else induction.shift
+        return shift and view.read_bias() is not None and local not in block.no_shift
+
     def _observe(
         self, number: int, block: Block, views: Mapping[str, WeightView], stream: Stream, dtype: torch.dtype
     ) -> tuple[list[Site], list[Tensor] | None]:
@@ -148,14 +154,12 @@ class BlockStep:
     ) -> BlockProblem:
         site_of = {view.name: site for site in sites for view in site.views}
         induction = self.config.induction
-        shift = self.decider.fitter is not None if induction is None else induction.shift
         layers = []
         for local, view in views.items():
             if view.name in site_of:
-                bias = view.read_bias()
-                movable = shift and bias is not None and local not in block.no_shift
+                movable = self.may_shift(block, local, view)
                 moments = site_of[view.name].moments
-                layers.append(Layer(view, view.read(), bias, moments, self.targets[view.name], movable))
+                layers.append(Layer(view, view.read(), view.read_bias(), moments, self.targets[view.name], movable))
         batches = self._batches(number, stream, targets, dtype)
         names = {
             view.name: (block.parameter_name(view, view.parameter), block.parameter_name(view, view.bias))
@@ -189,11 +193,12 @@ class BlockStep:
     def _layer_reports(
         self, problem: BlockProblem, samples: dict[str, Tensor], decision: Decision, weights: Weights
     ) -> list[LayerReport]:
-        plain, candidate, goal = decision.plain, decision.choice.candidate, self.config.target_sparsity
-        return [
-            layer_report(problem, layer, samples[layer.view.name], plain, weights, candidate, goal, self.write)
-            for layer in problem.layers
-        ]
+        plain, candidate = decision.plain, decision.choice.candidate
+        reports = []
+        for layer in problem.layers:
+            report = layer_report(problem, layer, samples[layer.view.name], plain, weights, candidate, self.write)
+            reports.append(replace(report, pattern=_own_pattern(layer.target, self.config.pattern)))
+        return reports
 
 
 @contextmanager
@@ -240,6 +245,12 @@ def _advance(
     )
     if targets is not None:
         stream.dense = [target.to(hidden.dtype) for target, hidden in zip(targets, stream.sparse, strict=True)]
+
+
+def _own_pattern(target: Target, pattern: str | None) -> str | None:
+    """A layer's pattern where it is not the run's."""
+    own = f"{target.kept}:{target.of}" if isinstance(target, NM) else None
+    return None if own == pattern else own
 
 
 def _write(layer: Layer, weight: Tensor, bias: Tensor | None) -> None:

@@ -348,6 +348,7 @@ class SIPruner:
             "pattern": config.pattern,
             "reconstruction": config.reconstruction,
             "quantisation": config.quantisation,
+            "allocation": config.allocation,
             "measured_sparsity": round(report.sparsity, 6),
             "induction": config.induction is not None,
             "pruned": report.task == "prune",

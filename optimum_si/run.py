@@ -9,6 +9,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from .allocating import allocated
 from .calibration import make_batches, sorted_by_length
 from .config_groups import HELD_OUT
 from .configuration import SIConfig
@@ -21,11 +22,12 @@ from .models.calls import BlockOutput, block_output, capture, evaluation_mode
 from .models.views import WeightView
 from .pipeline import BlockStep, Outcome
 from .pruning import get_method
-from .pruning.base import Settings
+from .pruning.base import PruningMethod, Settings
 from .pruning.targets import make_target
 from .quantisation.grids import GRIDS
 from .quantisation.rounding import Rounder
 from .reconstruction.method import Reconstructed
+from .reconstruction.swapping import Swapped
 from .reporting import Report
 from .scale_file import SavedScales
 from .streams import Stream
@@ -46,9 +48,12 @@ def checked_step(config: SIConfig, views: Views, write: bool) -> BlockStep:
     targets = {view.name: target for block in views for view in block.values()}
     for view in (view for block in views for view in block.values()):
         target.check(view.name, view.shape[1])
-    method, fitter = method_class(settings), None
+    method: PruningMethod = method_class(settings)
+    fitter = None
     if config.reconstruction != "none":
-        fitter = Reconstructed(method, config.reconstruction == "admm", settings)
+        fitter = Reconstructed(method, config.reconstruction == "admm", settings, config.swaps)
+    elif config.swaps:
+        method = Swapped(method)
     if fitter is not None and config.repair == 0:  # each layer for itself: the fit is part of the method
         method, fitter = fitter, None
     elif fitter is not None and config.induction is not None:
@@ -123,6 +128,8 @@ def run_blocks(
         batches, judged = _batches(config, examples, padding_id)
         output = block_output(model, structure.blocks, batches[0])
         stream = Stream.start(capture(model, structure.blocks, batches, output), _holds_out(config))
+        if config.allocation != "uniform":
+            step = replace(step, targets=allocated(step, structure.blocks, views, stream))
         judge = None
         if config.induction is not None and config.induction.selection == "model" and output is not BlockOutput.MORE:
             judge = ModelJudge(model, structure.blocks, batches[:judged], stream.masks[:judged], output)
@@ -157,6 +164,7 @@ def run_blocks(
         seconds=time.perf_counter() - started,
         dense=_left_dense(structure, treated),
         reconstruction=config.reconstruction,
+        allocation=config.allocation,
         architecture=_architecture(model),
         spectrum=next((outcome.spectrum for outcome in outcomes.values() if outcome.spectrum is not None), None),
     )

@@ -156,7 +156,7 @@ class BlockProblem:
         return {layer.view.name: self._prune_layer(candidate, layer) for layer in self.layers}
 
     def _prune_layer(self, candidate: Candidate, layer: Layer) -> tuple[Tensor, Tensor | None]:
-        with naming(layer):
+        with naming(layer.view):
             weight = self.method.prune(
                 layer.weight,
                 layer.scored_moments(candidate.shifted),
@@ -215,9 +215,9 @@ class BlockProblem:
 
 
 @contextmanager
-def naming(layer: Layer) -> Iterator[None]:
+def naming(view: WeightView) -> Iterator[None]:
     """Numerical errors of a method, which knows no names, with the name of the layer put before them."""
     try:
         yield
     except NumericalError as error:
-        raise NumericalError(f"layer {layer.view.name!r}: {error}") from error
+        raise NumericalError(f"layer {view.name!r}: {error}") from error

@@ -32,6 +32,8 @@ class PruningMethod(ABC):
     needs_gram: ClassVar[bool] = False
     #: True when a scale of output rows moves the mask, since rows share a threshold.
     ranks_rows_together: ClassVar[bool] = False
+    #: True when a target of group "row" is met by each row, False when only by the layer as a whole.
+    counts_rows: ClassVar[bool] = True
     #: False when :meth:`prune` changes kept weights.
     keeps_weights: ClassVar[bool] = True
 

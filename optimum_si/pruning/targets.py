@@ -1,7 +1,7 @@
 """Targets: which weights of a [d_out, d_in] score are kept. Exact counts; ties are broken by index."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -44,6 +44,27 @@ class Target(ABC):
         """View of [d_out, d_in] values in which the last dimension is one comparison group."""
         return values
 
+    @property
+    @abstractmethod
+    def share(self) -> float:
+        """Share of zeros aimed at."""
+
+    @abstractmethod
+    def with_share(self, share: float) -> "Target":
+        """The same groups with another share of zeros."""
+
+    @abstractmethod
+    def zeros(self, rows: int, columns: int) -> int:
+        """Zeros in a layer of [rows, columns]."""
+
+    @abstractmethod
+    def grain(self, rows: int, columns: int) -> int:
+        """By how many the zeros of a layer of [rows, columns] change at least: one in each group."""
+
+    @abstractmethod
+    def exchange(self, columns: int) -> int:
+        """How many consecutive columns of a row may exchange a kept weight for a pruned one."""
+
     @abstractmethod
     def check(self, name: str, columns: int) -> None:
         """Raise :class:`ConfigurationError` where the layer ``name`` cannot be cut into groups."""
@@ -72,6 +93,22 @@ class Unstructured(Target):
         rows = self.groups(log_score)
         return _cut(rows, self.pruned(rows.shape[1]))
 
+    @property
+    def share(self) -> float:
+        return self.sparsity
+
+    def with_share(self, share: float) -> "Unstructured":
+        return replace(self, sparsity=share)
+
+    def zeros(self, rows: int, columns: int) -> int:
+        return self.pruned(rows * columns) if self.shares_rows else rows * self.pruned(columns)
+
+    def grain(self, rows: int, columns: int) -> int:
+        return 1 if self.shares_rows else rows
+
+    def exchange(self, columns: int) -> int:
+        return columns
+
     def check(self, name: str, columns: int) -> None:
         """Rows and layers of any size can be cut."""
 
@@ -97,6 +134,22 @@ class NM(Target):
         ranked = self.groups(log_score).sort(dim=1).values
         pruned = self.of - self.kept
         return (ranked[:, pruned - 1 : pruned] + ranked[:, pruned : pruned + 1]) / 2
+
+    @property
+    def share(self) -> float:
+        return 1 - self.kept / self.of
+
+    def with_share(self, share: float) -> "NM":
+        return replace(self, kept=self.of - round(share * self.of))
+
+    def zeros(self, rows: int, columns: int) -> int:
+        return (self.of - self.kept) * self.grain(rows, columns)
+
+    def grain(self, rows: int, columns: int) -> int:
+        return rows * (columns // self.of)
+
+    def exchange(self, columns: int) -> int:
+        return self.of
 
     def check(self, name: str, columns: int) -> None:
         if columns % self.of:

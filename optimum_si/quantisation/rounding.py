@@ -60,7 +60,7 @@ class Rounder:
             for view in site.views:
                 rows, columns = (view_factor(problem.channels, scales, view, axis) for axis in ("rows", "columns"))
                 layer = layers[view.name]
-                with naming(layer):
+                with naming(layer.view):
                     weights[view.name] = self._rounded(
                         layer, seen or layer.moments, *weights[view.name], rows, columns
                     )

@@ -1,11 +1,17 @@
 """A method whose kept weights are fitted afterwards, each layer for itself."""
 
+import torch
 from torch import Tensor
 
 from ..pruning.base import PruningMethod, Settings
 from ..pruning.targets import Target
 from ..statistics import Moments
 from .least_squares import LeastSquares
+from .swaps import swapped
+
+
+#: Swaps and fits in turn at most: a fit changes which swaps help.
+ROUNDS = 3
 
 
 class Reconstructed(PruningMethod):
@@ -15,14 +21,15 @@ class Reconstructed(PruningMethod):
         method: finds the mask.
         mask_search: also look for a mask by ADMM, and keep the better of both.
         settings: its damping is that of the fit.
+        swaps: also exchange kept for pruned weights, as long as fits of what that gives become better.
     """
 
     needs_gram = True
     keeps_weights = False
 
-    def __init__(self, method: PruningMethod, mask_search: bool, settings: Settings) -> None:
+    def __init__(self, method: PruningMethod, mask_search: bool, settings: Settings, swaps: bool = False) -> None:
         super().__init__(settings)
-        self.method, self.mask_search = method, mask_search
+        self.method, self.mask_search, self.swaps = method, mask_search, swaps
         self.ranks_rows_together = method.ranks_rows_together  # type: ignore[misc]
 
     def score(self, weight: Tensor, moments: Moments) -> Tensor:
@@ -44,7 +51,7 @@ class Reconstructed(PruningMethod):
         assert moments.gram is not None, "reconstruction needs the full Gram matrix"
         pruned = self.method.prune(weight, moments, target, scale, row_scale)
         squares = LeastSquares.of(weight, moments.gram, self.settings.damping)
-        return self.fitted(squares, pruned, target if self.mask_search else None, weight != 0, scale)
+        return self.fitted(squares, pruned, target, weight != 0, scale)
 
     def fitted(
         self,
@@ -54,17 +61,29 @@ class Reconstructed(PruningMethod):
         allowed: Tensor,
         scale: Tensor | None = None,
     ) -> Tensor:
-        """The best weight in the mask of ``pruned``, or in ADMM's where that one is better.
+        """The best weight in the mask of ``pruned``, or in ADMM's or a swapped one where those are better.
 
         Args:
             squares: the problem.
             pruned: by the method, [d_out, d_in].
-            target: what ADMM's mask aims at; None leaves it out.
+            target: of masks that are looked for; None looks for no other mask.
             allowed: bool [d_out, d_in], False where the dense weight is zero.
             scale: learned s, [d_in], which weighs what ADMM keeps.
         """
         best = squares.exact(pruned != 0, squares.into(pruned))
-        if target is not None:
+        if target is not None and self.mask_search:
             importance = None if scale is None else scale.to(pruned.dtype)
             best = squares.better(best, squares.exact(squares.search(target, allowed, importance)))
+        if target is not None and self.swaps:
+            best = _refined(squares, best, allowed, target.exchange(pruned.shape[1]))
         return squares.out_of(best).to(pruned.dtype)
+
+
+def _refined(squares: LeastSquares, best: Tensor, allowed: Tensor, size: int) -> Tensor:
+    """Swaps and fits in turn, from a fitted weight in the coordinates of ``squares``."""
+    for _ in range(ROUNDS):
+        moved = swapped(best, squares.aim, squares.gram, allowed & squares.alive, size)
+        if torch.equal(moved != 0, best != 0):
+            break
+        best = squares.better(squares.exact(moved != 0, moved), best)
+    return best

@@ -69,12 +69,12 @@ def fit_block(
         held_out, others = _moments(problem, site, place, weights)
         for view in site.views:
             layer = layers[view.name]
-            with naming(layer):
+            with naming(layer.view):
                 fitter = _Fitter.of(problem, method, candidate, layer, others.merged(held_out))
                 fit = Fit(share or 0.0, method.settings.damping)
                 if share is None:
                     fit = fitter.choose(others, held_out)
-                weights[view.name] = fitter.solve(fitter.paired, fit, layer.target if method.mask_search else None)
+                weights[view.name] = fitter.solve(fitter.paired, fit, layer.target)
                 fits[view.name] = fit
     return weights, fits
 

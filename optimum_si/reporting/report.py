@@ -12,6 +12,8 @@ from .table import format_table
 
 
 REPORT_NAME = "si_report.json"
+#: What allocations go by, in words.
+_EVIDENCE = {"owl": "outliers", "error": "errors"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class LayerReport:
         scale_min, scale_median, scale_max: the learned s on the layer's input channels; None where none was learned.
         absorbed: whether that s went into the weights around the layer.
         scale_p10, scale_p90: what a tenth of s is below and above; None also in reports of earlier versions.
+        pattern: "N:M" where the layer keeps another N than the run's pattern; else None.
     """
 
     name: str
@@ -43,6 +46,7 @@ class LayerReport:
     absorbed: bool = False
     scale_p10: float | None = None
     scale_p90: float | None = None
+    pattern: str | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,7 @@ class Report:
         dense: names of weights that were seen and left dense.
         base: the model that was pruned, in words that may be published (:func:`optimum_si.publishing.base.base_of`).
         reconstruction: how kept weights were fitted: "none", "exact" or "admm".
+        allocation: how zeros were shared out over layers: "uniform", "owl" or "error".
         dataset: name of the calibration data that may be published; None where it was given in Python.
         architecture: the model's class in transformers; None for a class from elsewhere.
         spectrum: singular values of the smallest layer in the middle block; None where that one is too large for
@@ -147,6 +152,7 @@ class Report:
     version: str = __version__
     architecture: str | None = None
     reconstruction: str = "none"
+    allocation: str = "uniform"
     spectrum: Spectrum | None = None
 
     @property
@@ -213,7 +219,7 @@ class Report:
             [
                 layer.name,
                 "x".join(map(str, layer.shape)),
-                f"{layer.target_sparsity:.2%}",
+                layer.pattern or f"{layer.target_sparsity:.2%}",
                 "-" if layer.sparsity is None else f"{layer.sparsity:.2%}",
                 "-" if layer.error_before is None else f"{layer.error_before:.4f}",
                 f"{layer.error_after:.4f}",
@@ -229,6 +235,8 @@ class Report:
         name = f"{self.method} {self.target}" + (" with induction" if self.induction else ", plain")
         if self.reconstruction != "none":
             name += f", {self.reconstruction} reconstruction"
+        if self.allocation != "uniform":
+            name += f", allocation by {_EVIDENCE[self.allocation]}"
         kept = {
             choice: sum(block.choice == choice for block in self.blocks) for choice in ("induced", "shift", "plain")
         }

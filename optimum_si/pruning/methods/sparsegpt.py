@@ -17,6 +17,7 @@ class SparseGPT(PruningMethod):
     """
 
     needs_gram = True
+    counts_rows = False
     keeps_weights = False
 
     def score(self, weight: Tensor, moments: Moments) -> Tensor:

@@ -1,0 +1,142 @@
+"""Zeros shared out over layers: by outliers or by error curves, under an exact global count.
+
+``by_outliers`` and ``by_errors`` say which share of each part is to go; ``whole_zeros`` turns shares into counts that
+add up to the budget.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import floor
+
+
+#: Steps, of a grain each, that one part takes at most to make counts add up, and how many parts may take any.
+STEPS = 3
+MOVABLE = 64
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one layer allows.
+
+    Args:
+        grain: zeros that come and go together: one in every row, one in every N:M group, or a single one.
+        lowest, highest: zeros at least and at most, multiples of the grain.
+    """
+
+    grain: int
+    lowest: int
+    highest: int
+
+
+def by_outliers(ratios: Sequence[float], sizes: Sequence[int], target: float, width: float) -> list[float]:
+    """Share of zeros of each part: the more outliers, the fewer (OWL, Yin et al. 2024, arXiv 2310.05175).
+
+    Args:
+        ratios: share of scores that are outliers, of each part.
+        sizes: weights of each part.
+        target: share of zeros over all parts, which the result has exactly.
+        width: the part furthest from the mean is so far from ``target``.
+    """
+    mean = sum(ratio * size for ratio, size in zip(ratios, sizes, strict=True)) / sum(sizes)
+    furthest = max(abs(ratio - mean) for ratio in ratios)
+    if not furthest:
+        return [target] * len(ratios)
+    return [target - width * (ratio - mean) / furthest for ratio in ratios]
+
+
+def by_errors(
+    levels: Sequence[float], curves: Sequence[Sequence[float]], sizes: Sequence[int], target: float
+) -> list[float]:
+    """Share of zeros of each part for the smallest sum of errors: all parts end at the same error per further zero.
+
+    Args:
+        levels: shares of zeros, ascending, at which errors are known; a part stays between the first and the last.
+        curves: error of each part at each level. Only their lower convex hulls count.
+        sizes: weights of each part.
+        target: share of zeros over all parts, which the result has exactly.
+    """
+    segments = []
+    for part, (curve, size) in enumerate(zip(curves, sizes, strict=True)):
+        hull = _hull(levels, curve)
+        for (start, low), (stop, high) in zip(hull, hull[1:], strict=False):
+            segments.append(((high - low) / ((stop - start) * size), part, stop - start))
+    shares = [levels[0]] * len(curves)
+    left = (target - levels[0]) * sum(sizes)
+    for _, part, length in sorted(segments):
+        step = min(length, max(left, 0.0) / sizes[part])
+        shares[part] += step
+        left -= step * sizes[part]
+    return shares
+
+
+def whole_zeros(
+    shares: Sequence[float], sizes: Sequence[int], parts: Sequence[Part], budget: int, fewer: bool = True
+) -> list[int]:
+    """Zeros of each part, whole grains of it, that add up to a budget.
+
+    Exactly so where single weights can go; else as closely as up to ``STEPS`` grains more or fewer in some parts
+    bring it, which is exact too unless parts are few and their grains have little in common.
+
+    Args:
+        shares: share of zeros wanted of each part.
+        sizes: weights of each part.
+        parts: what each allows.
+        budget: zeros of all, between the sums of what parts allow.
+        fewer: whether there may be fewer zeros than the budget where it cannot be met.
+    """
+    wanted = [share * size for share, size in zip(shares, sizes, strict=True)]
+    zeros = [
+        min(max(part.grain * floor(want / part.grain + 1e-9), part.lowest), part.highest)
+        for want, part in zip(wanted, parts, strict=True)
+    ]
+
+    def missing(number: int) -> float:
+        return (wanted[number] - zeros[number]) / parts[number].grain
+
+    def handed_out(step: int) -> bool:
+        """One grain more (or fewer) in each part, those first that miss most, as long as the budget lasts."""
+        before, left = list(zeros), (budget - sum(zeros)) * step
+        for number in sorted(range(len(parts)), key=missing, reverse=step > 0):
+            part = parts[number]
+            if part.grain <= left and part.lowest <= zeros[number] + step * part.grain <= part.highest:
+                zeros[number] += step * part.grain
+                left -= part.grain
+        return zeros != before
+
+    while handed_out(1) or handed_out(-1):
+        pass
+    order = sorted(range(len(parts)), key=missing, reverse=True)
+    movable = order if len(order) <= MOVABLE else order[: MOVABLE // 2] + order[-MOVABLE // 2 :]
+    for number, steps in _moves(budget - sum(zeros), [(at, parts[at], zeros[at]) for at in movable], fewer):
+        zeros[number] += steps * parts[number].grain
+    return zeros
+
+
+def _moves(rest: int, movable: Sequence[tuple[int, Part, int]], fewer: bool) -> Iterable[tuple[int, int]]:
+    """Steps of parts (number, what it allows, its zeros) after which the least of ``rest`` is left."""
+    window = 2 * max((part.grain for _, part, _ in movable), default=0)
+    # What can be left over, and by which steps.
+    reached: dict[int, tuple[tuple[int, int], ...]] = {rest: ()}
+    for number, part, zeros in movable:
+        if 0 in reached:
+            break
+        for left, path in list(reached.items()):
+            for steps in sorted(range(-STEPS, STEPS + 1), key=abs):
+                now = left - steps * part.grain
+                inside = part.lowest <= zeros + steps * part.grain <= part.highest
+                if inside and abs(now) <= window and now not in reached:
+                    reached[now] = (*path, (number, steps))
+    return reached[min(reached, key=lambda left: (not fewer and left > 0, abs(left)))]
+
+
+def _hull(levels: Sequence[float], curve: Sequence[float]) -> list[tuple[float, float]]:
+    """Corners of the greatest convex curve below the points."""
+    corners: list[tuple[float, float]] = []
+    for x, y in zip(levels, curve, strict=True):
+        while len(corners) > 1:
+            (x0, y0), (x1, y1) = corners[-2:]
+            if (y1 - y0) * (x - x0) < (y - y0) * (x1 - x0):
+                break
+            corners.pop()
+        corners.append((x, y))
+    return corners
