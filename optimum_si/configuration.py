@@ -18,6 +18,8 @@ from .transformations import TRANSFORMATIONS
 
 
 DAMPING_MODES = ("mean", "channel")
+#: What allocations go by, in words.
+_EVIDENCE = {"owl": "outliers", "error": "errors"}
 
 
 class SIConfig(BaseConfig):
@@ -167,6 +169,23 @@ class SIConfig(BaseConfig):
     def target_name(self) -> str:
         """ "2:4" or "50%", as tables and cards print it."""
         return self.pattern or f"{100 * self.target_sparsity:g}%"
+
+    @property
+    def steps(self) -> list[str]:
+        """What a run does beside the method and induction, in words, in order."""
+        fits = self.reconstruction != "none"
+        return [
+            words
+            for words, wanted in (
+                (f"allocation by {_EVIDENCE.get(self.allocation)}", self.allocation != "uniform"),
+                (f"{self.reconstruction} reconstruction", fits),
+                (f"repair {self.repair}", fits and self.repair != 0),
+                ("swaps", self.swaps),
+                (f"refinement of {self.refine_epochs} epochs", self.refine_epochs > 0),
+                (f"{self.quantisation} grid", self.quantisation != "none"),
+            )
+            if wanted
+        ]
 
     def validate(self) -> None:
         """Check every field, also after one was changed by assignment.

@@ -197,7 +197,15 @@ class BlockStep:
         reports = []
         for layer in problem.layers:
             report = layer_report(problem, layer, samples[layer.view.name], plain, weights, candidate, self.write)
-            reports.append(replace(report, pattern=_own_pattern(layer.target, self.config.pattern)))
+            fit = decision.fits.get(layer.view.name)
+            reports.append(
+                replace(
+                    report,
+                    pattern=_own_pattern(layer.target, self.config.pattern),
+                    share=None if fit is None else fit.share,
+                    damping=None if fit is None else fit.damping,
+                )
+            )
         return reports
 
 

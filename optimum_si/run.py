@@ -163,8 +163,7 @@ def run_blocks(
         calibration_tokens=stream.tokens,
         seconds=time.perf_counter() - started,
         dense=_left_dense(structure, treated),
-        reconstruction=config.reconstruction,
-        allocation=config.allocation,
+        steps=config.steps,
         architecture=_architecture(model),
         spectrum=next((outcome.spectrum for outcome in outcomes.values() if outcome.spectrum is not None), None),
     )

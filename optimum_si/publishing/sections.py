@@ -57,8 +57,7 @@ def _title(facts: "Facts") -> str:
         did = f"prepared for {report.method} at {report.target}, still dense: it computes the same function"
     else:
         how = "after Sparsity Induction" if report.induction else "without induction"
-        fit = "" if report.reconstruction == "none" else f" and {report.reconstruction} reconstruction"
-        did = f"pruned to {report.target} with {_method(report.method)}{fit}, {how}"
+        did = f"pruned to {report.target} with {_method(report.method)}, {how}"
     zeros = ", more zeros" if report.task == "prune" else ""
     return (
         f"# {facts.name.rsplit('/', 1)[-1]}\n\n{origin}, {did}. An ordinary `transformers` checkpoint: same names, "
@@ -68,7 +67,9 @@ def _title(facts: "Facts") -> str:
 
 def _figures(facts: "Facts") -> str:
     report = facts.report
-    rows = [("method", _method(report.method)), ("target", report.target), ("reconstruction", report.reconstruction)]
+    rows = [("method", _method(report.method)), ("target", report.target)]
+    if report.steps:
+        rows.append(("steps", ", ".join(report.steps)))
     if report.task == "prune":
         rows.append(("zeros in the pruned layers", f"{report.sparsity:.2%}"))
     data = f" of `{facts.dataset}`" if facts.dataset else ""

@@ -12,8 +12,6 @@ from .table import format_table
 
 
 REPORT_NAME = "si_report.json"
-#: What allocations go by, in words.
-_EVIDENCE = {"owl": "outliers", "error": "errors"}
 
 
 @dataclass(frozen=True)
@@ -32,6 +30,8 @@ class LayerReport:
         absorbed: whether that s went into the weights around the layer.
         scale_p10, scale_p90: what a tenth of s is below and above; None also in reports of earlier versions.
         pattern: "N:M" where the layer keeps another N than the run's pattern; else None.
+        share, damping: of its fit, where layers were fitted one after the other: how far the dense model's own output
+            was its target, and the share of the mean Hessian diagonal that was added.
     """
 
     name: str
@@ -47,6 +47,8 @@ class LayerReport:
     scale_p10: float | None = None
     scale_p90: float | None = None
     pattern: str | None = None
+    share: float | None = None
+    damping: float | None = None
 
 
 @dataclass(frozen=True)
@@ -128,8 +130,7 @@ class Report:
         seconds: wall time of the run, loading and saving aside.
         dense: names of weights that were seen and left dense.
         base: the model that was pruned, in words that may be published (:func:`optimum_si.publishing.base.base_of`).
-        reconstruction: how kept weights were fitted: "none", "exact" or "admm".
-        allocation: how zeros were shared out over layers: "uniform", "owl" or "error".
+        steps: what was done beside the method and induction, in words (:attr:`optimum_si.SIConfig.steps`).
         dataset: name of the calibration data that may be published; None where it was given in Python.
         architecture: the model's class in transformers; None for a class from elsewhere.
         spectrum: singular values of the smallest layer in the middle block; None where that one is too large for
@@ -151,8 +152,7 @@ class Report:
     dataset: str | None = None
     version: str = __version__
     architecture: str | None = None
-    reconstruction: str = "none"
-    allocation: str = "uniform"
+    steps: list[str] = field(default_factory=list)
     spectrum: Spectrum | None = None
 
     @property
@@ -203,6 +203,9 @@ class Report:
             if not isinstance(values, dict):
                 raise TypeError("not an object")
             values.pop("sparsity")
+            # What earlier versions wrote in place of the steps.
+            fit = values.pop("reconstruction", "none")
+            values.setdefault("steps", [] if fit == "none" else [f"{fit} reconstruction"])
             blocks = [_block(entry) for entry in values.pop("blocks")]
             spectrum = values.pop("spectrum", None)
             return cls(**values, blocks=blocks, spectrum=None if spectrum is None else Spectrum(**spectrum))
@@ -233,10 +236,7 @@ class Report:
     def summary(self) -> str:
         """The whole run in a few lines."""
         name = f"{self.method} {self.target}" + (" with induction" if self.induction else ", plain")
-        if self.reconstruction != "none":
-            name += f", {self.reconstruction} reconstruction"
-        if self.allocation != "uniform":
-            name += f", allocation by {_EVIDENCE[self.allocation]}"
+        name = ", ".join([name, *self.steps])
         kept = {
             choice: sum(block.choice == choice for block in self.blocks) for choice in ("induced", "shift", "plain")
         }

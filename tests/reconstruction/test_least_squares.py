@@ -131,7 +131,7 @@ def test_models_lose_less_and_runs_repeat(name):
     assert losses["exact"] < losses["none"] and losses["admm"] < losses["none"]
     again = prune(tiny("llama"), name, reconstruction="admm", **recipe)
     assert same_bytes(again.model, pruned["admm"].model)
-    assert pruned["admm"].report.reconstruction == "admm" and "admm" in pruned["admm"].report.summary()
+    assert "admm reconstruction" in pruned["admm"].report.steps and "admm" in pruned["admm"].report.summary()
 
 
 def test_with_induction_it_is_chosen_on_what_it_gives():

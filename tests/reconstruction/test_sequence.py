@@ -5,6 +5,7 @@ import torch
 from helpers import block_weights, calibration, induce, logits, prune, relative_change, same_bytes, tiny, token_windows
 
 from optimum_si import ConfigurationError, SIConfig
+from optimum_si.reconstruction.sequence import DAMPINGS, SHARES
 
 
 WRITERS = ["model.layers.0.self_attn.o_proj", "model.layers.0.mlp.down_proj"]
@@ -110,6 +111,13 @@ def test_auto_chooses_layer_by_layer_and_none_does_nothing():
             assert not same_bytes(models[one], models[other])
 
 
+def test_the_report_says_how_each_layer_was_fitted():
+    report = prune(tiny("llama"), repair="auto", **RECIPE).report
+    assert {layer.share for layer in report.layers} <= set(SHARES) and len(report.layers) == 14
+    assert {round(layer.damping / DAMPING) for layer in report.layers} <= set(DAMPINGS)
+    assert prune(tiny("llama"), repair=0, **RECIPE).report.layers[0].share is None
+
+
 def test_padding_and_batches_change_nothing():
     model = prune(tiny("llama", torch.float64), data=token_windows(16), repair=0.5, **RECIPE).model
     rows = [{"input_ids": row[None], "attention_mask": torch.ones_like(row)[None]} for row in token_windows(16)]
@@ -145,9 +153,9 @@ def test_pruning_what_was_induced_is_pruning_the_original(tmp_path, name):
         "induction": {"epochs": 2, "learning_rate": 0.05},
     }
     data = calibration("", 32)
-    whole = prune(tiny(name), data=data, **recipe)
-    induce(tiny(name), data=data, save_dir=tmp_path / "induced", **recipe)
-    in_two = prune(str(tmp_path / "induced"), data=data, **recipe)
+    whole = prune(tiny(name), "magnitude", data, **recipe)
+    induce(tiny(name), "magnitude", data, save_dir=tmp_path / "induced", **recipe)
+    in_two = prune(str(tmp_path / "induced"), "magnitude", data, **recipe)
     assert any(block.choice != "plain" for block in whole.report.blocks)
     assert same_bytes(whole.model, in_two.model)
 
