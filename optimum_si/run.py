@@ -27,6 +27,8 @@ from .reconstruction.method import Reconstructed
 from .reporting import Report
 from .scale_file import SavedScales
 from .streams import Stream
+from .transformations.apply import transform
+from .transformations.surveying import Surveyor
 
 
 Views = list[dict[str, WeightView]]
@@ -88,6 +90,7 @@ def run_blocks(
     padding_id: int,
     saved: SavedScales | None,
     progress: bool,
+    transformed: list[str],
 ) -> tuple[Report, dict[str, Outcome]]:
     """Treat block after block in place.
 
@@ -101,6 +104,7 @@ def run_blocks(
         padding_id: fills shorter ones.
         saved: scales of an earlier ``induce``, taken up instead of learning.
         progress: show a bar.
+        transformed: transformations that the model went through before.
 
     Returns:
         The report, and what became of each block, by name.
@@ -116,6 +120,8 @@ def run_blocks(
     with evaluation_mode(model):
         batches, judged = _batches(config, examples, padding_id)
         output = block_output(model, structure.blocks, batches[0])
+        surveyor = Surveyor(model, structure.blocks, views, batches, output)
+        applied = transform(structure, surveyor, config, step.targets, transformed)
         stream = Stream.start(capture(model, structure.blocks, batches, output), _holds_out(config))
         judge = None
         if config.induction is not None and config.induction.selection == "model" and output is not BlockOutput.MORE:
@@ -151,6 +157,7 @@ def run_blocks(
         seconds=time.perf_counter() - started,
         dense=_left_dense(structure, treated),
         reconstruction=config.reconstruction,
+        transformations=transformed + applied,
         architecture=_architecture(model),
         spectrum=next((outcome.spectrum for outcome in outcomes.values() if outcome.spectrum is not None), None),
     )

@@ -129,6 +129,7 @@ class Report:
         architecture: the model's class in transformers; None for a class from elsewhere.
         spectrum: singular values of the smallest layer in the middle block; None where that one is too large for
             them to be cheap, where nothing was pruned, and in reports of earlier versions.
+        transformations: those that the model went through, in this run or in the `induce` before it.
     """
 
     task: str
@@ -148,6 +149,7 @@ class Report:
     architecture: str | None = None
     reconstruction: str = "none"
     spectrum: Spectrum | None = None
+    transformations: list[str] = field(default_factory=list)
 
     @property
     def layers(self) -> list[LayerReport]:
@@ -229,6 +231,8 @@ class Report:
         name = f"{self.method} {self.target}" + (" with induction" if self.induction else ", plain")
         if self.reconstruction != "none":
             name += f", {self.reconstruction} reconstruction"
+        if self.transformations:
+            name += f", after {' and '.join(self.transformations)} transformation"
         kept = {
             choice: sum(block.choice == choice for block in self.blocks) for choice in ("induced", "shift", "plain")
         }
