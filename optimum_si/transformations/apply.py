@@ -56,11 +56,11 @@ def transform(
     symmetries = find_symmetries(model, structure)
     steps: dict[str, Callable[[], bool]] = {}
     if symmetries.hidden:
-        steps["heads"] = lambda: rotate_heads(symmetries, surveyor)
+        steps["heads"] = lambda: rotate_heads(symmetries, surveyor, targets)
         steps["permutation"] = lambda: permute_channels(symmetries, surveyor, targets, config.seed)
     residual = symmetries.residual
     if residual is not None and can_rotate(residual):
-        steps["residual"] = lambda: rotate_residual(residual, surveyor)
+        steps["residual"] = lambda: rotate_residual(residual, surveyor, targets)
     if missing := [name for name in wanted if name not in steps]:
         warnings.warn(
             f"transformations={missing} do not apply to this {type(model).__name__} (model type "

@@ -7,38 +7,48 @@ from torch import Tensor
 
 from ..models.collect import Site
 from ..models.symmetries import Space, Symmetries
+from ..pruning.targets import Target
 from .basis import rotate
 from .importance import ColumnTerm, RowTerm, Term
 from .orthogonal import learn
 from .surveying import Surveyor
 
 
-def rotate_heads(symmetries: Symmetries, surveyor: Surveyor) -> bool:
-    """Learn the rotations of each block on the dense model and absorb them. False where there are none."""
+def rotate_heads(symmetries: Symmetries, surveyor: Surveyor, targets: Mapping[str, Target]) -> bool:
+    """Learn the rotations of each block on the dense model and absorb them. False where none lets less be lost.
+
+    Args:
+        symmetries: of the model.
+        surveyor: of the model.
+        targets: of each layer to prune, by name.
+    """
     done = False
     for block, sites in surveyor.run():
         of_view = {view.name: site for site in sites for view in site.views}
         for spaces in (symmetries.values, symmetries.queries):
             space = spaces.get(block.name)
-            terms = [] if space is None else _terms(space, of_view)
-            if space is not None and terms:
-                rotate(space, learn(terms, space.parts, space.size))
+            if space is None or not (terms := _terms(space, of_view, targets)):
+                continue
+            rotation = learn(terms, space.parts, space.size)
+            if rotation is not None:
+                rotate(space, rotation)
                 done = True
     return done
 
 
-def _terms(space: Space, sites: Mapping[str, Site]) -> list[Term]:
+def _terms(space: Space, sites: Mapping[str, Site], targets: Mapping[str, Target]) -> list[Term]:
     """The layers to prune at a space of heads."""
     terms: list[Term] = []
     for side in space.writers:
         if (site := sites.get(side.view.name)) is not None:
             split = side.view.read().float().unflatten(0, (space.parts, side.repeats, space.size))
-            terms.append(RowTerm(split, site.moments.diagonal.float()))
+            terms.append(RowTerm(split, site.moments.diagonal.float(), targets[side.view.name]))
     for side in space.readers:
         if (site := sites.get(side.view.name)) is not None:
             split = side.view.read().float().unflatten(1, (space.parts, side.repeats, space.size))
             assert site.moments.gram is not None
-            terms.append(ColumnTerm(split, diagonal_blocks(site.moments.gram.float(), space, side.repeats)))
+            blocks = diagonal_blocks(site.moments.gram.float(), space, side.repeats)
+            terms.append(ColumnTerm(split, blocks, targets[side.view.name]))
     return terms
 
 

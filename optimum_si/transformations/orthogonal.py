@@ -6,17 +6,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .importance import Term, mean_entropy
+from .importance import Term, mean_lost
 
 
 STEPS = 60
-#: Typical angle, in radians, by which the first steps turn.
-_ANGLE = 0.3
+#: Root mean square of a column of the first steps' tangent; Cayley's retraction turns by less than pi whatever it is.
+_RATE = 2.0
 _BETAS = (0.9, 0.95)
 
 
-def learn(terms: Sequence[Term], parts: int, size: int, centred: bool = False, steps: int = STEPS) -> Tensor:
-    """Q that lowers the entropy of the layers' importance; the identity where no step does.
+def learn(terms: Sequence[Term], parts: int, size: int, centred: bool = False, steps: int = STEPS) -> Tensor | None:
+    """Q that lowers the share of the layers' importance that is pruned.
 
     Args:
         terms: layers whose weights Q enters, fp32.
@@ -26,17 +26,17 @@ def learn(terms: Sequence[Term], parts: int, size: int, centred: bool = False, s
         steps: of gradient descent.
 
     Returns:
-        fp64 [parts, size, size], orthogonal to the last bits.
+        fp64 [parts, size, size], orthogonal to the last bits; None where no step lowers the share.
     """
     terms = list(terms)
     device = terms[0].weight.device
     identity = torch.eye(size, device=device).expand(parts, size, size).clone()
-    rotation, best, lowest = identity, identity, mean_entropy(terms, identity)
+    rotation, best, lowest = identity, None, mean_lost(terms, identity)
     first = torch.zeros_like(identity)
     second = torch.zeros(parts, 1, 1, device=device)
     for step in range(1, steps + 1):
         loss, gradient = _gradient(terms, rotation)
-        if loss < lowest:
+        if step > 1 and loss < lowest:
             best, lowest = rotation, loss
         tangent = rotation.mT @ gradient
         tangent = _tangent(tangent - tangent.mT, centred)
@@ -44,12 +44,12 @@ def learn(terms: Sequence[Term], parts: int, size: int, centred: bool = False, s
         # One second moment for a whole rotation: entries of their own would bend the direction.
         second = _BETAS[1] * second + (1 - _BETAS[1]) * tangent.square().mean(dim=(1, 2), keepdim=True)
         mean, spread = first / (1 - _BETAS[0] ** step), second / (1 - _BETAS[1] ** step)
-        rate = _ANGLE / math.sqrt(size) * (1 + math.cos(math.pi * (step - 1) / steps)) / 2
+        rate = _RATE / math.sqrt(size) * (1 + math.cos(math.pi * (step - 1) / steps)) / 2
         move = -rate * mean / spread.sqrt().clamp_min(torch.finfo(spread.dtype).tiny)
         rotation = rotation @ torch.linalg.solve(identity - move / 2, identity + move / 2)
-    if mean_entropy(terms, rotation) < lowest:
+    if mean_lost(terms, rotation) < lowest:
         best = rotation
-    return orthogonalised(best.double(), centred)
+    return None if best is None else orthogonalised(best.double(), centred)
 
 
 def orthogonalised(rotation: Tensor, centred: bool = False) -> Tensor:
@@ -62,13 +62,13 @@ def orthogonalised(rotation: Tensor, centred: bool = False) -> Tensor:
 
 
 def _gradient(terms: Sequence[Term], rotation: Tensor) -> tuple[float, Tensor]:
-    """Mean entropy and its gradient; one layer's graph is in memory at a time."""
+    """Mean lost share and its gradient; one layer's graph is in memory at a time."""
     leaf = rotation.clone().requires_grad_()
     total = sum(term.count for term in terms)
     loss = 0.0
     with torch.enable_grad():
         for term in terms:
-            share = term.entropy(leaf) * (term.count / total)
+            share = term.lost(leaf) * (term.count / total)
             share.backward()
             loss += float(share.detach())
     assert leaf.grad is not None

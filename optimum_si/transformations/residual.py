@@ -1,12 +1,14 @@
 """ "residual": one rotation of the residual stream, norms folded into their readers first."""
 
 import warnings
+from collections.abc import Mapping
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from ..models.symmetries import Residual
 from ..models.views import WeightView
+from ..pruning.targets import Target
 from .basis import fold, is_foldable, needs_untying, rotate
 from .importance import ColumnTerm, RowTerm, Term
 from .orthogonal import learn
@@ -18,14 +20,21 @@ def can_rotate(residual: Residual | None) -> bool:
     return residual is not None and residual.rotatable and is_foldable(residual)
 
 
-def rotate_residual(residual: Residual, surveyor: Surveyor) -> bool:
-    """Learn the rotation on the dense model and absorb it. False where no layer to prune is touched."""
+def rotate_residual(residual: Residual, surveyor: Surveyor, targets: Mapping[str, Target]) -> bool:
+    """Learn the rotation on the dense model and absorb it. False where no rotation lets less be lost.
+
+    Args:
+        residual: the stream.
+        surveyor: of the model.
+        targets: of each layer to prune, by name.
+    """
     _untie(surveyor.model, needs_untying(residual))
     fold(residual)
-    terms = _terms(residual, surveyor)
-    if not terms:
+    terms = _terms(residual, surveyor, targets)
+    rotation = learn(terms, 1, residual.space.size, residual.centred) if terms else None
+    if rotation is None:
         return False
-    rotate(residual.space, learn(terms, 1, residual.space.size, residual.centred))
+    rotate(residual.space, rotation)
     return True
 
 
@@ -52,7 +61,7 @@ def _untie(model: PreTrainedModel, heads: list[WeightView]) -> None:
     )
 
 
-def _terms(residual: Residual, surveyor: Surveyor) -> list[Term]:
+def _terms(residual: Residual, surveyor: Surveyor, targets: Mapping[str, Target]) -> list[Term]:
     """The layers to prune that write or read the stream, with what they read."""
     reading = {side.view.name for side in residual.space.readers}
     writing = {side.view.name for side in residual.space.writers}
@@ -62,9 +71,9 @@ def _terms(residual: Residual, surveyor: Surveyor) -> list[Term]:
             assert site.moments.gram is not None
             gram = site.moments.gram.float()[None, None]  # one for all readers of a site
             for view in site.views:
-                weight = view.read().float()
+                weight, target = view.read().float(), targets[view.name]
                 if view.name in reading:
-                    terms.append(ColumnTerm(weight[:, None, None], gram))
+                    terms.append(ColumnTerm(weight[:, None, None], gram, target))
                 elif view.name in writing:
-                    terms.append(RowTerm(weight[None, None], site.moments.diagonal.float()))
+                    terms.append(RowTerm(weight[None, None], site.moments.diagonal.float(), target))
     return terms
