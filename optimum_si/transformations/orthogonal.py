@@ -15,7 +15,9 @@ _RATE = 2.0
 _BETAS = (0.9, 0.95)
 
 
-def learn(terms: Sequence[Term], parts: int, size: int, centred: bool = False, steps: int = STEPS) -> Tensor | None:
+def learn(
+    terms: Sequence[Term], parts: int, size: int, centred: bool = False, steps: int | None = None
+) -> Tensor | None:
     """Q that lowers the share of the layers' importance that is pruned.
 
     Args:
@@ -23,12 +25,12 @@ def learn(terms: Sequence[Term], parts: int, size: int, centred: bool = False, s
         parts: independent rotations.
         size: channels of each.
         centred: Q leaves (1, ..., 1) as it is.
-        steps: of gradient descent.
+        steps: of gradient descent; None takes :data:`STEPS`.
 
     Returns:
         fp64 [parts, size, size], orthogonal to the last bits; None where no step lowers the share.
     """
-    terms = list(terms)
+    terms, steps = list(terms), STEPS if steps is None else steps
     device = terms[0].weight.device
     identity = torch.eye(size, device=device).expand(parts, size, size).clone()
     rotation, best, lowest = identity, None, mean_lost(terms, identity)
