@@ -50,7 +50,7 @@ def add_recipe_arguments(parser: ArgumentParser, induction_is_optional: bool) ->
         "--transformations",
         nargs="+",
         choices=TRANSFORMATIONS,
-        help="first reshape the model, whose function stays: rotate its residual stream, rotate its heads, permute its "
+        help="first reshape the model, whose function stays: rotate its residual stream or its heads, permute its "
         "channels (for patterns)",
     )
     pruning.add_argument(

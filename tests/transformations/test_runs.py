@@ -1,4 +1,4 @@
-"""``SIConfig(transformations=[...])`` in whole runs: the function stays, the option acts, records say what was done."""
+"""``SIConfig(transformations=[...])`` in runs: the function stays, the option acts, records say what was done."""
 
 import json
 import warnings
@@ -30,8 +30,9 @@ DENSE = {"sparsity": 0.0, "induction": None}
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch):
-    """A rotation need not be good here, only a rotation."""
-    monkeypatch.setattr(orthogonal, "STEPS", 12)
+    """A rotation need not be good here, only better than none: few and short steps."""
+    monkeypatch.setattr(orthogonal, "STEPS", 3)
+    monkeypatch.setattr(orthogonal, "_RATE", 0.3)
 
 
 def reshape(model, transformations, **recipe):
