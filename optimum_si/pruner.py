@@ -310,17 +310,23 @@ class SIPruner:
         self._saved = None
         padding = getattr(self.tokenizer, "pad_token_id", None) or 0
         self.report, outcomes = run_blocks(
-            task, self.model, structure, views, step, examples, padding, saved, progress
+            task, self.model, structure, views, step, examples, padding, saved, progress, self._transformed()
         )
         self.report.base = base_of(self.source, **self._place)
         self.config = _with_dataset(config, dataset)
         name = self.config.calibration.dataset
         self.report.dataset = None if name is None else public_name(name)
-        self.scales = SavedScales.of(config, outcomes) if task == "induce" else None
+        self.scales = SavedScales.of(config, outcomes, self.report.transformations) if task == "induce" else None
         self.model.config.sparsity_config = self._sparsity_config(config, self.report)
         if save_dir is not None:
             self.save_pretrained(save_dir, overwrite)
         return self.model
+
+    def _transformed(self) -> list[str]:
+        """Transformations that the model went through before: a second time they would bring nothing new."""
+        record = getattr(self.model.config, "sparsity_config", None)
+        recorded = record.get("transformations") if isinstance(record, dict) else None
+        return list(self.scales.transformations if self.scales is not None else recorded or [])
 
     def _usable_scales(self, config: SIConfig) -> SavedScales | None:
         """Scales of an earlier ``induce`` that this recipe can take up."""
@@ -349,6 +355,7 @@ class SIPruner:
             "reconstruction": config.reconstruction,
             "quantisation": config.quantisation,
             "allocation": config.allocation,
+            "transformations": report.transformations or None,
             "measured_sparsity": round(report.sparsity, 6),
             "induction": config.induction is not None,
             "pruned": report.task == "prune",

@@ -31,6 +31,8 @@ from .reconstruction.swapping import Swapped
 from .reporting import Report
 from .scale_file import SavedScales
 from .streams import Stream
+from .transformations.apply import transform
+from .transformations.surveying import Surveyor
 
 
 Views = list[dict[str, WeightView]]
@@ -99,6 +101,7 @@ def run_blocks(
     padding_id: int,
     saved: SavedScales | None,
     progress: bool,
+    transformed: list[str],
 ) -> tuple[Report, dict[str, Outcome]]:
     """Treat block after block in place.
 
@@ -112,6 +115,7 @@ def run_blocks(
         padding_id: fills shorter ones.
         saved: scales of an earlier ``induce``, taken up instead of learning.
         progress: show a bar.
+        transformed: transformations that the model went through before.
 
     Returns:
         The report, and what became of each block, by name.
@@ -127,6 +131,8 @@ def run_blocks(
     with evaluation_mode(model):
         batches, judged = _batches(config, examples, padding_id)
         output = block_output(model, structure.blocks, batches[0])
+        surveyor = Surveyor(model, structure.blocks, views, batches, output)
+        applied = transform(structure, surveyor, config, step.targets, transformed)
         stream = Stream.start(capture(model, structure.blocks, batches, output), _holds_out(config))
         if config.allocation != "uniform":
             step = replace(step, targets=allocated(step, structure.blocks, views, stream))
@@ -163,7 +169,8 @@ def run_blocks(
         calibration_tokens=stream.tokens,
         seconds=time.perf_counter() - started,
         dense=_left_dense(structure, treated),
-        steps=config.steps,
+        steps=[*(f"{name} transformation" for name in applied), *config.steps],
+        transformations=transformed + applied,
         architecture=_architecture(model),
         spectrum=next((outcome.spectrum for outcome in outcomes.values() if outcome.spectrum is not None), None),
     )

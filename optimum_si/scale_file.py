@@ -36,15 +36,19 @@ class SavedScales:
         method, target: what they were learned for, such as "wanda" and "2:4".
         tensors: "BLOCK|scale|CHANNELS", "BLOCK|absorbed|CHANNELS" and "BLOCK|bias|LAYER" -> values.
         shifted: whether biases took up the shift, for each block that was induced.
+        transformations: those that the model went through before; `prune` does not repeat them.
     """
 
     method: str
     target: str
     tensors: Mapping[str, Tensor]
     shifted: Mapping[str, bool]
+    transformations: Sequence[str] = ()
 
     @classmethod
-    def of(cls, config: SIConfig, outcomes: Mapping[str, Outcome]) -> "SavedScales":
+    def of(
+        cls, config: SIConfig, outcomes: Mapping[str, Outcome], transformations: Sequence[str] = ()
+    ) -> "SavedScales":
         """What a run learned, from the outcome of each block by its name."""
         tensors: dict[str, Tensor] = {}
         shifted: dict[str, bool] = {}
@@ -60,7 +64,7 @@ class SavedScales:
             ):
                 for key, value in values.items():
                     tensors[f"{name}|{kind}|{key}"] = value.detach().cpu().contiguous()
-        return cls(config.method, config.target_name, tensors, shifted)
+        return cls(config.method, config.target_name, tensors, shifted, tuple(transformations))
 
     def undo(self, block: Block) -> None:
         """Take the absorbed powers of two out of a block again, which restores it bit for bit."""
@@ -106,6 +110,7 @@ class SavedScales:
             "method": self.method,
             "target": self.target,
             "shifted": json.dumps(dict(self.shifted)),
+            "transformations": json.dumps(list(self.transformations)),
         }
         save_file(dict(self.tensors), str(directory / SCALES_NAME), metadata=metadata)
 
@@ -125,7 +130,10 @@ class SavedScales:
                     f"{str(path)!r} has version {metadata.get('version')!r}, this optimum-si reads {_VERSION!r}: "
                     "update optimum-si, or run `induce` again."
                 )
-            return cls(metadata["method"], metadata["target"], tensors, json.loads(metadata["shifted"]))
+            transformations = json.loads(metadata.get("transformations", "[]"))
+            return cls(
+                metadata["method"], metadata["target"], tensors, json.loads(metadata["shifted"]), transformations
+            )
         except (SafetensorError, KeyError, ValueError) as error:
             raise CheckpointError(f"{str(path)!r} is damaged ({error}): run `induce` again, or delete it.") from error
 

@@ -50,7 +50,8 @@ def add_recipe_arguments(parser: ArgumentParser, induction_is_optional: bool) ->
         "--transformations",
         nargs="+",
         choices=TRANSFORMATIONS,
-        help="first reshape the model, exactly",
+        help="first reshape the model, whose function stays: rotate its residual stream or its heads, permute its "
+        "channels (for patterns)",
     )
     pruning.add_argument(
         "--quantisation", choices=QUANTISATIONS, help="round to the grid of such an export (default: none)"

@@ -135,6 +135,7 @@ class Report:
         architecture: the model's class in transformers; None for a class from elsewhere.
         spectrum: singular values of the smallest layer in the middle block; None where that one is too large for
             them to be cheap, where nothing was pruned, and in reports of earlier versions.
+        transformations: those that the model went through, in this run or in the `induce` before it.
     """
 
     task: str
@@ -154,6 +155,7 @@ class Report:
     architecture: str | None = None
     steps: list[str] = field(default_factory=list)
     spectrum: Spectrum | None = None
+    transformations: list[str] = field(default_factory=list)
 
     @property
     def layers(self) -> list[LayerReport]:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..channels import Channels
+from ..symmetries import BlockSymmetries, Ends
 from ..views import WeightView
 
 
@@ -33,6 +34,8 @@ class Family:
     channels: Callable[[nn.Module, Mapping[str, WeightView], Any], list[Channels]]
     no_shift: tuple[str, ...] = ()
     new_biases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    symmetries: Callable[[nn.Module, Mapping[str, WeightView], Any], BlockSymmetries] | None = None
+    ends: Callable[[Any], Ends | None] | None = None
 
 
 UNDECLARED = Family(model_types=(), channels=lambda block, views, config: [])

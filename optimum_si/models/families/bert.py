@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..channels import Channels, linear_to_linear, query_with_key, value_to_output
-from ..views import WeightView
+from ..symmetries import BlockSymmetries, Ends, heads_of, hidden_space, query_space, value_space
+from ..views import WeightView, linear_views
 from . import HOMOGENEOUS_DEGREE, Family
 
 
@@ -23,4 +24,43 @@ def channels(block: Any, views: Mapping[str, WeightView], config: Any) -> list[C
     return found
 
 
-FAMILY = Family(model_types=("bert",), channels=channels, no_shift=("attention.self.key",))
+def symmetries(block: Any, views: Mapping[str, WeightView], config: Any) -> BlockSymmetries:
+    """Layers read the normed sum itself: its channels can be permuted, not rotated."""
+    q, k, v = (views[f"attention.self.{name}"] for name in ("query", "key", "value"))
+    output, first, second = views["attention.output.dense"], views["intermediate.dense"], views["output.dense"]
+    head_size = block.attention.self.attention_head_size
+    return BlockSymmetries(
+        reads=[(None, [q, k, v]), (None, [first])],
+        writers=[output, second],
+        norms=[block.attention.output.LayerNorm, block.output.LayerNorm],
+        values=value_space(v, output, head_size),
+        queries=query_space(q, k, head_size),
+        hidden=hidden_space([first], second),
+    )
+
+
+def ends(model: Any) -> Ends | None:
+    """Three embeddings and their norm; the pooler, and heads that read tokens, with their tied decoder."""
+    embeddings, pooler = model.base_model.embeddings, model.base_model.pooler
+    words = embeddings.word_embeddings.weight
+    tables = [words, embeddings.position_embeddings.weight, embeddings.token_type_embeddings.weight]
+    heads = heads_of(model)
+    if not heads:
+        return None
+    predictions = getattr(getattr(model, "cls", None), "predictions", None)
+    readers = [] if pooler is None else linear_views(pooler, "pooler")
+    writers, norms = [], [embeddings.LayerNorm]
+    if predictions is not None:
+        transform = linear_views(predictions.transform, "transform")
+        readers += transform
+        if predictions.decoder.weight is words:
+            # The decoder is the word embedding: what it reads has the same basis.
+            writers, norms = transform, [*norms, predictions.transform.LayerNorm]
+    elif pooler is None:
+        readers += heads
+    return Ends(tables, [(None, readers)], writers, norms)
+
+
+FAMILY = Family(
+    model_types=("bert",), channels=channels, no_shift=("attention.self.key",), symmetries=symmetries, ends=ends
+)

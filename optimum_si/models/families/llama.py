@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..channels import Channels, linear_to_linear, norm_to_linears, query_with_key, value_to_output
+from ..symmetries import BlockSymmetries, Ends, heads_of, hidden_space, value_space
 from ..views import WeightView
 from . import Family
 
@@ -25,6 +26,23 @@ def channels(block: Any, views: Mapping[str, WeightView], config: Any) -> list[C
     return found
 
 
+def symmetries(block: Any, views: Mapping[str, WeightView], config: Any) -> BlockSymmetries:
+    """Both norms with their readers; o and down write. RoPE leaves queries and keys no rotation."""
+    q, k, v, o = (views[f"self_attn.{name}_proj"] for name in "qkvo")
+    gate, up, down = (views[f"mlp.{name}_proj"] for name in ("gate", "up", "down"))
+    return BlockSymmetries(
+        reads=[(block.input_layernorm, [q, k, v]), (block.post_attention_layernorm, [gate, up])],
+        writers=[o, down],
+        values=value_space(v, o, block.self_attn.head_dim),
+        hidden=hidden_space([gate, up], down),
+    )
+
+
+def ends(model: Any) -> Ends:
+    """Token embeddings; the head behind the final norm."""
+    return Ends([model.get_input_embeddings().weight], [(model.base_model.norm, heads_of(model))])
+
+
 FAMILY = Family(
     model_types=("llama", "mistral", "qwen2", "qwen3"),
     channels=channels,
@@ -32,4 +50,6 @@ FAMILY = Family(
         "attention_bias": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
         "mlp_bias": ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
     },
+    symmetries=symmetries,
+    ends=ends,
 )

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..channels import Channels, linear_to_linear, norm_to_linears, query_with_key, value_to_output
-from ..views import WeightView
+from ..symmetries import BlockSymmetries, Ends, heads_of, hidden_space, query_space, value_space
+from ..views import WeightView, linear_views
 from . import HOMOGENEOUS_DEGREE, Family
 
 
@@ -25,4 +26,39 @@ def channels(block: Any, views: Mapping[str, WeightView], config: Any) -> list[C
     return found
 
 
-FAMILY = Family(model_types=("opt",), channels=channels, no_shift=("self_attn.k_proj",))
+def symmetries(block: Any, views: Mapping[str, WeightView], config: Any) -> BlockSymmetries:
+    """Norms in front of their readers, or after the sum (OPT-350m); positions are embedded, so q and k rotate too."""
+    q, k, v, o = (views[f"self_attn.{name}"] for name in ("q_proj", "k_proj", "v_proj", "out_proj"))
+    fc1, fc2 = views["fc1"], views["fc2"]
+    norms = [block.self_attn_layer_norm, block.final_layer_norm]
+    first = config.do_layer_norm_before
+    return BlockSymmetries(
+        reads=[(norms[0] if first else None, [q, k, v]), (norms[1] if first else None, [fc1])],
+        writers=[o, fc2],
+        norms=[] if first else norms,
+        values=value_space(v, o, block.self_attn.head_dim),
+        queries=query_space(q, k, block.self_attn.head_dim),
+        hidden=hidden_space([fc1], fc2),
+    )
+
+
+def ends(model: Any) -> Ends:
+    """Embeddings of tokens and positions, narrower tokens through a projection; the head behind the final norm."""
+    decoder = model.base_model.decoder
+    tables, writers, readers = [decoder.embed_positions.weight], [], heads_of(model)
+    if decoder.project_in is None:
+        tables.append(decoder.embed_tokens.weight)
+    else:
+        writers = linear_views(decoder.project_in, "project_in")
+    if decoder.project_out is not None and readers:
+        readers = linear_views(decoder.project_out, "project_out")
+    return Ends(tables, [(decoder.final_layer_norm, readers)], writers)
+
+
+FAMILY = Family(
+    model_types=("opt",),
+    channels=channels,
+    no_shift=("self_attn.k_proj",),
+    symmetries=symmetries,
+    ends=ends,
+)
