@@ -8,6 +8,7 @@ from subjects import Encoder, LanguageModel, subject
 
 from optimum_si import SIConfig, SIPruner
 from optimum_si.reporting import format_table
+from optimum_si.transformations import TRANSFORMATIONS
 
 
 TARGETS = ("50%", "2:4", "70%")
@@ -21,6 +22,7 @@ ALONE: dict[str, dict[str, Any]] = {
     "rotation of the stream": {"transformations": ["residual"]},
     "rotation of heads": {"transformations": ["heads"]},
     "permutation": {"transformations": ["permutation"]},
+    "all three": {"transformations": list(TRANSFORMATIONS)},
     "swaps": {"swaps": True},
     "layer group": {"comparison_group": "layer"},
     "OWL allocation": {"allocation": "owl"},
@@ -37,8 +39,7 @@ ADDED: dict[str, dict[str, Any]] = {
     "+ refinement": {"refine_epochs": 5},
     "+ layer group": {"comparison_group": "layer"},
     "+ error allocation": {"allocation": "error"},
-    "+ swaps": {"swaps": True},
-    "+ transformations": {"transformations": ["residual", "permutation"]},
+    "+ transformations": {"transformations": list(TRANSFORMATIONS)},
     "+ induction": {"induction": True},
 }
 PRESETS = {

@@ -322,8 +322,10 @@ def _nested(kind: type, name: str, value: Any) -> Any:
 
 
 def _chosen(name: str, value: Any, accepted: tuple[str, ...]) -> list[str] | None:
-    """Some of the accepted names, in their order; None for none."""
+    """Some of the accepted names, in their order; None for none of them, which may be written "none"."""
     values = [value] if isinstance(value, str) else list(value or [])
+    if values == ["none"]:
+        return None
     for entry in values:
         check_choice(name, entry, accepted)
     return [entry for entry in accepted if entry in values] or None

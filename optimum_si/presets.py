@@ -18,8 +18,19 @@ PRESETS: dict[str, dict[str, Any]] = {
             "spectral_weight": 0.1,
         },
     },
-    "fast": {"method": "wanda", "induction": None, "reconstruction": "admm", "repair": 0.5},
-    "best": {"method": "wanda", "reconstruction": "admm", "repair": "auto", "refine_epochs": 5},
+    "fast": {"method": "wanda", "induction": None, "reconstruction": "admm", "repair": 0},
+    "best": {
+        "method": "wanda",
+        "transformations": ["residual", "heads", "permutation"],
+        "reconstruction": "admm",
+        "repair": "auto",
+        "refine_epochs": 5,
+    },
+}
+#: What a pattern leaves no room for: zeros that layers, and the rows of a layer, share out among them.
+WITHOUT_PATTERN: dict[str, dict[str, Any]] = {
+    "fast": {"comparison_group": "layer"},
+    "best": {"comparison_group": "layer", "allocation": "error"},
 }
 
 
@@ -34,7 +45,12 @@ def preset_values(name: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
         ConfigurationError: for an unknown name.
     """
     check_choice("preset", name, tuple(PRESETS))
-    values = {**PRESETS[name], **overrides}
+    values = dict(PRESETS[name])
+    if overrides.get("pattern") is None:
+        values.update(WITHOUT_PATTERN.get(name, {}))
+        if overrides.get("method", values["method"]) == "sparsegpt":  # ranks within its own column blocks
+            values.pop("comparison_group", None)
+    values.update(overrides)
     for group in ("induction", "calibration"):
         own, given = PRESETS[name].get(group), overrides.get(group)
         if isinstance(own, Mapping) and (given is True or isinstance(given, Mapping)):

@@ -49,7 +49,7 @@ def add_recipe_arguments(parser: ArgumentParser, induction_is_optional: bool) ->
     pruning.add_argument(
         "--transformations",
         nargs="+",
-        choices=TRANSFORMATIONS,
+        choices=(*TRANSFORMATIONS, "none"),
         help="first reshape the model, whose function stays: rotate its residual stream or its heads, permute its "
         "channels (for patterns)",
     )
@@ -117,7 +117,7 @@ def _start(args: Namespace) -> "SIConfig":
     from ..configuration import SIConfig
 
     if args.preset is not None:
-        return SIConfig.preset(args.preset)
+        return SIConfig.preset(args.preset, **given(args, "method", "sparsity", "pattern"))
     return SIConfig() if args.config is None else _read(args.config)
 
 

@@ -194,8 +194,11 @@ def _reproducing(facts: "Facts") -> str:
 
 def _flags(config: SIConfig) -> list[str] | None:
     """The fewest command-line flags that give this recipe; None where some option has no flag."""
-    starts: list[tuple[list[str], SIConfig]] = [([], SIConfig())]
-    starts += [(["--preset", name], SIConfig.preset(name)) for name in PRESETS]
+    target = {"pattern": config.pattern} if config.pattern else {"sparsity": config.sparsity}
+    starts: list[tuple[list[str], SIConfig]] = [(["--method", config.method], SIConfig(config.method))]
+    for name, values in PRESETS.items():
+        words = [] if values["method"] == config.method else ["--method", config.method]
+        starts.append((["--preset", name, *words], SIConfig.preset(name, method=config.method, **target)))
     found = (_flags_from(words, start, config) for words, start in starts)
     return min((flags for flags in found if flags is not None), key=len, default=None)
 
@@ -220,8 +223,6 @@ def _flags_from(words: list[str], start: SIConfig, config: SIConfig) -> list[str
     if SIConfig(**again).to_dict() != config.to_dict():
         return None
     calibration.pop("dataset", None)  # stands in the command already
-    if not words:
-        plain["method"] = config.method
     flags = [*words]
     for name, value in {**target, **plain, **calibration, **learning}.items():
         flag = f"--{name.replace('_', '-')}"
