@@ -133,7 +133,7 @@ def _curve(step: BlockStep, weight: Tensor, moments: Moments, targets: Sequence[
     weight = weight[:: -(-len(weight) // ROWS)]
     score = method.score(weight, moments).masked_fill(weight == 0, -1)
     gram = moments.gram.to(weight.dtype)
-    squares = LeastSquares.of(weight, gram, config.damping)
+    squares = LeastSquares.of(weight, gram, config.damping, mode=config.damping_mode)
     errors = []
     for target in targets:
         kept = target.keep(score)

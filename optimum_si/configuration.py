@@ -247,6 +247,12 @@ class SIConfig(BaseConfig):
         for one, other in (("pattern", "sparsity"), ("sparsity", "pattern")):
             if changes.get(one) is not None and other not in changes:
                 values.pop(other, None)
+        # What a recipe without a pattern leaves free, a pattern fixes; presets never mix patterns.
+        if changes.get("pattern") is not None and config_dict.get("pattern") is None:
+            for name in ("comparison_group", "allocation"):
+                values.pop(name, None)
+        if changes.get("method") == "sparsegpt":
+            values.pop("comparison_group", None)
         config = cls(**{**values, **changes})
         return (config, {}) if returns_rest else config
 
@@ -323,6 +329,8 @@ def _nested(kind: type, name: str, value: Any) -> Any:
 
 def _chosen(name: str, value: Any, accepted: tuple[str, ...]) -> list[str] | None:
     """Some of the accepted names, in their order; None for none of them, which may be written "none"."""
+    if value is not None and not isinstance(value, (str, list, tuple)):
+        raise ConfigurationError(f"{name}={value!r}: expected some of {quoted(accepted)} in a list, or None.")
     values = [value] if isinstance(value, str) else list(value or [])
     if values == ["none"]:
         return None

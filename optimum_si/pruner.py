@@ -353,7 +353,7 @@ class SIPruner:
             "sparsity": config.target_sparsity,
             "pattern": config.pattern,
             "reconstruction": config.reconstruction,
-            "quantisation": config.quantisation,
+            "quantisation": config.quantisation if report.task == "prune" else "none",
             "allocation": config.allocation,
             "transformations": report.transformations or None,
             "measured_sparsity": round(report.sparsity, 6),

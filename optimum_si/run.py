@@ -133,6 +133,13 @@ def run_blocks(
         output = block_output(model, structure.blocks, batches[0])
         surveyor = Surveyor(model, structure.blocks, views, batches, output)
         applied = transform(structure, surveyor, config, step.targets, transformed)
+        if applied and saved is not None:
+            warnings.warn(
+                f"the saved scales were learned before transformations={applied}, which move the channels: they are "
+                "learned anew.",
+                stacklevel=4,
+            )
+            saved = None
         stream = Stream.start(capture(model, structure.blocks, batches, output), _holds_out(config))
         if config.allocation != "uniform":
             step = replace(step, targets=allocated(step, structure.blocks, views, stream))

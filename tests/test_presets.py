@@ -60,6 +60,15 @@ def prune_by_preset(name, **target):
     return prune(tiny("llama"), data=calibration(""), **recipe)
 
 
+def test_a_preset_moves_to_a_pattern_and_mixes_none():
+    free = SIConfig.preset("best", sparsity=0.5)
+    assert free.comparison_group == "layer" and free.allocation == "error"
+    assert SIConfig.from_dict(free.to_dict(), pattern="2:4") == SIConfig.preset("best", pattern="2:4")
+    named = SIConfig.from_dict(free.to_dict(), pattern="4:8", allocation="owl")
+    assert named.allocation == "owl" and named.comparison_group is None
+    assert SIConfig.from_dict(free.to_dict(), method="sparsegpt").comparison_group is None
+
+
 @pytest.mark.parametrize("given", ["finest", None, 3])
 def test_unknown_names_are_refused(given):
     with pytest.raises(ConfigurationError, match="preset=.* is unknown; accepted: 'paper', 'fast', 'best'"):

@@ -92,10 +92,8 @@ def config_from_args(args: Namespace) -> "SIConfig":
     """
     from ..configuration import SIConfig
 
-    recipe = _start(args).to_dict()
-    recipe.update(given(args, *recipe_flags.PLAIN))
-    if target := given(args, "sparsity", "pattern"):
-        recipe.update({"sparsity": None, "pattern": None, **target})
+    changes = given(args, *recipe_flags.PLAIN, "sparsity", "pattern")
+    recipe = SIConfig.from_dict(_start(args).to_dict(), **changes).to_dict()
     recipe["calibration"].update(given(args, *recipe_flags.CALIBRATION))
 
     learning = given(args, *recipe_flags.INDUCTION)

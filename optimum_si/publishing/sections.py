@@ -229,7 +229,7 @@ def _flags_from(words: list[str], start: SIConfig, config: SIConfig) -> list[str
         if isinstance(value, bool):
             flags.append(flag if value else flag.replace("--", "--no-"))
         else:
-            flags += [flag, *map(str, value if isinstance(value, list) else [value])]
+            flags += [flag, *map(str, value if isinstance(value, list) else ["none" if value is None else value])]
     return flags if config.induction is not None or start.induction is None else [*flags, "--no-induction"]
 
 

@@ -40,7 +40,9 @@ class LeastSquares:
     alive: Tensor
 
     @classmethod
-    def of(cls, weight: Tensor, gram: Tensor, damping: float, pull: Tensor | None = None) -> "LeastSquares":
+    def of(
+        cls, weight: Tensor, gram: Tensor, damping: float, pull: Tensor | None = None, mode: str = "mean"
+    ) -> "LeastSquares":
         """Of a layer, whose target is its own dense output unless told otherwise.
 
         Args:
@@ -48,10 +50,12 @@ class LeastSquares:
             gram: H, [d_in, d_in].
             damping: so many times the mean of H's diagonal is added to it, and W times that to C.
             pull: what the target has beyond W x, E[(T - W x) x^T], [d_out, d_in].
+            mode: "channel" adds so many times H_jj itself instead.
         """
         diagonal = gram.diagonal()
         alive = diagonal > 0
-        damped = gram + torch.diag(diagonal.mean() * damping + (~alive).to(gram.dtype))
+        extra = diagonal.mean() if mode == "mean" else diagonal
+        damped = gram + torch.diag(extra * damping + (~alive).to(gram.dtype))
         norms = damped.diagonal().sqrt()
         scaled = (damped / norms / norms[:, None]).to(weight.dtype)
         norms = norms.to(weight.dtype)

@@ -50,7 +50,7 @@ class Reconstructed(PruningMethod):
     ) -> Tensor:
         assert moments.gram is not None, "reconstruction needs the full Gram matrix"
         pruned = self.method.prune(weight, moments, target, scale, row_scale)
-        squares = LeastSquares.of(weight, moments.gram, self.settings.damping)
+        squares = LeastSquares.of(weight, moments.gram, self.settings.damping, mode=self.settings.damping_mode)
         return self.fitted(squares, pruned, target, weight != 0, scale)
 
     def fitted(

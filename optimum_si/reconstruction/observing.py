@@ -66,14 +66,14 @@ class _Glance:
         assert self.input is not None
         if self.place is None:
             return _flat(self.input, mask), None
-        assert self.stream is not None and self.written is not None
+        assert self.stream is not None and self.written is not None, "a place shows the stream after the layer"
         return _flat(self.input, mask), _flat(self.stream, mask) - _flat(self.written, mask)
 
 
 @torch.no_grad()
 def paired_moments(
     problem: BlockProblem, site: Site, place: nn.Module | str | None, weights: Weights, batches: Iterable[Batch]
-) -> PairedMoments:
+) -> PairedMoments | None:
     """Moments of a site's inputs in both models.
 
     Args:
@@ -82,27 +82,41 @@ def paired_moments(
         place: where the residual stream can be read that its only reader writes to; None where there is none.
         weights: of all layers of the block, those before the site as they were fitted.
         batches: with ``dense``.
+
+    Returns:
+        None where no batch reaches the site (an expert that no token is routed to).
     """
-    layer = site.views[0].module
     total: PairedMoments | None = None
     for batch in batches:
-        assert batch.dense is not None
-        sparse, dense, call = batch.hidden, batch.dense, batch.call.cast(batch.hidden.dtype)
-        after_pruned = _Glance(layer, place).at(partial(problem.run, sparse, call, weights))
-        after_dense = _Glance(layer, place).at(partial(call.run, problem.block, dense))
-        assert after_pruned.input is not None and after_dense.input is not None
-        mask = batch.other_mask if id(after_pruned.input) in call.states() else batch.mask
-        (x_sparse, beside_sparse), (x_dense, beside_dense) = after_pruned.tokens(mask), after_dense.tokens(mask)
-        if x_sparse.shape != x_dense.shape:  # routed to other experts: only the pruned model's tokens are known
-            x_dense, beside_sparse, beside_dense = x_sparse, None, None
-        residual = None if beside_sparse is None or beside_dense is None else beside_dense - beside_sparse
-        found = PairedMoments.of(x_sparse, x_dense, residual)
-        total = found if total is None else total.merged(found)
-    assert total is not None
+        found = _of_batch(problem, site.views[0].module, place, weights, batch)
+        if found is not None:
+            total = found if total is None else total.merged(found)
     return total
 
 
-@torch.no_grad()
+def _of_batch(
+    problem: BlockProblem, layer: nn.Module, place: nn.Module | str | None, weights: Weights, batch: Batch
+) -> PairedMoments | None:
+    assert batch.dense is not None
+    call = batch.call.cast(batch.hidden.dtype)
+    after_pruned = _Glance(layer, place).at(partial(problem.run, batch.hidden, call, weights))
+    after_dense = _Glance(layer, place).at(partial(call.run, problem.block, batch.dense))
+    if after_pruned.input is None or not after_pruned.input.numel():
+        return None
+    of_other_states = id(after_pruned.input) in call.states()
+    mask = batch.other_mask if of_other_states else batch.mask
+    x_sparse, beside_sparse = after_pruned.tokens(mask)
+    rows = after_pruned.input.numel() // after_pruned.input.shape[-1]
+    routed = not of_other_states and rows != batch.hidden[..., 0].numel()
+    if routed or after_dense.input is None or after_dense.input.shape != after_pruned.input.shape:
+        # Other tokens may have come here in the dense model: only the pruned model's are known.
+        residual = None if beside_sparse is None else torch.zeros_like(beside_sparse)
+        return PairedMoments.of(x_sparse, x_sparse, residual)
+    x_dense, beside_dense = after_dense.tokens(mask)
+    residual = None if beside_sparse is None or beside_dense is None else beside_dense - beside_sparse
+    return PairedMoments.of(x_sparse, x_dense, residual)
+
+
 def moments_after_pruning(
     problem: BlockProblem, site: Site, weights: Weights, others: Mapping[str, Tensor]
 ) -> Moments | None:

@@ -32,6 +32,15 @@ class PairedMoments:
         values = values - mean.to(values.dtype)
         return cls(len(sparse), mean, (values.T @ values[:, : sparse.shape[1]]).double())
 
+    @classmethod
+    def alone(cls, moments: Moments) -> "PairedMoments":
+        """Of tokens that are known in the pruned model only, as if the dense model had the same."""
+        gram = moments.transformed(shift=moments.mean).gram
+        assert gram is not None
+        centred = gram.double() * moments.count
+        mean = moments.mean.double()
+        return cls(moments.count, torch.cat([mean, torch.zeros_like(mean)]), torch.cat([centred, 0 * centred]))
+
     def merged(self, other: "PairedMoments") -> "PairedMoments":
         """Of the tokens of both, by Chan's update: neither batch size nor a large mean changes the result."""
         total = self.count + other.count

@@ -44,9 +44,13 @@ def stream_places(
         def note(module: nn.Module, args: tuple[Tensor, ...]) -> None:
             found.setdefault(module, args[0])
 
+        def disturb(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            # Layers that see other tokens (an encoder's, those routed to an expert) do not write to the stream.
+            return output + signal.view_as(output) if output.numel() == signal.numel() else output
+
         handles = [norm.register_forward_pre_hook(note) for norm in norms]
         if disturbed is not None:
-            handles.append(disturbed.register_forward_hook(lambda _, args, output: output + signal.view_as(output)))
+            handles.append(disturbed.register_forward_hook(disturb))
         try:
             found[OUTPUT] = call.run(block, hidden)
         finally:

@@ -82,11 +82,13 @@ def fit_block(
 def _moments(
     problem: BlockProblem, site: Site, place: nn.Module | str | None, weights: Weights
 ) -> tuple[PairedMoments, PairedMoments]:
-    """Of held-out windows, and of the others; both of all windows where there is just one batch."""
+    """Of held-out windows, and of the others; both of the same where just one part reaches the site."""
     held_out = paired_moments(problem, site, place, weights, problem.validation)
-    if problem.training is problem.validation:
-        return held_out, held_out
-    return held_out, paired_moments(problem, site, place, weights, problem.training)
+    others = None
+    if problem.training is not problem.validation:
+        others = paired_moments(problem, site, place, weights, problem.training)
+    known = held_out or others or PairedMoments.alone(site.moments)
+    return held_out or known, others or known
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +128,7 @@ class _Fitter:
         gram = moments.transformed(shift=moments.mean).gram if layer.shift else moments.gram
         assert gram is not None
         pull = fit.share * paired.pull(layer.weight, centre=layer.shift)
-        squares = LeastSquares.of(layer.weight, gram, fit.damping, pull)
+        squares = LeastSquares.of(layer.weight, gram, fit.damping, pull, self.method.settings.damping_mode)
         weight = self.method.fitted(squares, self.pruned, search, layer.weight != 0, self.scale)
         if not layer.shift:
             return weight, layer.bias

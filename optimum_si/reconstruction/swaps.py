@@ -38,8 +38,10 @@ def swapped(
         [d_out, d_in], with as many non-zeros as V in each group. Weights that are not swapped stay as they are.
     """
     gram = gram.to(pruned.dtype)
-    allowed = allowed & (gram.diagonal() > 0)
+    pruned = pruned.contiguous()  # weights of a Conv1D are read transposed
+    allowed = (allowed & (gram.diagonal() > 0)).contiguous()
     if values is not None:
+        values = values.contiguous()
         allowed = allowed & (values != 0)
     result, residual = pruned.clone(), aim.to(pruned.dtype) - pruned @ gram
     inside = _within_groups(gram, size)

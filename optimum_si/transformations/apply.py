@@ -14,7 +14,7 @@ from ..models.blocks import Structure
 from ..models.calls import inputs_for, without_cache
 from ..models.symmetries import find_symmetries
 from ..pipeline import widened
-from ..pruning.targets import Target
+from ..pruning.targets import NM, Target
 from . import TRANSFORMATIONS
 from .heads import rotate_heads
 from .permutation import permute_channels
@@ -52,7 +52,19 @@ def transform(
         The names of those that were applied.
     """
     wanted = [name for name in TRANSFORMATIONS if name in (config.transformations or []) and name not in done]
+    if "permutation" in wanted and not any(isinstance(target, NM) for target in targets.values()):
+        logger.info("transformation 'permutation' does something for patterns only: left out")
+        wanted.remove("permutation")
+    if not wanted:
+        return []
     model = surveyor.model
+    if sparse := _sparse_layers(structure):
+        warnings.warn(
+            f"transformations={wanted} would fill the zeros that {len(sparse)} layers have already ({sparse[0]}, ...) "
+            "and are left out: transform the dense model, and prune all layers in one run.",
+            stacklevel=5,
+        )
+        return []
     symmetries = find_symmetries(model, structure)
     steps: dict[str, Callable[[], bool]] = {}
     if symmetries.hidden:
@@ -81,6 +93,12 @@ def transform(
     return applied
 
 
+def _sparse_layers(structure: Structure) -> list[str]:
+    """Names of weights with zeros that somebody made: a hundredth of them, or more."""
+    views = (view for block in structure.blocks for view in block.views.values())
+    return [view.name for view in views if float((view.read() == 0).float().mean()) >= 0.01]
+
+
 def _applied(
     name: str, step: Callable[[], bool], model: PreTrainedModel, probe: dict[str, Tensor], tolerance: float
 ) -> bool:
@@ -92,6 +110,12 @@ def _applied(
         return False
     change = float((_answer(model, probe) - expected).norm() / expected.norm().clamp_min(1e-30))
     if change <= tolerance:
+        if before.tied and not getattr(model.config, "tie_word_embeddings", None):
+            warnings.warn(
+                f"transformation {name!r}: the head takes up the final norm's weight, so it is no longer tied to the "
+                "embeddings: the checkpoint grows by one such matrix, and its config says tie_word_embeddings=False.",
+                stacklevel=6,
+            )
         return True
     before.restore()
     warnings.warn(

@@ -1,6 +1,5 @@
 """ "residual": one rotation of the residual stream, norms folded into their readers first."""
 
-import warnings
 from collections.abc import Mapping
 
 from torch import nn
@@ -53,12 +52,6 @@ def _untie(model: PreTrainedModel, heads: list[WeightView]) -> None:
         weight = view.tensor()
         setattr(view.module, view.parameter, nn.Parameter(weight.detach().clone(), weight.requires_grad))
     set_tied(model, False)
-    warnings.warn(
-        f"transformation 'residual': {', '.join(view.name for view in heads)} takes up the final norm's weight, so it "
-        "is no longer tied to the embeddings: the checkpoint grows by one such matrix, and its config says "
-        "tie_word_embeddings=False.",
-        stacklevel=8,
-    )
 
 
 def _terms(residual: Residual, surveyor: Surveyor, targets: Mapping[str, Target]) -> list[Term]:

@@ -113,6 +113,10 @@ def test_a_model_in_the_cache_of_the_hub_is_named_by_its_id(tmp_path):
     [
         {},
         {"method": "wanda", "pattern": "4:8", "induction": None},
+        {"method": "wanda", "pattern": "2:4", "reconstruction": "admm", "repair": 0.25, "swaps": True},
+        {"preset": "best", "pattern": "2:4", "transformations": None},
+        {"preset": "best", "method": "sparsegpt", "sparsity": 0.7, "quantisation": "int4"},
+        {"preset": "fast", "sparsity": 0.7, "allocation": "owl"},
         {"sparsity": 0.6, "induction": {"epochs": 2, "learning_rate": 0.5}, "seed": 3},
         {
             "include": ["*.mlp.*", "*.fc1"],
@@ -122,9 +126,10 @@ def test_a_model_in_the_cache_of_the_hub_is_named_by_its_id(tmp_path):
     ],
 )
 def test_the_command_in_the_card_gives_the_same_recipe(tmp_path, recipe):
-    recipe = {"method": "sparsegpt", **recipe}
+    recipe = dict(recipe)
+    preset = recipe.pop("preset", None)
     recipe["calibration"] = {"dataset": "wikitext2", "seed": recipe.get("seed", 0), **recipe.get("calibration", {})}
-    config = SIConfig(**recipe)
+    config = SIConfig(**{"method": "sparsegpt", **recipe}) if preset is None else SIConfig.preset(preset, **recipe)
     assert parsed(tmp_path, config).to_dict() == config.to_dict()
 
 

@@ -3,6 +3,12 @@
 import pytest
 import torch
 from helpers import block_weights, calibration, induce, logits, prune, relative_change, same_bytes, tiny, token_windows
+from transformers import (
+    SwitchTransformersConfig,
+    SwitchTransformersForConditionalGeneration,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from optimum_si import ConfigurationError, SIConfig
 from optimum_si.reconstruction.sequence import DAMPINGS, SHARES
@@ -158,6 +164,30 @@ def test_pruning_what_was_induced_is_pruning_the_original(tmp_path, name):
     in_two = prune(str(tmp_path / "induced"), "magnitude", data, **recipe)
     assert any(block.choice != "plain" for block in whole.report.blocks)
     assert same_bytes(whole.model, in_two.model)
+
+
+def test_layers_that_read_an_encoder_are_fitted_too():
+    # More decoder than encoder blocks: the decoder is pruned, whose cross attention sees other tokens.
+    config = T5Config(vocab_size=48, d_model=32, d_kv=8, d_ff=48, num_layers=1, num_decoder_layers=2, num_heads=4)
+    model = T5ForConditionalGeneration(config).eval()
+    pruned = prune(model, data=calibration("t5"), repair="auto", **RECIPE).model
+    weights = {name: weight for name, weight in block_weights(pruned).items() if name.startswith("decoder")}
+    assert weights and all(int((weight.reshape(-1, 4) != 0).sum(1).max()) <= 2 for weight in weights.values())
+
+
+@pytest.mark.parametrize("repair", [0.5, "auto"])
+def test_experts_are_fitted_to_the_tokens_that_reach_them(repair):
+    torch.manual_seed(0)
+    config = SwitchTransformersConfig(
+        vocab_size=48, d_model=32, d_kv=8, d_ff=48, num_heads=4, num_experts=6, num_layers=2, num_decoder_layers=1,
+        num_sparse_encoder_layers=1, num_sparse_decoder_layers=0, expert_capacity=64,
+    )  # fmt: skip
+    pruner = prune(
+        SwitchTransformersForConditionalGeneration(config).eval(), data=calibration("t5"), repair=repair, **RECIPE
+    )
+    for weight in block_weights(pruner.model).values():
+        assert bool(torch.isfinite(weight).all())
+    assert any("expert" in layer.name and layer.sparsity >= 0.5 for layer in pruner.report.layers)
 
 
 def test_shares_out_of_range_are_refused():

@@ -151,6 +151,14 @@ def test_swaps_change_every_run_and_no_count(method, target, recipe):
             assert int((weight.reshape(-1, 4) != 0).sum(dim=1).max()) <= 2
 
 
+def test_weights_that_are_read_transposed_are_swapped_too():
+    # Conv1D keeps [d_in, d_out].
+    recipe = {"induction": None, "pattern": "2:4", "swaps": True}
+    for more in ({}, {"reconstruction": "exact", "repair": 0}):
+        for weight in block_weights(prune(tiny("gpt2"), "wanda", **recipe, **more).model).values():
+            assert int((weight.reshape(-1, 4) != 0).sum(dim=1).max()) <= 2
+
+
 def test_swaps_lower_the_error_of_layers():
     plain, swaps = (
         prune(tiny("llama"), "wanda", calibration("", 48), induction=None, sparsity=0.6, swaps=swaps).report

@@ -176,3 +176,25 @@ def test_reports_of_earlier_versions_are_read(tmp_path):
     del values["transformations"]
     path.write_text(json.dumps(values))
     assert Report.load(tmp_path).transformations == []
+
+
+def test_layers_that_are_sparse_already_keep_their_zeros():
+    model = tiny("llama")
+    prune(model, include="*.mlp.*", pattern="2:4", induction=None)
+    before = {name: weight == 0 for name, weight in block_weights(model).items() if ".mlp." in name}
+    with pytest.warns(UserWarning, match="would fill the zeros that 6 layers have already"):
+        SIPruner(model).prune(
+            SIConfig("wanda", include="*.self_attn.*", pattern="2:4", induction=None, transformations=["residual"]),
+            calibration(""),
+            progress=False,
+        )
+    after = block_weights(model)
+    assert all(torch.equal(after[name] == 0, mask) for name, mask in before.items())
+
+
+def test_scales_of_another_basis_are_not_taken_up(tmp_path):
+    recipe = {"pattern": "2:4", "induction": {"epochs": 1, "learning_rate": 0.05}}
+    induce(tiny("llama"), "magnitude", save_dir=tmp_path, **recipe)
+    pruner = SIPruner.from_pretrained(str(tmp_path))
+    with pytest.warns(UserWarning, match="the saved scales were learned before transformations="):
+        pruner.prune(SIConfig("magnitude", transformations=["permutation"], **recipe), calibration(""), progress=False)

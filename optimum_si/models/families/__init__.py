@@ -28,6 +28,9 @@ class Family:
         no_shift: names inside the block whose bias does nothing (a key's bias where there is no RoPE).
         new_biases: config field -> names inside the block that get a bias when the field is True, for architectures
             that can declare biases they were trained without.
+        symmetries: (block, views by name inside the block, model config) -> the rotations and orders that a block lets
+            through; None where it was not looked into.
+        ends: model -> what reads and writes the residual stream outside the blocks; None keeps its basis and order.
     """
 
     model_types: tuple[str, ...]
