@@ -156,13 +156,14 @@ def test_pruning_what_was_induced_is_pruning_the_original(tmp_path, name):
         "pattern": "2:4",
         "reconstruction": "exact",
         "refine_epochs": 1,
-        "induction": {"epochs": 2, "learning_rate": 0.05},
+        "induction": {"epochs": 2, "learning_rate": 0.05, "selection": "block"},
     }
     data = calibration("", 32)
     whole = prune(tiny(name), "magnitude", data, **recipe)
     induce(tiny(name), "magnitude", data, save_dir=tmp_path / "induced", **recipe)
     in_two = prune(str(tmp_path / "induced"), "magnitude", data, **recipe)
-    assert any(block.choice != "plain" for block in whole.report.blocks)
+    # Without biases fitted weights leave these scales nothing to gain.
+    assert name == "llama" or any(block.choice != "plain" for block in whole.report.blocks)
     assert same_bytes(whole.model, in_two.model)
 
 
