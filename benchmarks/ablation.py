@@ -40,13 +40,12 @@ ADDED: dict[str, dict[str, Any]] = {
     "+ layer group": {"comparison_group": "layer"},
     "+ error allocation": {"allocation": "error"},
     "+ transformations": {"transformations": list(TRANSFORMATIONS)},
-    "+ induction": {"induction": True},
 }
 PRESETS = {
     "preset paper": ("paper", {}),
     "preset fast": ("fast", {}),
     "preset best": ("best", {}),
-    "best without induction": ("best", {"induction": None}),
+    "best with induction": ("best", {"induction": True}),
 }
 #: Patterns fix these.
 FREE_ONLY = ("comparison_group", "allocation")
