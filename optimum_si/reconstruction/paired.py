@@ -50,6 +50,13 @@ class PairedMoments:
         mean = self.mean + difference * (other.count / total)
         return PairedMoments(total, mean, self.centred + other.centred + between)
 
+    def outputs(self, rows: slice) -> "PairedMoments":
+        """The same with the stream's error at some outputs only."""
+        inputs = slice(0, 2 * self._features)
+        own = slice(2 * self._features, None)
+        mean = torch.cat([self.mean[inputs], self.mean[own][rows]])
+        return PairedMoments(self.count, mean, torch.cat([self.centred[inputs], self.centred[own][rows]]))
+
     def moments(self) -> Moments:
         """Those of x_s alone."""
         mean = self.mean[: self._features]

@@ -1,7 +1,7 @@
 """The layers of a block fitted one after the other, each to repair what the layers before it broke (design 1.5)."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from .residual import stream_places
 #: Shares of the dense model's own output in a target, and multiples of the damping, that "auto" chooses among.
 SHARES = (0.5, 0.0, 1.0)
 DAMPINGS = (1.0, 10.0)
+#: Rows of a layer that the choice is made on: each is fitted for itself, and all with the same share and damping.
+ROWS = 96
 
 
 @dataclass(frozen=True)
@@ -140,9 +142,18 @@ class _Fitter:
         """The share and the damping whose fit to the other windows errs least on held-out ones."""
         damping = self.method.settings.damping
         choices = [Fit(share, damping * factor) for share in SHARES for factor in DAMPINGS]
-        error = self._error_on(held_out)
-        errors = [error(*self.solve(others, fit, None)) for fit in choices]
+        rows = slice(None, None, -(-len(self.pruned) // ROWS))
+        sample, others, held_out = self._rows(rows), others.outputs(rows), held_out.outputs(rows)
+        error = sample._error_on(held_out)
+        errors = [error(*sample.solve(others, fit, None)) for fit in choices]
         return choices[min(range(len(choices)), key=errors.__getitem__)]
+
+    def _rows(self, rows: slice) -> "_Fitter":
+        """The same for some output rows."""
+        layer = self.layer
+        bias = None if layer.bias is None else layer.bias[rows]
+        layer = replace(layer, weight=layer.weight[rows], bias=bias)
+        return replace(self, layer=layer, paired=self.paired.outputs(rows), pruned=self.pruned[rows])
 
     def _error_on(self, paired: PairedMoments) -> Callable[[Tensor, Tensor | None], float]:
         """Mean squared distance of V x_s + b' from what the dense model has there, W x_d + b + r, up to a constant."""

@@ -57,3 +57,11 @@ def test_a_large_mean_cancels_nothing_in_single_precision():
     exact = PairedMoments.of(sparse, dense)
     rounded = PairedMoments.of(sparse.float(), dense.float())
     assert (rounded.centred - exact.centred).norm() < 1e-3 * exact.centred.norm()
+
+
+def test_some_outputs_are_those_of_all():
+    total, *_ = paired([5, 9])
+    weight, rows = tokens(9, OUTPUTS, FEATURES, 0), slice(None, None, 2)
+    for centre in (True, False):
+        torch.testing.assert_close(total.outputs(rows).pull(weight[rows], centre), total.pull(weight, centre)[rows])
+    torch.testing.assert_close(total.outputs(rows).mean_pull(weight[rows]), total.mean_pull(weight)[rows])
