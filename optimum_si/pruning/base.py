@@ -83,3 +83,27 @@ class PruningMethod(ABC):
         score = self.scaled_score(weight, moments, scale, row_scale)
         # Zeros go first, also where an input that is always zero makes other scores zero: they count.
         return weight * target.keep(score.masked_fill(weight == 0, -1))
+
+
+class Improved(PruningMethod):
+    """A method whose result is improved on the full Gram matrix; it ranks weights as that method does.
+
+    Args:
+        method: what is improved.
+        settings: None are those of the method.
+    """
+
+    needs_gram = True
+
+    def __init__(self, method: PruningMethod, settings: Settings | None = None) -> None:
+        super().__init__(settings or method.settings)
+        self.method = method
+        self.ranks_rows_together = method.ranks_rows_together  # type: ignore[misc]
+
+    def score(self, weight: Tensor, moments: Moments) -> Tensor:
+        return self.method.score(weight, moments)
+
+    def scaled_score(
+        self, weight: Tensor, moments: Moments, scale: Tensor | None = None, row_scale: Tensor | None = None
+    ) -> Tensor:
+        return self.method.scaled_score(weight, moments, scale, row_scale)

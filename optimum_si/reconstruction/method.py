@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..pruning.base import PruningMethod, Settings
+from ..pruning.base import Improved, PruningMethod, Settings
 from ..pruning.targets import Target
 from ..statistics import Moments
 from .least_squares import LeastSquares
@@ -14,7 +14,7 @@ from .swaps import swapped
 ROUNDS = 3
 
 
-class Reconstructed(PruningMethod):
+class Reconstructed(Improved):
     """A method, and least squares on what it keeps.
 
     Args:
@@ -24,21 +24,11 @@ class Reconstructed(PruningMethod):
         swaps: also exchange kept for pruned weights, as long as fits of what that gives become better.
     """
 
-    needs_gram = True
     keeps_weights = False
 
     def __init__(self, method: PruningMethod, mask_search: bool, settings: Settings, swaps: bool = False) -> None:
-        super().__init__(settings)
-        self.method, self.mask_search, self.swaps = method, mask_search, swaps
-        self.ranks_rows_together = method.ranks_rows_together  # type: ignore[misc]
-
-    def score(self, weight: Tensor, moments: Moments) -> Tensor:
-        return self.method.score(weight, moments)
-
-    def scaled_score(
-        self, weight: Tensor, moments: Moments, scale: Tensor | None = None, row_scale: Tensor | None = None
-    ) -> Tensor:
-        return self.method.scaled_score(weight, moments, scale, row_scale)
+        super().__init__(method, settings)
+        self.mask_search, self.swaps = mask_search, swaps
 
     def prune(
         self,

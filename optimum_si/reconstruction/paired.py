@@ -35,11 +35,12 @@ class PairedMoments:
     @classmethod
     def alone(cls, moments: Moments) -> "PairedMoments":
         """Of tokens that are known in the pruned model only, as if the dense model had the same."""
-        gram = moments.transformed(shift=moments.mean).gram
-        assert gram is not None
-        centred = gram.double() * moments.count
+        centred = moments.transformed(shift=moments.mean)
+        # Where no more than its diagonal was collected, channels count as uncorrelated.
+        gram = torch.diag(centred.diagonal) if centred.gram is None else centred.gram
+        products = gram.double() * moments.count
         mean = moments.mean.double()
-        return cls(moments.count, torch.cat([mean, torch.zeros_like(mean)]), torch.cat([centred, 0 * centred]))
+        return cls(moments.count, torch.cat([mean, torch.zeros_like(mean)]), torch.cat([products, 0 * products]))
 
     def merged(self, other: "PairedMoments") -> "PairedMoments":
         """Of the tokens of both, by Chan's update: neither batch size nor a large mean changes the result."""

@@ -2,13 +2,13 @@
 
 from torch import Tensor
 
-from ..pruning.base import PruningMethod
+from ..pruning.base import Improved, PruningMethod
 from ..pruning.targets import Target
 from ..statistics import Moments
 from .swaps import swapped
 
 
-class Swapped(PruningMethod):
+class Swapped(Improved):
     """A method, and swaps on what it keeps.
 
     Weights that are put in have their dense value where the method keeps weights as they are, so that swaps move the
@@ -18,21 +18,9 @@ class Swapped(PruningMethod):
         method: finds the mask that swaps start from; learned scales weigh its scores, and not the swaps.
     """
 
-    needs_gram = True
-
     def __init__(self, method: PruningMethod) -> None:
-        super().__init__(method.settings)
-        self.method = method
-        self.ranks_rows_together = method.ranks_rows_together  # type: ignore[misc]
+        super().__init__(method)
         self.keeps_weights = method.keeps_weights  # type: ignore[misc]
-
-    def score(self, weight: Tensor, moments: Moments) -> Tensor:
-        return self.method.score(weight, moments)
-
-    def scaled_score(
-        self, weight: Tensor, moments: Moments, scale: Tensor | None = None, row_scale: Tensor | None = None
-    ) -> Tensor:
-        return self.method.scaled_score(weight, moments, scale, row_scale)
 
     def prune(
         self,

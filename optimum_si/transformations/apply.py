@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 #: Examples that the function is compared on, and the relative change of the answer that rounding may bring.
 _PROBES = 2
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-4}
+#: Share of zeros from which a weight counts as sparse already.
+_SPARSE = 0.01
 
 
 def transform(
@@ -94,9 +96,9 @@ def transform(
 
 
 def _sparse_layers(structure: Structure) -> list[str]:
-    """Names of weights with zeros that somebody made: a hundredth of them, or more."""
+    """Names of weights with zeros that somebody made."""
     views = (view for block in structure.blocks for view in block.views.values())
-    return [view.name for view in views if float((view.read() == 0).float().mean()) >= 0.01]
+    return [view.name for view in views if float((view.read() == 0).float().mean()) >= _SPARSE]
 
 
 def _applied(

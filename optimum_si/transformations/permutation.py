@@ -28,8 +28,6 @@ def permute_channels(symmetries: Symmetries, surveyor: Surveyor, targets: Mappin
         targets: of each layer to prune, by name.
         seed: of the search.
     """
-    if not any(isinstance(target, NM) for target in targets.values()):
-        return False
     done = False
     residual = None if symmetries.residual is None else symmetries.residual.space
     scores: dict[str, Tensor] = {}

@@ -1,6 +1,7 @@
 """Moments of both models' inputs together are those of all tokens at once, however they are cut into batches."""
 
 import torch
+from helpers import moments_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -65,3 +66,12 @@ def test_some_outputs_are_those_of_all():
     for centre in (True, False):
         torch.testing.assert_close(total.outputs(rows).pull(weight[rows], centre), total.pull(weight, centre)[rows])
     torch.testing.assert_close(total.outputs(rows).mean_pull(weight[rows]), total.mean_pull(weight)[rows])
+
+
+def test_moments_alone_are_those_of_equal_inputs():
+    sparse, weight = tokens(3, 24), tokens(9, OUTPUTS, FEATURES, 0)
+    alone = PairedMoments.alone(moments_of(sparse))
+    torch.testing.assert_close(alone.moments().gram, sparse.T @ sparse / 24)
+    assert not alone.pull(weight, centre=True).any() and not alone.mean_pull(weight).any()
+    diagonal = PairedMoments.alone(moments_of(sparse, gram=False)).moments()
+    torch.testing.assert_close(diagonal.diagonal, sparse.square().mean(0))
