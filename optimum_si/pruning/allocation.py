@@ -13,6 +13,9 @@ from math import floor
 STEPS = 3
 MOVABLE = 64
 
+#: Shares of outliers closer together than this are the same: one outlier more is more than this in any real layer.
+SAME = 1e-9
+
 
 @dataclass(frozen=True)
 class Part:
@@ -39,7 +42,7 @@ def by_outliers(ratios: Sequence[float], sizes: Sequence[int], target: float, wi
     """
     mean = sum(ratio * size for ratio, size in zip(ratios, sizes, strict=True)) / sum(sizes)
     furthest = max(abs(ratio - mean) for ratio in ratios)
-    if not furthest:
+    if furthest < SAME:
         return [target] * len(ratios)
     return [target - width * (ratio - mean) / furthest for ratio in ratios]
 
