@@ -137,7 +137,7 @@ def _curve(step: BlockStep, weight: Tensor, moments: Moments, targets: Sequence[
     errors = []
     for target in targets:
         kept = target.keep(score)
-        pruned = weight * kept if config.reconstruction == "none" else squares.out_of(squares.exact(kept))
+        pruned = weight * kept if config.reconstruction == "none" else squares.out_of(squares.exact(kept, rough=True))
         errors.append(_energy(weight - pruned, gram))
     whole = max(_energy(weight, gram), torch.finfo(torch.float64).tiny)
     return [error / whole for error in errors]

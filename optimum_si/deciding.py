@@ -29,6 +29,7 @@ class Decision:
         choice: which scales and shifts.
         weights: of every layer, pruned.
         plain: the same without induction; None in a run without it.
+        apart: like ``weights``, without a look at the held-out windows; None where fits do not look at them.
         others: refined norms, by name inside the block.
         fits: how each layer was fitted, where layers were fitted one after the other.
         refined: held-out error of the block's output before and after refinement; None without it.
@@ -37,6 +38,7 @@ class Decision:
     choice: Choice
     weights: Weights
     plain: Weights | None = None
+    apart: Weights | None = None
     others: dict[str, Tensor] = field(default_factory=dict)
     fits: dict[str, Fit] = field(default_factory=dict)
     refined: tuple[float, float] | None = None
@@ -85,7 +87,8 @@ class Decider:
         )
         if self.config.refine_epochs:
             # A generator anew: whether scales were learned before or taken up makes no difference.
-            refined = refine(problem, decision.weights, self.config.refine_epochs, self._generator(number))
+            apart, epochs = decision.apart or decision.weights, self.config.refine_epochs
+            refined = refine(problem, decision.weights, apart, epochs, self._generator(number))
             losses = refined.loss_before, refined.loss_after
             decision = replace(decision, weights=refined.weights, others=refined.others, refined=losses)
         if self.rounder is None:
@@ -134,18 +137,21 @@ class Decider:
         """Layers fitted one after the other; chosen scales have to prove themselves again on what that gives."""
         assert self.fitter is not None
         share = None if self.config.repair == "auto" else float(self.config.repair)
-        plain, fits = fit_block(problem, sites, self.fitter, PLAIN, share)
+        apart = self.config.refine_epochs > 0
+        fitted = fit_block(problem, sites, self.fitter, PLAIN, share, apart)
+        plain = fitted.weights
         if self.config.induction is None:
-            return Decision(choice, plain, fits=fits)
+            return Decision(choice, plain, apart=fitted.apart, fits=fitted.fits)
         plain_loss = self._judged(number, problem, plain)
-        without = Decision(Choice("plain", None, plain_loss, plain_loss), plain, plain, fits=fits)
+        without = Decision(Choice("plain", None, plain_loss, plain_loss), plain, plain, fitted.apart, fits=fitted.fits)
         if choice.candidate is None or not choice.candidate.scales:
             return without
-        induced, induced_fits = fit_block(problem, sites, self.fitter, choice.candidate, share)
-        loss = self._judged(number, problem, induced)
+        fitted = fit_block(problem, sites, self.fitter, choice.candidate, share, apart)
+        loss = self._judged(number, problem, fitted.weights)
         if loss >= (1 - MARGIN) * plain_loss:
             return without
-        return Decision(Choice("induced", choice.candidate, plain_loss, loss), induced, plain, fits=induced_fits)
+        chosen = Choice("induced", choice.candidate, plain_loss, loss)
+        return Decision(chosen, fitted.weights, plain, fitted.apart, fits=fitted.fits)
 
     def _judged(self, number: int, problem: BlockProblem, weights: Weights) -> float:
         if self.judge is None:

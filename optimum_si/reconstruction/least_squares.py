@@ -17,6 +17,8 @@ STEPS, GRADUAL = 30, 20
 #: Weight of the constraint, in coordinates in which every input has unit energy.
 PENALTY = 1.0
 MOST_ITERATIONS = 200
+#: Squared residual, as a share of the aim's, of a fit that masks are compared by.
+ROUGH = 1e-8
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +75,13 @@ class LeastSquares:
         """A weight in the layer's own coordinates."""
         return weight / self.norms
 
-    def exact(self, mask: Tensor, start: Tensor | None = None) -> Tensor:
+    def exact(self, mask: Tensor, start: Tensor | None = None, rough: bool = False) -> Tensor:
         """The best weights in a mask, by conjugate gradients, all rows at once.
 
         Args:
             mask: bool [d_out, d_in], True where a weight is kept.
             start: where to start, [d_out, d_in]; None is the dense weight in the mask.
+            rough: stop where the error of the fit hardly changes any more, in a fraction of the steps.
         """
         mask = (mask & self.alive).to(self.weight.dtype)
         solution = (self.weight if start is None else start) * mask
@@ -86,7 +89,8 @@ class LeastSquares:
         direction = residual.clone()
         energy = residual.square().sum(dim=1, keepdim=True)
         smallest = torch.finfo(self.weight.dtype).tiny
-        enough = torch.finfo(self.weight.dtype).eps ** 1.5 * self.aim.square().sum(1, keepdim=True)
+        share = ROUGH if rough else torch.finfo(self.weight.dtype).eps ** 1.5
+        enough = share * self.aim.square().sum(1, keepdim=True)
         for _ in range(MOST_ITERATIONS):
             if bool((energy <= enough).all()):
                 break
@@ -100,7 +104,7 @@ class LeastSquares:
         return solution
 
     def search(self, target: Target, allowed: Tensor, importance: Tensor | None = None) -> Tensor:
-        """A mask by ADMM, with zeros that become more from step to step.
+        """Sparse weights by ADMM, with zeros that become more from step to step.
 
         Args:
             target: how many weights go, and where.
@@ -108,21 +112,20 @@ class LeastSquares:
             importance: learned s, [d_in], which weighs what is kept; None is 1.
 
         Returns:
-            bool [d_out, d_in].
+            Weights near the best ones in their mask, [d_out, d_in].
         """
         identity = torch.eye(len(self.gram), dtype=self.gram.dtype, device=self.gram.device)
         inverse = torch.linalg.inv(self.gram + PENALTY * identity)
         solution, dual = self.weight.clone(), torch.zeros_like(self.weight)
-        mask = allowed
+        sparse = solution
         for step in range(1, STEPS + 1):
             wanted = solution + dual
             score = wanted.abs() if importance is None else wanted.abs() * importance
             score = score.masked_fill(~(allowed & self.alive), -1)
-            mask = eased(target, min(step / GRADUAL, 1.0)).keep(score)
-            sparse = wanted * mask
+            sparse = wanted * (eased(target, min(step / GRADUAL, 1.0)).keep(score) & allowed)
             dual = wanted - sparse
             solution = (self.aim + PENALTY * (sparse - dual)) @ inverse
-        return mask & allowed
+        return sparse
 
     def errors(self, weight: Tensor) -> Tensor:
         """Squared error of every output on the damped inputs, beyond that of W, [d_out, 1]."""

@@ -56,16 +56,20 @@ class Reconstructed(Improved):
         Args:
             squares: the problem.
             pruned: by the method, [d_out, d_in].
-            target: of masks that are looked for; None looks for no other mask.
+            target: of masks that are looked for; None looks for no other, and fits roughly.
             allowed: bool [d_out, d_in], False where the dense weight is zero.
             scale: learned s, [d_in], which weighs what ADMM keeps.
         """
-        best = squares.exact(pruned != 0, squares.into(pruned))
-        if target is not None and self.mask_search:
+        best = squares.exact(pruned != 0, squares.into(pruned), rough=True)
+        if target is None:
+            return squares.out_of(best).to(pruned.dtype)
+        if self.mask_search:
             importance = None if scale is None else scale.to(pruned.dtype)
-            best = squares.better(best, squares.exact(squares.search(target, allowed, importance)))
-        if target is not None and self.swaps:
+            found = squares.search(target, allowed, importance)
+            best = squares.better(best, squares.exact(found != 0, found, rough=True))
+        if self.swaps:
             best = _refined(squares, best, allowed, target.exchange(pruned.shape[1]))
+        best = squares.exact(best != 0, best)
         return squares.out_of(best).to(pruned.dtype)
 
 
@@ -75,5 +79,5 @@ def _refined(squares: LeastSquares, best: Tensor, allowed: Tensor, size: int) ->
         moved = swapped(best, squares.aim, squares.gram, allowed & squares.alive, size)
         if torch.equal(moved != 0, best != 0):
             break
-        best = squares.better(squares.exact(moved != 0, moved), best)
+        best = squares.better(squares.exact(moved != 0, moved, rough=True), best)
     return best

@@ -10,7 +10,7 @@ from ..induction.problem import BlockProblem, Weights
 
 
 #: Adam's step in units of a parameter's own size, at the start of a cosine.
-RATE = 1e-2
+RATE = 3e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +20,8 @@ class Refined:
     Args:
         weights: of the block's pruned layers, zeros where they were.
         others: norms of the block, by name inside it; empty where no epoch was better than the start.
-        loss_before, loss_after: relative squared error of the block's output on held-out windows.
+        loss_before, loss_after: relative squared error of the block's output on held-out windows, of weights that have
+            not seen them.
     """
 
     weights: Weights
@@ -30,24 +31,30 @@ class Refined:
 
 
 @torch.enable_grad()
-def refine(problem: BlockProblem, weights: Weights, epochs: int, generator: torch.Generator) -> Refined:
+def refine(
+    problem: BlockProblem, weights: Weights, apart: Weights, epochs: int, generator: torch.Generator
+) -> Refined:
     """Adam over kept weights, biases and norms on the block's output; the best epoch by held-out loss, or the start.
+
+    A fit errs less on windows that it has seen: measured, half as much where they are few. Epochs are therefore judged
+    from weights that have not seen the held-out ones, and what they bring is added to those that have.
 
     Args:
         problem: the block; its inputs come from pruned blocks, its targets from dense ones.
-        weights: pruned and fitted.
+        weights: pruned and fitted, to all windows.
+        apart: the same masks, fitted without the held-out windows.
         epochs: passes over the training windows.
         generator: shuffles them.
     """
-    values = {name: weight.detach().clone().requires_grad_() for name, (weight, _) in weights.items()}
+    values = {name: weight.detach().clone().requires_grad_() for name, (weight, _) in apart.items()}
     masks = {name: weight != 0 for name, (weight, _) in weights.items()}
-    biases = {name: bias.detach().clone().requires_grad_() for name, (_, bias) in weights.items() if bias is not None}
+    biases = {name: bias.detach().clone().requires_grad_() for name, (_, bias) in apart.items() if bias is not None}
     others = {name: value.detach().clone().requires_grad_() for name, value in _norms(problem.block).items()}
 
     def current() -> Weights:
-        return {name: (value, biases.get(name, weights[name][1])) for name, value in values.items()}
+        return {name: (value, biases.get(name)) for name, value in values.items()}
 
-    before = best_loss = problem.validation_loss(weights)
+    before = best_loss = problem.validation_loss(apart)
     best: tuple[Weights, dict[str, Tensor]] = weights, {}
     trained = [*values.values(), *biases.values(), *others.values()]
     groups = [{"params": [value], "lr": RATE * _size(value)} for value in trained]
@@ -68,7 +75,7 @@ def refine(problem: BlockProblem, weights: Weights, epochs: int, generator: torc
         loss_now = problem.validation_loss(current(), others)
         if loss_now < best_loss:
             best_loss = loss_now
-            best = {name: _copied(*pair) for name, pair in current().items()}, _detached(others)
+            best = _moved(weights, apart, current()), _detached(others)
     return Refined(*best, before, best_loss)
 
 
@@ -88,8 +95,19 @@ def _size(value: Tensor) -> float:
     return max(float(energy.sqrt()), 1e-3)
 
 
-def _copied(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    return weight.detach().clone(), None if bias is None else bias.detach().clone()
+def _moved(weights: Weights, start: Weights, stop: Weights) -> Weights:
+    """Weights after the same way as from ``start`` to ``stop``."""
+
+    def moved(value: Tensor, start: Tensor, stop: Tensor) -> Tensor:
+        return value + (stop.detach() - start)
+
+    result = {}
+    for name, (weight, bias) in weights.items():
+        (first, first_bias), (last, last_bias) = start[name], stop[name]
+        if bias is not None and first_bias is not None and last_bias is not None:
+            bias = moved(bias, first_bias, last_bias)
+        result[name] = moved(weight, first, last), bias
+    return result
 
 
 def _detached(values: dict[str, Tensor]) -> dict[str, Tensor]:

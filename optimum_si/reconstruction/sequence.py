@@ -36,6 +36,21 @@ class Fit:
     damping: float
 
 
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """The layers of a block.
+
+    Args:
+        weights: fitted to all windows.
+        apart: the same masks fitted without the held-out windows, for what is judged on those; else ``weights``.
+        fits: how each layer was fitted.
+    """
+
+    weights: Weights
+    apart: Weights
+    fits: dict[str, Fit]
+
+
 @torch.no_grad()
 def fit_block(
     problem: BlockProblem,
@@ -43,7 +58,8 @@ def fit_block(
     method: Reconstructed,
     candidate: Candidate,
     share: float | None,
-) -> tuple[Weights, dict[str, Fit]]:
+    apart: bool = False,
+) -> Fitted:
     """Mask and fit every layer of a block in forward order, its inputs recomputed after each.
 
     Args:
@@ -53,9 +69,7 @@ def fit_block(
         candidate: learned scales, which weigh scores.
         share: of the dense model's output in the targets; None chooses it and the damping for each layer, by the
             error on held-out windows.
-
-    Returns:
-        Weight and bias of each layer, and how it was fitted, by view name.
+        apart: also fit every layer without the held-out windows.
 
     Raises:
         NumericalError: names the layer.
@@ -65,7 +79,7 @@ def fit_block(
     layers = {layer.view.name: layer for layer in problem.layers}
     places = stream_places(problem.block, dense, first.call, [layer.view for layer in problem.layers])
     weights: Weights = {name: (layer.weight, layer.bias) for name, layer in layers.items()}
-    fits = {}
+    without, fits = dict(weights), {}
     for site in sites:
         place = places.get(site.views[0].name) if len(site.views) == 1 else None
         held_out, others = _moments(problem, site, place, weights)
@@ -77,8 +91,12 @@ def fit_block(
                 if share is None:
                     fit = fitter.choose(others, held_out)
                 weights[view.name] = fitter.solve(fitter.paired, fit, layer.target)
+                without[view.name] = weights[view.name]
+                if apart:
+                    fitter = replace(fitter, pruned=weights[view.name][0])
+                    without[view.name] = fitter.solve(others, fit, None)
                 fits[view.name] = fit
-    return weights, fits
+    return Fitted(weights, without, fits)
 
 
 def _moments(
