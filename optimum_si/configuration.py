@@ -218,8 +218,18 @@ class SIConfig(BaseConfig):
         check_choice("damping_mode", self.damping_mode, DAMPING_MODES)
         check_integer("block_size", self.block_size, minimum=1)
         check_integer("seed", self.seed, minimum=0)
+        if self.reconstruction == "none" and self.repair not in ("auto", 0):
+            raise ConfigurationError(
+                f"repair={self.repair!r} is a share of the target of a fit, and reconstruction='none' fits nothing: "
+                "set reconstruction to 'exact' or 'admm', or drop repair."
+            )
         if self.pattern is not None:
-            parse_pattern(self.pattern)
+            _, of = parse_pattern(self.pattern)
+            if of == 2 and self.allocation != "uniform":
+                raise ConfigurationError(
+                    f"allocation={self.allocation!r} gives layers another N of M each, and pattern={self.pattern!r} "
+                    "has just one: use 'uniform', or a pattern such as '2:4'."
+                )
         if self.comparison_group is not None:
             check_choice("comparison_group", self.comparison_group, COMPARISON_GROUPS)
             if self.pattern is not None:
@@ -253,6 +263,8 @@ class SIConfig(BaseConfig):
                 values.pop(name, None)
         if changes.get("method") == "sparsegpt":
             values.pop("comparison_group", None)
+        if changes.get("reconstruction") == "none":
+            values.pop("repair", None)
         config = cls(**{**values, **changes})
         return (config, {}) if returns_rest else config
 

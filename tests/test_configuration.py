@@ -59,6 +59,8 @@ REJECTED = {
         {"method": "wanda", "pattern": "2:4", "comparison_group": "row"},
         "comparison_group='row' contradicts pattern='2:4'",
     ),
+    "repair of nothing": ({"repair": 0.5}, "repair=0.5 is a share of the target of a fit"),
+    "one level to allocate": ({"pattern": "1:2", "allocation": "error"}, "pattern='1:2' has just one"),
     "a group for SparseGPT": ({"comparison_group": "row"}, "does not apply to method='sparsegpt'"),
 }
 
@@ -171,6 +173,11 @@ def test_calibration_takes_a_config_or_a_dict():
 
 def test_one_glob_needs_no_list():
     assert SIConfig(include="*.mlp.*", exclude=("a", "b")).to_dict()["include"] == ["*.mlp.*"]
+
+
+def test_a_saved_recipe_gives_up_its_fit_and_what_belongs_to_it():
+    saved = SIConfig(reconstruction="exact", repair=0.5).to_dict()
+    assert SIConfig.from_dict(saved, reconstruction="none") == SIConfig()
 
 
 def test_infinity_is_written_as_text():
