@@ -15,6 +15,7 @@ from pathlib import Path
 
 import ablation
 from corpus import windows
+from subjects import ENCODER
 from transformers import AutoTokenizer
 
 from optimum_si import SIConfig, SIPruner, perplexity
@@ -28,7 +29,7 @@ TARGETS = ("50%", "60%", "2:4", "4:8")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+", help="directories or Hub ids of causal language models, or minilm")
+    parser.add_argument("models", nargs="*", help="directories or Hub ids of causal language models, or minilm")
     parser.add_argument("--windows", type=int, help="for calibration (default: 128; minilm 96)")
     parser.add_argument("--length", type=int, help="tokens of a window (default: 256; minilm 128)")
     parser.add_argument("--test-windows", type=int, default=160, help="(default: %(default)s)")
@@ -40,7 +41,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the results there; --all goes on from what is in it")
     args = parser.parse_args()
     if args.all:
-        return ablation.run(args.models, args.targets or ablation.TARGETS, args)
+        return ablation.run(args.models or [ENCODER], args.targets or ablation.TARGETS, args)
+    if not args.models:
+        parser.error("name a model, or take --all, which measures minilm where none is named")
     rows = [row for model in args.models for row in measure(model, args)]
     header = ["model", "method", "target", "dense", "plain", "SI", "gap closed", "SI / plain", "s plain", "s SI"]
     print(format_table(header, [formatted(row) for row in rows]))
