@@ -17,8 +17,8 @@ STEPS, GRADUAL = 30, 20
 #: Weight of the constraint, in coordinates in which every input has unit energy.
 PENALTY = 1.0
 MOST_ITERATIONS = 200
-#: Squared residual, as a share of the aim's, of a fit that masks are compared by.
-ROUGH = 1e-8
+#: Squared residual, as a share of the aim's, and most iterations of a fit that is only there for comparison.
+ROUGH, MOST_ROUGH = 1e-8, 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +91,7 @@ class LeastSquares:
         smallest = torch.finfo(self.weight.dtype).tiny
         share = ROUGH if rough else torch.finfo(self.weight.dtype).eps ** 1.5
         enough = share * self.aim.square().sum(1, keepdim=True)
-        for _ in range(MOST_ITERATIONS):
+        for _ in range(MOST_ROUGH if rough else MOST_ITERATIONS):
             if bool((energy <= enough).all()):
                 break
             image = (direction @ self.gram) * mask

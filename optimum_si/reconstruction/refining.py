@@ -9,8 +9,8 @@ from ..induction.learn import cosine
 from ..induction.problem import BlockProblem, Weights
 
 
-#: How far an epoch of Adam's first and largest steps goes, in units of a parameter's own size. Measured: what suits few
-#: batches is a third too much for each of three times as many.
+#: How far an epoch of Adam's largest steps goes, in units of a parameter's own size. Measured: the more batches an
+#: epoch has, the smaller the steps that suit it.
 TRAVEL = 0.12
 
 

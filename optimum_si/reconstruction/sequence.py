@@ -16,11 +16,10 @@ from .paired import PairedMoments
 from .residual import stream_places
 
 
-#: Shares of the dense model's own output in a target, and multiples of the damping, that "auto" chooses among.
-SHARES = (0.5, 0.0, 1.0)
-DAMPINGS = (1.0, 10.0)
+#: Multiples of the damping that "auto" chooses among.
+DAMPINGS = (1.0, 3.0, 10.0)
 #: Rows of a layer that the choice is made on: each is fitted for itself, and all with the same share and damping.
-ROWS = 96
+ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -157,14 +156,25 @@ class _Fitter:
         return weight, layer.bias + moved.to(layer.bias.dtype)
 
     def choose(self, others: PairedMoments, held_out: PairedMoments) -> Fit:
-        """The share and the damping whose fit to the other windows errs least on held-out ones."""
-        damping = self.method.settings.damping
-        choices = [Fit(share, damping * factor) for share in SHARES for factor in DAMPINGS]
+        """The share and the damping whose fit to the other windows errs least on held-out ones.
+
+        A fit is linear in the share and its error quadratic, so that two fits tell the best share of each damping.
+        """
         rows = slice(None, None, -(-len(self.pruned) // ROWS))
         sample, others, held_out = self._rows(rows), others.outputs(rows), held_out.outputs(rows)
         error = sample._error_on(held_out)
-        errors = [error(*sample.solve(others, fit, None)) for fit in choices]
-        return choices[min(range(len(choices)), key=errors.__getitem__)]
+        best: tuple[float, Fit] | None = None
+        for factor in DAMPINGS:
+            damping = self.method.settings.damping * factor
+            start, start_bias = sample.solve(others, Fit(0.0, damping), None)
+            stop, stop_bias = replace(sample, pruned=start).solve(others, Fit(1.0, damping), None)
+            bias = None if start_bias is None or stop_bias is None else (start_bias + stop_bias) / 2
+            middle = error((start + stop) / 2, bias)
+            share, least = _lowest(error(start, start_bias), middle, error(stop, stop_bias))
+            if best is None or least < best[0]:
+                best = least, Fit(share, damping)
+        assert best is not None
+        return best[1]
 
     def _rows(self, rows: slice) -> "_Fitter":
         """The same for some output rows."""
@@ -189,3 +199,12 @@ class _Fitter:
             return float(of_weight + (moved * (moved + 2 * change @ mean - 2 * mean_pull)).sum())
 
         return error
+
+
+def _lowest(first: float, middle: float, last: float) -> tuple[float, float]:
+    """Where in [0, 1] the parabola with these values at 0, 0.5 and 1 is lowest, to a hundredth, and its value."""
+    bend = 2 * (first + last - 2 * middle)
+    slope = last - first - bend
+    lowest = -slope / (2 * bend) if bend > 0 else float(last < first)
+    share = round(min(max(lowest, 0.0), 1.0), 2)
+    return share, first + share * (slope + share * bend)
