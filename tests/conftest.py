@@ -7,6 +7,7 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from collections.abc import Iterator  # noqa: E402
+from importlib.util import find_spec  # noqa: E402
 
 import huggingface_hub.constants  # noqa: E402
 import pytest  # noqa: E402
@@ -25,6 +26,24 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_trace_per_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Each model is traced once in a run, whichever worker comes first: see ``trace_cache``."""
+    if find_spec("onnxscript") is None:
+        yield
+        return
+    from trace_cache import remembering
+    from transformers.exporters import OnnxExporter
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    (folder / "traces").mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OnnxExporter, "export_program", remembering(OnnxExporter.export_program, folder / "traces"))
+        yield
 
 
 @pytest.fixture
