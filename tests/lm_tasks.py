@@ -46,3 +46,14 @@ def write_task(folder: Path, name: str = "guess", more: str = "metric_list:\n  -
     file.write_text("\n".join(map(json.dumps, QUESTIONS)))
     (folder / f"{name}.yaml").write_text(_TASK.format(name=name, file=file) + more)
     return folder
+
+
+def only_own_tasks(monkeypatch, folder: Path) -> None:
+    """Without the thousands of tasks that lm-eval brings, which take seconds to list; and with a cache of its own."""
+    from lm_eval.tasks import TaskManager
+
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "cache")
+    original = TaskManager.__init__
+    monkeypatch.setattr(
+        TaskManager, "__init__", lambda self, **options: original(self, include_defaults=False, **options)
+    )

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 from helpers import tiny
-from lm_tasks import QUESTIONS, word_tokenizer, write_task
+from lm_tasks import QUESTIONS, only_own_tasks, word_tokenizer, write_task
 from onnx_models import causal
 from transformers import BertConfig, BertForMaskedLM
 
@@ -32,15 +32,8 @@ def folder(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def only_own_tasks(monkeypatch, tmp_path):
-    """Without the thousands of tasks that lm-eval brings, which take seconds to list; and with a cache of its own."""
-    from lm_eval.tasks import TaskManager
-
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    original = TaskManager.__init__
-    monkeypatch.setattr(
-        TaskManager, "__init__", lambda self, **options: original(self, include_defaults=False, **options)
-    )
+def own_tasks(monkeypatch, tmp_path):
+    only_own_tasks(monkeypatch, tmp_path)
 
 
 def by_hand(model, questions):

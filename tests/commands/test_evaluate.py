@@ -1,11 +1,12 @@
 """``optimum-cli si evaluate`` of several models, on text and on tasks, in PyTorch and on ONNX Runtime."""
 
 import json
+import shutil
 from argparse import ArgumentParser
 
 import pytest
 from helpers import calibration, prune
-from lm_tasks import word_tokenizer, write_task
+from lm_tasks import only_own_tasks, word_tokenizer, write_task
 from onnx_models import causal
 
 from optimum_si.commands.base import FAILED, WRONG_USAGE
@@ -34,8 +35,8 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path):
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+def own_tasks(monkeypatch, tmp_path):
+    only_own_tasks(monkeypatch, tmp_path)
 
 
 def run(*words) -> int:
@@ -94,7 +95,7 @@ def test_options_that_measure_nothing_are_wrong_usage(words, message, capsys):
 
 
 def test_a_damaged_export_is_named(place, tmp_path, capsys):
-    damaged = export(place / "sparse", tmp_path / "onnx")
+    damaged = shutil.copytree(place / "onnx", tmp_path / "onnx")
     (damaged / "model.onnx").write_bytes(b"broken")
     assert run("-m", damaged, "--dataset", place / "text.txt") == FAILED
     assert "model.onnx" in capsys.readouterr().err
