@@ -44,7 +44,16 @@ def small_model(tmp_path_factory) -> Path:
     return cache
 
 
-def test_default_demo_end_to_end(tmp_path, capsys, monkeypatch):
+@pytest.fixture
+def two_layers(tmp_path, monkeypatch) -> None:
+    """The model of the default demo with two of its six layers, which it exports: tracing takes seconds a layer."""
+    source, directory = embeddings.find_model(), tmp_path / "two-layers"
+    AutoModel.from_pretrained(source, num_hidden_layers=2).save_pretrained(directory)
+    AutoTokenizer.from_pretrained(source).save_pretrained(directory)
+    monkeypatch.setattr(embeddings, "find_model", lambda: directory)
+
+
+def test_default_demo_end_to_end(tmp_path, capsys, monkeypatch, two_layers):
     monkeypatch.setenv("SI_QUICK", "1")
     run_demo(output=tmp_path / "out")
     printed = capsys.readouterr().out
