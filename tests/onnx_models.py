@@ -18,11 +18,14 @@ from transformers import (
 
 
 LONG = {"max_position_embeddings": 192}
+#: Tracing takes seconds a layer: two are for where layers differ, or see each other's windows and caches.
+SHALLOW = {**LONG, "num_hidden_layers": 1}
 CAUSAL = {
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**{**_DECODER, **LONG})),
-    "llama-tied": lambda: LlamaForCausalLM(LlamaConfig(**{**_DECODER, **LONG}, tie_word_embeddings=True)),
-    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**{**_DECODER, **LONG})),
-    "opt": lambda: OPTForCausalLM(OPTConfig(**{**_OPT, **LONG})),
+    "llama-shallow": lambda: LlamaForCausalLM(LlamaConfig(**{**_DECODER, **SHALLOW})),
+    "llama-tied": lambda: LlamaForCausalLM(LlamaConfig(**{**_DECODER, **SHALLOW}, tie_word_embeddings=True)),
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**{**_DECODER, **SHALLOW})),
+    "opt": lambda: OPTForCausalLM(OPTConfig(**{**_OPT, **SHALLOW})),
     # Windows shorter than the prompts and the texts of the tests.
     "mistral": lambda: MistralForCausalLM(MistralConfig(**{**_DECODER, **LONG}, sliding_window=8)),
     "gemma3": lambda: Gemma3ForCausalLM(

@@ -24,7 +24,7 @@ ELSEWHERE = ("make ", "pip install ", "source ", "git ", "hf ", "python benchmar
 
 def small_opt() -> OPTForCausalLM:
     """Room for what `benchmark` measures, and little else."""
-    return OPTForCausalLM(OPTConfig(**{**_OPT, "max_position_embeddings": 100}))
+    return OPTForCausalLM(OPTConfig(**{**_OPT, "max_position_embeddings": 100, "num_hidden_layers": 1}))
 
 
 def blocks(page: Path) -> list[tuple[str, str, str]]:

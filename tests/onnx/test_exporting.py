@@ -191,7 +191,7 @@ def test_int4_of_a_layer_that_is_too_small_names_it(tmp_path):
     from helpers import _DECODER
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    model = LlamaForCausalLM(LlamaConfig(**{**_DECODER, "hidden_size": 16, "head_dim": 8}))
+    model = LlamaForCausalLM(LlamaConfig(**{**_DECODER, "hidden_size": 16, "head_dim": 8, "num_hidden_layers": 1}))
     with pytest.raises(ExportError, match=r"int4 shares a scale among 32 inputs, and matrix '\S+' has only 16"):
         export(model, tmp_path / "out", values="int4")
     assert not list(tmp_path.iterdir())
@@ -266,7 +266,7 @@ def test_a_state_instead_of_a_cache_is_refused_by_name(tmp_path):
 
 @pytest.mark.parametrize("kind", [LlamaModel, LlamaForSequenceClassification])
 def test_decoders_that_do_not_generate_have_no_cache(tmp_path, kind):
-    config = causal("llama").config
+    config = causal("llama-shallow").config
     config.pad_token_id = 0
     model = kind(config).eval()
     export(model, tmp_path / "out")
@@ -306,7 +306,7 @@ def test_what_is_no_model_is_refused(tmp_path, wrong):
 
 
 def test_configs_say_what_the_graph_computes_in_and_no_tokenizer_is_invented(tmp_path):
-    causal("llama").to(torch.bfloat16).save_pretrained(tmp_path / "model")
+    causal("llama-shallow").to(torch.bfloat16).save_pretrained(tmp_path / "model")
     for values, dtype in (("fp32", torch.float32), ("fp16", torch.float16)):
         directory = export(tmp_path / "model", tmp_path / values, values=values)
         assert AutoConfig.from_pretrained(directory).dtype == dtype
@@ -315,7 +315,7 @@ def test_configs_say_what_the_graph_computes_in_and_no_tokenizer_is_invented(tmp
 
 
 def test_activations_that_fp16_cannot_hold_are_found(tmp_path):
-    model = causal("llama")
+    model = causal("llama-shallow")
     for name in ("gate_proj", "up_proj"):
         getattr(model.model.layers[0].mlp, name).weight.data.mul_(3000)
     with pytest.raises(ExportError, match="gives NaN or infinity for LlamaForCausalLM with values='fp16'"):
