@@ -19,7 +19,7 @@ demo: $(READY)  ## Prune a real model and show what was gained.
 	$(BIN)/optimum-cli si demo
 
 test: lint  ## Lint, type check and run the tests.
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 lint: $(READY)  ## Check style and types.
 	$(BIN)/ruff check .

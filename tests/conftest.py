@@ -8,6 +8,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from collections.abc import Iterator  # noqa: E402
 from importlib.util import find_spec  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 import huggingface_hub.constants  # noqa: E402
 import pytest  # noqa: E402
@@ -21,6 +22,15 @@ from hypothesis import settings  # noqa: E402
 settings.register_profile("optimum-si", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("optimum-si")
 torch.set_num_threads(1)
+
+#: Tests that export models, or run real commands.
+LONGEST = ("test_demo.py", "docs", "onnx", "publishing", "commands", "examples", "quantisation")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first: short tests at the end leave no worker alone with a long one."""
+    tests = Path(__file__).parent
+    items.sort(key=lambda item: not any(item.path.is_relative_to(tests / name) for name in LONGEST))
 
 
 @pytest.fixture(autouse=True)
