@@ -124,7 +124,7 @@ def _outliers(weight: Tensor, moments: Moments) -> float:
 def _curve(step: BlockStep, weight: Tensor, moments: Moments, targets: Sequence[Target]) -> list[float]:
     """Squared error of a layer's output at each target, relative to that output, on some of its rows.
 
-    That of the method's mask, after the exact fit where the run has one. SparseGPT's own repair is left out: errors
+    That of the method's mask, after a rough fit where the run fits at all. SparseGPT's own repair is left out: errors
     that it leaves are much the same in all layers, and say less of what the model loses.
     """
     assert moments.gram is not None

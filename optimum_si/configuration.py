@@ -261,6 +261,9 @@ class SIConfig(BaseConfig):
         if changes.get("pattern") is not None and config_dict.get("pattern") is None:
             for name in ("comparison_group", "allocation"):
                 values.pop(name, None)
+        # Nor does one with a single N.
+        if changes.get("pattern") is not None and parse_pattern(changes["pattern"])[1] == 2:
+            values.pop("allocation", None)
         if changes.get("method") == "sparsegpt":
             values.pop("comparison_group", None)
         if changes.get("reconstruction") == "none":

@@ -29,7 +29,7 @@ class Decision:
         choice: which scales and shifts.
         weights: of every layer, pruned.
         plain: the same without induction; None in a run without it.
-        apart: like ``weights``, without a look at the held-out windows; None where fits do not look at them.
+        apart: the same masks, fitted without the held-out windows; None where layers are not fitted in sequence.
         others: refined norms, by name inside the block.
         fits: how each layer was fitted, where layers were fitted one after the other.
         refined: held-out error of the block's output before and after refinement; None without it.

@@ -178,6 +178,8 @@ def test_one_glob_needs_no_list():
 def test_a_saved_recipe_gives_up_its_fit_and_what_belongs_to_it():
     saved = SIConfig(reconstruction="exact", repair=0.5).to_dict()
     assert SIConfig.from_dict(saved, reconstruction="none") == SIConfig()
+    mixed = SIConfig(pattern="2:4", allocation="error").to_dict()
+    assert SIConfig.from_dict(mixed, pattern="1:2") == SIConfig(pattern="1:2")
 
 
 def test_infinity_is_written_as_text():

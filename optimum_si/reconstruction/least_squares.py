@@ -17,7 +17,7 @@ STEPS, GRADUAL = 30, 20
 #: Weight of the constraint, in coordinates in which every input has unit energy.
 PENALTY = 1.0
 MOST_ITERATIONS = 200
-#: Squared residual, as a share of the aim's, and most iterations of a fit that is only there for comparison.
+#: Squared residual, as a share of the aim's, and most iterations of a fit to compare by or to start from.
 ROUGH, MOST_ROUGH = 1e-8, 100
 
 

@@ -60,8 +60,9 @@ class Reconstructed(Improved):
             allowed: bool [d_out, d_in], False where the dense weight is zero.
             scale: learned s, [d_in], which weighs what ADMM keeps.
         """
-        best = squares.exact(pruned != 0, squares.into(pruned), rough=True)
-        if target is None:
+        compared = target is None or self.mask_search or self.swaps
+        best = squares.exact(pruned != 0, squares.into(pruned), rough=compared)
+        if target is None or not compared:
             return squares.out_of(best).to(pruned.dtype)
         if self.mask_search:
             importance = None if scale is None else scale.to(pruned.dtype)

@@ -10,8 +10,8 @@ from ..induction.problem import BlockProblem, Weights
 
 
 #: How far an epoch of Adam's largest steps goes, in units of a parameter's own size. Measured: the more batches an
-#: epoch has, the smaller the steps that suit it.
-TRAVEL = 0.12
+#: epoch has, the smaller the steps that suit it. And the largest step that was measured to do good.
+TRAVEL, LARGEST = 0.12, 1e-2
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,8 +21,8 @@ class Refined:
     Args:
         weights: of the block's pruned layers, zeros where they were.
         others: norms of the block, by name inside it; empty where no epoch was better than the start.
-        loss_before, loss_after: relative squared error of the block's output on held-out windows, of weights that have
-            not seen them.
+        loss_before, loss_after: relative squared error of the block's output on held-out windows, of ``apart`` and of
+            what becomes of it.
     """
 
     weights: Weights
@@ -38,12 +38,12 @@ def refine(
     """Adam over kept weights, biases and norms on the block's output; the best epoch by held-out loss, or the start.
 
     A fit errs less on windows that it has seen: measured, half as much where they are few. Epochs are therefore judged
-    from weights that have not seen the held-out ones, and what they bring is added to those that have.
+    from weights that were fitted without the held-out ones, and what they bring is added to those fitted to all.
 
     Args:
         problem: the block; its inputs come from pruned blocks, its targets from dense ones.
         weights: pruned and fitted, to all windows.
-        apart: the same masks, fitted without the held-out windows.
+        apart: the same masks, fitted without the held-out windows where layers are fitted in sequence.
         epochs: passes over the training windows.
         generator: shuffles them.
     """
@@ -58,7 +58,7 @@ def refine(
     before = best_loss = problem.validation_loss(apart)
     best: tuple[Weights, dict[str, Tensor]] = weights, {}
     trained = [*values.values(), *biases.values(), *others.values()]
-    rate = TRAVEL / max(len(problem.training), 1)
+    rate = min(TRAVEL / max(len(problem.training), 1), LARGEST)
     groups = [{"params": [value], "lr": rate * _size(value)} for value in trained]
     optimiser = torch.optim.Adam(groups, betas=(0.9, 0.95))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, cosine(max(epochs * len(problem.training), 1)))

@@ -101,8 +101,8 @@ class BlockReport:
         seconds: wall time.
         layers: its layers.
         importance: how its scores are spread; None where nothing was scored, and in reports of earlier versions.
-        refined: relative squared error of the block's output on held-out windows before and after refinement; None
-            in a run without it.
+        refined: relative squared error of the block's output on held-out windows before and after refinement, of
+            weights fitted without those windows where layers are fitted in sequence; None in a run without it.
     """
 
     name: str

@@ -5,6 +5,8 @@ import torch
 from helpers import block_weights, calibration, prune, same_bytes, tiny
 
 from optimum_si import ConfigurationError, SIConfig
+from optimum_si.induction.problem import Batch
+from optimum_si.reconstruction.refining import refine
 
 
 RECIPE = {"pattern": "2:4", "induction": None, "refine_epochs": 2}
@@ -65,3 +67,41 @@ def test_a_model_that_loses_nothing_is_left_alone():
 def test_negative_epochs_are_refused():
     with pytest.raises(ConfigurationError, match="refine_epochs=-1"):
         SIConfig(refine_epochs=-1)
+
+
+class OneLayer:
+    """What ``refine`` asks of a block, for a single linear layer."""
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(0)
+        dense = torch.randn(6, 8, generator=generator)
+        batches = []
+        for _ in range(4):
+            hidden = torch.randn(2, 5, 8, generator=generator)
+            batches.append(Batch(hidden, ((), {}), hidden @ dense.T, None))
+        self.block, self.training, self.validation = torch.nn.Identity(), batches[:3], batches[3:]
+        self.mask = torch.rand(6, 8, generator=generator) > 0.5
+        self.start = (dense + torch.randn(6, 8, generator=generator)) * self.mask
+
+    def run(self, hidden, call, weights, others):
+        return hidden @ weights["layer"][0].T
+
+    def validation_loss(self, weights, others=None):
+        error, norm = self.validation[0].sums(self.run(self.validation[0].hidden, None, weights, others))
+        return (error / norm).item()
+
+
+def test_what_epochs_bring_is_added_to_weights_that_have_seen_all_windows():
+    problem = OneLayer()
+    apart = {"layer": (problem.start, None)}
+    weights = {"layer": (problem.start + 0.1 * problem.mask, None)}
+
+    def refined(weights):
+        return refine(problem, weights, apart, 3, torch.Generator().manual_seed(0))
+
+    moved, trained = refined(weights), refined(apart)
+    assert moved.loss_after == trained.loss_after < moved.loss_before
+    assert trained.loss_after == pytest.approx(problem.validation_loss(trained.weights))
+    difference = moved.weights["layer"][0] - weights["layer"][0]
+    torch.testing.assert_close(difference, trained.weights["layer"][0] - problem.start, atol=1e-6, rtol=0)
+    assert torch.equal(moved.weights["layer"][0] != 0, problem.mask)

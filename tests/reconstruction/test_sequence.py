@@ -12,8 +12,10 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from optimum_si import ConfigurationError, SIConfig
-from optimum_si.reconstruction.sequence import DAMPINGS, _lowest
+from optimum_si import ConfigurationError, SIConfig, deciding
+from optimum_si.reconstruction import sequence
+from optimum_si.reconstruction.observing import paired_moments
+from optimum_si.reconstruction.sequence import DAMPINGS, Fit, _lowest, fit_block
 
 
 WRITERS = ["model.layers.0.self_attn.o_proj", "model.layers.0.mlp.down_proj"]
@@ -193,10 +195,56 @@ def test_experts_are_fitted_to_the_tokens_that_reach_them(repair):
     assert any("expert" in layer.name and layer.sparsity >= 0.5 for layer in pruner.report.layers)
 
 
+def test_weights_apart_are_fitted_to_the_training_windows_only(monkeypatch):
+    seen = []
+
+    def watched(problem, sites, *rest):
+        dense = {layer.view.name: (layer.weight.clone(), layer.bias) for layer in problem.layers}
+        moments = paired_moments(problem, sites[0], None, dense, problem.training).moments()
+        seen.append((problem, sites[0], dense, moments.gram, fit_block(problem, sites, *rest)))
+        return seen[-1][-1]
+
+    monkeypatch.setattr(deciding, "fit_block", watched)
+    prune(tiny("llama", torch.float64), data=token_windows(24), repair=0.5, refine_epochs=1, **RECIPE)
+    problem, site, dense, gram, fitted = seen[0]
+    assert problem.training is not problem.validation
+    damped = gram + DAMPING * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    for view in site.views:
+        apart, fitted_to_all = fitted.apart[view.name][0], fitted.weights[view.name][0]
+        assert torch.equal(apart != 0, fitted_to_all != 0)
+        # Nothing is left to gain inside of the mask.
+        gradient = ((apart - dense[view.name][0]) @ damped) * (apart != 0)
+        other = ((fitted_to_all - dense[view.name][0]) @ damped) * (apart != 0)
+        assert gradient.norm() < 1e-2 * other.norm()
+
+
+@pytest.mark.parametrize("name", ["llama", "opt"])
+def test_no_share_that_was_not_chosen_errs_less_on_the_held_out_windows(monkeypatch, name):
+    choices = []
+
+    def watched(fitter, others, held_out):
+        chosen = choose(fitter, others, held_out)
+        error = fitter._error_on(held_out)
+        errors = {fit: error(*fitter.solve(others, fit, None)) for fit in all_fits()}
+        choices.append((error(*fitter.solve(others, chosen, None)), min(errors.values()), max(errors.values())))
+        return chosen
+
+    choose = sequence._Fitter.choose
+    monkeypatch.setattr(sequence._Fitter, "choose", watched)
+    prune(tiny(name, torch.float64), data=token_windows(24), repair="auto", **RECIPE)
+    assert choices
+    for chosen, least, most in choices:
+        assert chosen <= least + 1e-3 * (most - least) + 1e-12
+
+
+def all_fits():
+    return [Fit(step / 4, DAMPING * factor) for step in range(5) for factor in DAMPINGS]
+
+
 def test_shares_out_of_range_are_refused():
     for wrong in (-0.1, 1.5, "most", True):
-        with pytest.raises(ConfigurationError, match="repair="):
-            SIConfig(repair=wrong)
+        with pytest.raises(ConfigurationError, match=r"repair=.*'auto'"):
+            SIConfig(reconstruction="exact", repair=wrong)
 
 
 @given(st.floats(-5, 5), st.floats(-5, 5), st.floats(-5, 5))
