@@ -12,8 +12,8 @@ class ExportCommand(SISubcommand):
     USAGE = "MODEL ONNX_DIR [options]"
     DESCRIPTION = (
         "Write a model as an ONNX graph that any ONNX Runtime opens: one graph for prompts and single tokens,\n"
-        "weights beside it, zeros kept. Zeros alone make nothing faster on ONNX Runtime's CPU and CUDA providers:\n"
-        "int8 and int4 do, and 2:4 on TensorRT."
+        "weights beside it, zeros kept. Zeros alone make nothing faster on ONNX Runtime's own CPU and CUDA kernels:\n"
+        "--weights sparse does on the CPU, int8 and int4 do, and 2:4 does on TensorRT."
     )
     EXAMPLES = """\
   A pruned checkpoint, for the CPU:
@@ -21,6 +21,9 @@ class ExportCommand(SISubcommand):
 
   Small and fast on the CPU, with the perplexity that it costs:
     optimum-cli si export opt-125m-2of4 opt-125m-int4 --values int4 --evaluate held-out.txt
+
+  2:4 at its fastest on the CPU, with optimum-si's own kernels:
+    optimum-cli si export opt-125m-2of4 opt-125m-sparse --weights sparse --values int4
 
   2:4 on an NVIDIA GPU:
     optimum-cli si export opt-125m-2of4 opt-125m-trt --device tensorrt
@@ -37,6 +40,16 @@ class ExportCommand(SISubcommand):
             choices=("fp32", "fp16", "int8", "int4"),
             help="how weights are stored (default: fp32 for cpu, fp16 for cuda and tensorrt)",
         )
+        parser.add_argument(
+            "--weights",
+            choices=("dense", "sparse"),
+            help="sparse: leave zeros out and compute with optimum-si's own kernels, on the CPU (default: dense)",
+        )
+        parser.add_argument(
+            "--sparse-min", type=float, metavar="SHARE", help="with --weights sparse: least zeros (default: 0.45)"
+        )
+        parser.add_argument("--include", nargs="+", metavar="GLOB", help="with --weights sparse: only these matrices")
+        parser.add_argument("--exclude", nargs="+", metavar="GLOB", help="with --weights sparse: all but these")
         parser.add_argument(
             "--runtime",
             choices=("onnxruntime", "genai"),
@@ -65,7 +78,7 @@ class ExportCommand(SISubcommand):
             args.output,
             overwrite=args.overwrite,
             trust_remote_code=args.trust_remote_code,
-            **given(args, "device", "values", "opset", "runtime"),
+            **given(args, "device", "values", "weights", "sparse_min", "include", "exclude", "opset", "runtime"),
         )
         size = sum(file.stat().st_size for file in args.output.glob("*.onnx*"))
         print(f"wrote {args.output} ({size / 2**20:.1f} MiB of graph and weights)")

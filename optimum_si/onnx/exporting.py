@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..checks import check_choice, check_integer
+from ..checks import check_choice, check_integer, check_number
 from ..configuration import SIConfig
-from ..errors import CheckpointError, ExportError
+from ..errors import CheckpointError, ConfigurationError, ExportError
 from ..loading import find_file, load_model, load_tokenizer
 from ..saving import check_output, replaced_directory
 from .execution import DEVICES
@@ -20,6 +20,7 @@ from .requirements import require_onnx
 
 VALUES = ("fp32", "fp16", "int8", "int4")
 RUNTIMES = ("onnxruntime", "genai")
+WEIGHTS = ("dense", "sparse")
 OPSETS = (18, 23)
 
 
@@ -29,6 +30,10 @@ def export(
     *,
     device: str = "cpu",
     values: str | None = None,
+    weights: str = "dense",
+    sparse_min: float | None = None,
+    include: str | list[str] | None = None,
+    exclude: str | list[str] | None = None,
     opset: int | None = None,
     runtime: str = "onnxruntime",
     tokenizer: PreTrainedTokenizerBase | None = None,
@@ -48,6 +53,11 @@ def export(
             operators, which TensorRT needs.
         values: how weights are stored: "fp32", "fp16", "int8" (dynamic quantisation) or "int4" (blocks of 32 with a
             scale each). None is fp32 for "cpu" and fp16 otherwise.
+        weights: "dense"; or "sparse", for "cpu": matrices with zeros enough are stored without them and computed by
+            the kernels of ``optimum_si.onnx.kernels``, the rest and all activations as fp32. "fp16" then is how the
+            kept weights of those are stored.
+        sparse_min: with sparse weights, the least share of zeros of a matrix that is packed; None is 0.45.
+        include, exclude: with sparse weights, globs over names of matrices that are packed, and that are not.
         opset: version of the ONNX operators; None leaves it to the exporter.
         runtime: "onnxruntime", or "genai" for ONNX Runtime GenAI: its own builder writes a graph for its decode loop
             in C++ (Llama-like architectures; fp32, fp16 or int4 for "cpu" and "cuda").
@@ -66,6 +76,7 @@ def export(
         CheckpointError: when the model cannot be read or the output cannot be written.
     """
     values = _checked(device, values, opset, runtime)
+    packing = _packing(weights, device, runtime, sparse_min, include, exclude)
     require_onnx()
     check_output(output, overwrite)
     if isinstance(model_or_path, PreTrainedModel):
@@ -85,25 +96,55 @@ def export(
     from .graphs import rename, share_tied_weights
     from .quantising import quantise
     from .simplifying import drop_round_trips
+    from .sparsifying import sparsify
     from .tracing import trace
     from .verifying import verify
     from .writing import write
 
-    model = _in_dtype(model, values)
+    computed = "fp32" if packing is not None and values == "fp16" else values
+    model = _in_dtype(model, computed)
     traced = trace(model, opset, None if device == "tensorrt" else device)
     with replaced_directory(output, overwrite) as directory:
         files = []
         for part in traced:
             rename(part.graph.graph)
             drop_round_trips(part.graph.graph)
+            if packing is not None:
+                sparsify(part.graph.graph, values, **packing)
             if values in ("int8", "int4"):
                 part = quantise(part, values)
             share_tied_weights(part.graph.graph, contrib=device != "tensorrt")
             files.append(write(part, directory))
         verified = verify(model, files, values, device)
-        _carry_along(model, tokenizer, beside, values, directory)
+        _carry_along(model, tokenizer, beside, computed, directory)
         write_manifest(directory, files, device, values, type(model).__name__, verified)
     return Path(output)
+
+
+def _packing(
+    weights: str,
+    device: str,
+    runtime: str,
+    sparse_min: float | None,
+    include: str | list[str] | None,
+    exclude: str | list[str] | None,
+) -> dict[str, Any] | None:
+    """Options of ``sparsify``; None for dense weights."""
+    check_choice("weights", weights, WEIGHTS)
+    options = {"sparse_min": sparse_min, "include": include, "exclude": exclude}
+    given = {name: value for name, value in options.items() if value is not None}
+    if weights == "dense":
+        if given:
+            raise ConfigurationError(f"{', '.join(given)} belong to weights='sparse': set it, or leave them out.")
+        return None
+    if device != "cpu" or runtime != "onnxruntime":
+        raise ConfigurationError(
+            f"weights='sparse' with device={device!r} and runtime={runtime!r}: the sparse kernels are for 'cpu' and "
+            "'onnxruntime'. TensorRT takes 2:4 as dense weights."
+        )
+    if sparse_min is not None:
+        check_number("sparse_min", sparse_min, minimum=0, below=1)
+    return {name: [value] if isinstance(value, str) else value for name, value in given.items()}
 
 
 def _export_for_genai(

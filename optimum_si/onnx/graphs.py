@@ -154,13 +154,13 @@ def matrices(model: ir.Model) -> Iterator[Matrix]:
     """The matrices of a graph, in the order of its nodes; each once."""
     seen: set[str] = set()
     for node in model.graph.all_nodes():
-        found = _matrix(node)
+        found = matrix_of(node)
         if found is not None and found.name not in seen:
             seen.add(found.name)
             yield found
 
 
-def _matrix(node: ir.Node) -> Matrix | None:
+def matrix_of(node: ir.Node) -> Matrix | None:
     operator = node.op_type
     if operator not in ("MatMul", "FusedMatMul", "Gemm", "MatMulNBits", "MatMulInteger", "DynamicQuantizeMatMul"):
         return None

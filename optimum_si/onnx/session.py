@@ -1,5 +1,7 @@
 """Opening an exported graph: what is damaged or missing is found before it computes."""
 
+import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,7 @@ def open_session(path: Path, chosen: list[Provider] | None, options: Any = None,
         )
     check_files(path, verify)
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=chosen)
+        session = _opened(path, options or onnxruntime.SessionOptions(), chosen)
     except Exception as error:  # ONNX Runtime has classes of errors of its own, without a common base
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"ONNX Runtime cannot open {str(path)!r}: {reason} Export the model again.") from error
@@ -54,3 +56,38 @@ def open_session(path: Path, chosen: list[Provider] | None, options: Any = None,
             "cuDNN or TensorRT libraries are missing or of another version; ONNX Runtime printed which above."
         )
     return session
+
+
+def _opened(path: Path, options: Any, chosen: list[Provider]) -> Any:
+    """A session; packed weights by the sparse kernels, or expanded where there are none."""
+    import onnxruntime
+
+    from .kernels import KernelsUnavailable, library_path
+    from .sparsifying import DOMAIN
+
+    if DOMAIN.encode() not in path.read_bytes():
+        return onnxruntime.InferenceSession(str(path), options, providers=chosen)
+    try:
+        options.register_custom_ops_library(str(library_path()))
+    except KernelsUnavailable as error:
+        warnings.warn(
+            f"{str(path)!r} is computed with dense weights, as fast and as large as if nothing had been pruned: {error}",
+            stacklevel=4,
+        )
+        return _densified(path, options, chosen)
+    return onnxruntime.InferenceSession(str(path), options, providers=chosen)
+
+
+def _densified(path: Path, options: Any, chosen: list[Provider]) -> Any:
+    import onnx_ir as ir
+    import onnxruntime
+
+    from .sparsifying import densify
+
+    model = ir.load(str(path))
+    densify(model)
+    # Mapped files outlive their names.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        dense = Path(folder) / path.name
+        ir.save(model, str(dense), external_data=f"{path.name}.data")
+        return onnxruntime.InferenceSession(str(dense), options, providers=chosen)

@@ -1,0 +1,228 @@
+"""Sparse kernels beside the dense ones of ONNX Runtime, one layer at a time, in turns in one process.
+
+    python benchmarks/kernels.py [--sizes 4096] [--rows 1 8 128] [--threads 1 2] [--figure FILE.png] [--json FILE]
+
+``ratio`` is the time of ONNX Runtime's dense fp32 MatMul divided by that of the row: more than 1 is faster. Bytes are
+those of the stored weight relative to dense fp32, and the share of bandwidth is what a row reads each second, of what
+reading memory alone does on as many threads. Dense fp16 is a product with a weight that is stored in fp16 and cast in
+each run, which ONNX Runtime is kept from folding. Judge by ratios: times move with whatever else the machine does.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+from onnxruntime.capi._pybind_state import quantize_matmul_4bits
+
+from optimum_si.onnx.kernels import KINDS, Packed, library_path, pack
+from optimum_si.reporting import format_table
+
+
+#: Format, share of zeros beyond the pattern's, and kinds of values that have a kernel.
+SPARSE = (
+    ("2:4", 0.0, KINDS),
+    ("4:8", 0.0, KINDS[:3]),
+    ("bitmask", 0.5, KINDS[:3]),
+    ("bitmask", 0.7, KINDS[:3]),
+    ("bitmask", 0.9, KINDS[:1]),
+    ("csr", 0.9, KINDS[:3]),
+    ("csr", 0.95, KINDS[:1]),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[4096], help="K = N (default: %(default)s)")
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 8, 128], help="of x (default: %(default)s)")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="(default: %(default)s)")
+    parser.add_argument("--turns", type=int, default=30, help="of each with one row (default: %(default)s)")
+    parser.add_argument("--figure", type=Path, help="draw bytes and bandwidth there")
+    parser.add_argument("--json", type=Path, help="also write the results there")
+    args = parser.parse_args()
+    results = []
+    for threads in args.threads:
+        peak = bandwidth(threads)
+        print(f"\n{threads} thread{'s' * (threads > 1)}: reading memory {peak / 1e9:.1f} GB/s")
+        for size in args.sizes:
+            layers = sessions(size, threads)
+            for rows in args.rows:
+                found = measured(layers, size, rows, max(args.turns // (1 + rows // 8), 3))
+                for entry in found:
+                    entry.update(size=size, rows=rows, threads=threads, peak=peak)
+                results += found
+                print(f"\n{size} x {size}, {rows} row{'s' * (rows > 1)} of x\n")
+                header = ["", "ratio of medians", "of minima", "ms", "bytes", "bandwidth"]
+                print(format_table(header, [line(entry) for entry in found]), flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if args.figure:
+        draw([entry for entry in results if entry["rows"] == 1], args.figure)
+
+
+def line(entry: dict) -> list[str]:
+    share = entry["bytes"] / entry["least"] / entry["peak"]
+    return [
+        entry["name"],
+        f"{entry['ratio']:.2f}",
+        f"{entry['ratio_of_minima']:.2f}",
+        f"{1e3 * entry['least']:.2f}",
+        f"{entry['bytes'] / entry['dense_bytes']:.3f}",
+        f"{share:.0%}",
+    ]
+
+
+def bandwidth(threads: int) -> float:
+    """Bytes a second that adding up memory reads."""
+    block = np.ones(2**25 // 8)
+    blocks = [block.copy() for _ in range(2 * threads)]
+    with ThreadPoolExecutor(threads) as pool:
+        best = min(_timed(lambda: list(pool.map(np.sum, blocks))) for _ in range(8))
+    return sum(each.nbytes for each in blocks) / best
+
+
+def _timed(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def sessions(size: int, threads: int) -> dict[str, tuple[onnxruntime.InferenceSession, int]]:
+    """A session and the bytes of its weight, by name."""
+    generator = np.random.default_rng(0)
+    weight = generator.standard_normal((size, size)).astype(np.float32)
+    layers = {
+        "dense fp32": (_dense(weight, threads), weight.nbytes),
+        "dense fp16": (_dense(weight.astype(np.float16), threads), weight.nbytes // 2),
+        "dense int4": _int4(weight, threads),
+    }
+    for format, share, kinds in SPARSE:
+        kept = _pattern(generator, size, *map(int, format.split(":"))) if ":" in format else None
+        kept = generator.random((size, size)) >= share if kept is None else kept
+        name = format if ":" in format else f"{format} {share:.0%}"
+        for kind in kinds:
+            packed = pack(weight * kept, format, kind)
+            layers[f"{name} {kind}"] = _sparse(packed, threads), packed.nbytes
+    return layers
+
+
+def _pattern(generator: np.random.Generator, size: int, kept: int, of: int) -> np.ndarray:
+    ranks = generator.random((size, size // of, of)).argsort(axis=2)
+    return (ranks < kept).reshape(size, size)
+
+
+def _session(nodes: list[ir.Node], x: ir.Value, threads: int) -> onnxruntime.InferenceSession:
+    weights = [value for node in nodes for value in node.inputs if value is not None and value.const_value is not None]
+    nodes[-1].outputs[0].name = "y"
+    nodes[-1].outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    opsets = {"": 18, "com.microsoft": 1, "optimum.si": 1}
+    graph = ir.Graph([x], nodes[-1].outputs, nodes=nodes, initializers=weights, opset_imports=opsets, name="layer")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.register_custom_ops_library(str(library_path()))
+    # Or a weight in fp16 would be cast once, at load.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    content = ir.to_proto(ir.Model(graph, ir_version=10)).SerializeToString()
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def _input(columns: int) -> ir.Value:
+    return ir.Value(name="x", shape=ir.Shape(["rows", columns]), type=ir.TensorType(ir.DataType.FLOAT))
+
+
+def _constant(name: str, array: np.ndarray) -> ir.Value:
+    tensor = ir.tensor(array, name=name)
+    return ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+
+
+def _dense(weight: np.ndarray, threads: int) -> onnxruntime.InferenceSession:
+    x, stored = _input(weight.shape[1]), _constant("w", np.ascontiguousarray(weight.T))
+    if weight.dtype == np.float32:
+        return _session([ir.Node("", "MatMul", [x, stored])], x, threads)
+    cast = ir.Node("", "Cast", [stored], [ir.AttrInt64("to", ir.DataType.FLOAT)])
+    return _session([cast, ir.Node("", "MatMul", [x, cast.outputs[0]])], x, threads)
+
+
+def _int4(weight: np.ndarray, threads: int) -> tuple[onnxruntime.InferenceSession, int]:
+    rows, columns = weight.shape
+    codes = np.zeros((rows, columns // 32, 16), np.uint8)
+    scales, middles = np.zeros((rows, columns // 32), np.float32), np.zeros((rows, -(-columns // 64)), np.uint8)
+    quantize_matmul_4bits(codes, np.ascontiguousarray(weight.T), scales, middles, 32, rows, columns, True)
+    numbers = {"K": columns, "N": rows, "bits": 4, "block_size": 32, "accuracy_level": 4}
+    x, parts = _input(columns), [_constant("codes", codes), _constant("scales", scales.reshape(-1))]
+    attributes = [ir.AttrInt64(name, number) for name, number in numbers.items()]
+    session = _session([ir.Node("com.microsoft", "MatMulNBits", [x, *parts], attributes)], x, threads)
+    return session, codes.nbytes + scales.nbytes
+
+
+def _sparse(packed: Packed, threads: int) -> onnxruntime.InferenceSession:
+    numbers = {"version": 1, "N": packed.shape[0], "K": packed.shape[1], "group": packed.group}
+    attributes = [ir.AttrInt64(name, number) for name, number in numbers.items()]
+    attributes += [ir.AttrString("format", packed.format), ir.AttrString("kind", packed.kind)]
+    x, parts = _input(packed.shape[1]), [_constant(name, part) for name, part in packed.parts.items()]
+    order = {value.name: value for value in parts}
+    inputs = [x, *(order[name] for name in ("values", "indices", "starts", "scales"))]
+    return _session([ir.Node("optimum.si", "SparseLinear", inputs, attributes)], x, threads)
+
+
+def measured(
+    layers: dict[str, tuple[onnxruntime.InferenceSession, int]], size: int, rows: int, turns: int
+) -> list[dict]:
+    """Times of all layers in turns."""
+    x = np.random.default_rng(1).standard_normal((rows, size)).astype(np.float32)
+    bound = {}
+    for name, (session, _) in layers.items():
+        binding = session.io_binding()
+        binding.bind_cpu_input("x", x)
+        binding.bind_output("y")
+        session.run_with_iobinding(binding)
+        bound[name] = session, binding
+    times: dict[str, list[float]] = {name: [] for name in layers}
+    for _ in range(turns):
+        for name, (session, binding) in bound.items():
+            times[name].append(_timed(lambda session=session, binding=binding: session.run_with_iobinding(binding)))
+    dense = times["dense fp32"]
+    return [
+        {
+            "name": name,
+            "ratio": statistics.median(dense) / statistics.median(times[name]),
+            "ratio_of_minima": min(dense) / min(times[name]),
+            "least": min(times[name]),
+            "bytes": layers[name][1],
+            "dense_bytes": layers["dense fp32"][1],
+        }
+        for name in layers
+    ]
+
+
+def draw(results: Iterable[dict], path: Path) -> None:
+    """Time over bytes, relative to dense fp32: what lies on the line is bound by memory alone."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    threads = min(entry["threads"] for entry in results)
+    shown = [entry for entry in results if entry["threads"] == threads]
+    figure, axes = pyplot.subplots(figsize=(7, 5))
+    bounds = [0.05, 1.1]
+    axes.plot(bounds, bounds, color="grey", linewidth=1, label="bound by memory")
+    for entry in shown:
+        place = entry["bytes"] / entry["dense_bytes"], 1 / entry["ratio_of_minima"]
+        axes.scatter(*place, color="tab:orange" if entry["name"].startswith("dense") else "tab:blue", s=25)
+        axes.annotate(entry["name"], place, fontsize=7, xytext=(4, 3), textcoords="offset points")
+    axes.set(xscale="log", yscale="log", xlabel="bytes of the weight, of dense fp32", ylabel="time, of dense fp32")
+    axes.set_title(f"One row of x, {threads} thread{'s' * (threads > 1)}")
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,11 @@
+"""Kernels for sparse weights on the CPU: a custom-op library for ONNX Runtime, and the packed weights that it reads.
+
+``onnxruntime.SessionOptions.register_custom_ops_library(str(library_path()))`` teaches any session the operator
+``optimum.si::SparseLinear``; the classes of ``optimum_si.onnx`` do so by themselves.
+"""
+
+from .building import KernelsUnavailable, library_path
+from .packing import FORMATS, KINDS, Packed, pack, unpack
+
+
+__all__ = ["FORMATS", "KINDS", "KernelsUnavailable", "Packed", "library_path", "pack", "unpack"]

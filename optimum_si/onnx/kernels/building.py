@@ -1,0 +1,133 @@
+"""The compiled library: the one in the wheel, one compiled at first use into the user's cache, or none.
+
+Standard library only: the build of a wheel runs this file by itself, before anything is installed.
+"""
+
+import functools
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+
+SOURCE = Path(__file__).parent / "source"
+#: Where a wheel has it.
+INSTALLED = Path(__file__).parent / "lib"
+#: Where to compile into instead of the user's cache, and a compiler to use; "none" is none.
+CACHE_VARIABLE, COMPILER_VARIABLE = "OPTIMUM_SI_KERNEL_CACHE", "OPTIMUM_SI_CXX"
+
+_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall")
+_LINK = ("-shared", "-static-libstdc++", "-static-libgcc")
+#: Instructions that single files may use; the library asks the machine before it runs them.
+_EXTRA = {"avx2.cpp": ("-mavx2", "-mfma", "-mf16c")}
+_SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
+_SECONDS = 300
+
+
+class KernelsUnavailable(RuntimeError):
+    """There is no compiled library and none can be made; the message says why and what to do."""
+
+
+@functools.cache
+def library_path() -> Path:
+    """The library for this machine, compiled if need be, which takes some seconds once.
+
+    Raises:
+        KernelsUnavailable: without a compiled library and without a working C++ compiler.
+    """
+    installed = INSTALLED / library_name()
+    if installed.is_file():
+        return installed
+    command = compiler()
+    if command is None:
+        raise KernelsUnavailable(
+            "sparse kernels are not compiled and no C++ compiler was found: install g++ or clang++, or name one in "
+            f"${COMPILER_VARIABLE}."
+        )
+    path = cache_directory() / f"{_key(command)}-{library_name()}"
+    if not path.is_file():
+        compile_library(path, command)
+    return path
+
+
+def library_name() -> str:
+    """File name, the same in wheels and caches."""
+    return f"optimum_si_kernels{_SUFFIX}"
+
+
+def cache_directory() -> Path:
+    """Where libraries that were compiled on this machine are kept."""
+    if chosen := os.environ.get(CACHE_VARIABLE):
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "optimum-si" / "kernels"
+
+
+def compiler() -> list[str] | None:
+    """The command of a C++ compiler, from the environment or the usual names."""
+    chosen = os.environ.get(COMPILER_VARIABLE) or os.environ.get("CXX")
+    if chosen == "none":
+        return None
+    candidates = [shlex.split(chosen)] if chosen else [["c++"], ["g++"], ["clang++"]]
+    return next((words for words in candidates if words and shutil.which(words[0])), None)
+
+
+def compile_library(path: Path, command: list[str]) -> None:
+    """Compile and link all sources; the library appears when it is complete, whoever else compiles it meanwhile.
+
+    Raises:
+        KernelsUnavailable: with what the compiler said, or why the place cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            objects = []
+            for source in _sources():
+                objects.append(Path(folder) / f"{source.stem}.o")
+                _run([*command, *_flags(source), "-c", str(source), "-o", str(objects[-1])])
+            made = Path(folder) / path.name
+            link = [flag for flag in _LINK if sys.platform != "darwin" or not flag.startswith("-static")]
+            _run([*command, *link, *map(str, objects), "-o", str(made)])
+            made.replace(path)
+    except OSError as error:
+        raise KernelsUnavailable(
+            f"sparse kernels cannot be compiled into {str(path.parent)!r}: {error}. Name a writable place in "
+            f"${CACHE_VARIABLE}."
+        ) from error
+
+
+def _sources() -> list[Path]:
+    on_x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return sorted(file for file in SOURCE.glob("*.cpp") if on_x86 or file.name not in _EXTRA)
+
+
+def _flags(source: Path) -> tuple[str, ...]:
+    return _FLAGS + _EXTRA.get(source.name, ())
+
+
+def _key(command: list[str]) -> str:
+    """Of the sources, flags, compiler and machine: whatever changes the library changes its name."""
+    digest = hashlib.sha256()
+    for source in sorted(SOURCE.iterdir()):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes())
+    version = subprocess.run([*command, "--version"], capture_output=True, timeout=_SECONDS).stdout
+    for word in (*_FLAGS, *_LINK, *sum(_EXTRA.values(), ()), platform.machine(), sys.platform):
+        digest.update(word.encode() + b"\0")
+    digest.update(version)
+    return digest.hexdigest()[:16]
+
+
+def _run(words: list[str]) -> None:
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise KernelsUnavailable(f"{words[0]} took more than {_SECONDS} s to compile the sparse kernels.") from error
+    if done.returncode:
+        raise KernelsUnavailable(
+            f"{words[0]} could not compile the sparse kernels (exit {done.returncode}): {done.stderr.strip()[-600:]}"
+        )

@@ -1,0 +1,290 @@
+"""A sparse matrix as the bytes that the kernels read, and back. Version 1 of the layout; ``packed.h`` knows the same.
+
+All layouts are of W [N, K], reduced over K. Rows are padded with zeros to whole strips, columns to whole steps of 8:
+
+- "2:4" and "4:8": strips of 8 rows, which are 4 pairs; for each strip, step and pair 8 slots, which an AVX2 register
+  holds. Slots of 2:4 are (group of 4, row, number), those of 4:8 (row, number). ``values`` has one for each slot,
+  ``indices`` its position in its group: 2 bits each in a uint16, or 3 bits each in 3 bytes.
+- "2:4" in 4 bits: strips of 4 rows, chunks of 64 columns, which are 4 blocks of 16; a block has 32 slots (row, group,
+  number). ``values`` has 2 x 32 bytes a chunk: blocks 0 and 2 in the low, 1 and 3 in the high nibbles. ``indices`` has
+  32 bytes a chunk with 2 bits for each block.
+- "bitmask": strips of 4 rows; ``indices`` has a byte for each strip, step and row, bit c for column c; ``values``
+  follow the bits; ``starts`` is the first value of each strip, and their number, as uint32.
+- "csr": ``indices`` are uint16 columns, ``starts`` the first value of each row, as uint32.
+
+Values are fp32, fp16, int8 with fp32 scales [N, groups], or 4 bits + 8 (two a byte, the first one low) with fp16 scales
+[N, groups] - 2:4: [strips, groups, 4]. ``SLACK`` zero bytes follow values and indices: kernels read whole registers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+
+VERSION = 1
+FORMATS = ("2:4", "4:8", "bitmask", "csr")
+KINDS = ("fp32", "fp16", "int8", "int4")
+SLACK = 32
+STEP, NM_STRIP, MASK_STRIP = 8, 8, 4
+INT4_COLUMNS, INT4_GROUP = 64, 32
+#: Columns that 16-bit indices reach.
+MOST_CSR_COLUMNS = 65_536
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """A packed matrix.
+
+    Args:
+        format: of :data:`FORMATS`.
+        kind: of :data:`KINDS`, how values are stored.
+        shape: N, K.
+        group: columns that share a scale; 0 for floating point.
+        parts: "values", "indices", "starts" and "scales", uint8 each; empty where a format has none.
+    """
+
+    format: str
+    kind: str
+    shape: tuple[int, int]
+    group: int
+    parts: Mapping[str, np.ndarray]
+
+    @property
+    def nbytes(self) -> int:
+        """Of all parts."""
+        return sum(part.nbytes for part in self.parts.values())
+
+
+def pack(weight: np.ndarray, format: str, kind: str = "fp32", group: int = 0, scales: np.ndarray | None = None) -> Packed:
+    """Pack W [N, K].
+
+    Args:
+        weight: fp32 or fp16; with ``scales`` integers already.
+        format: of :data:`FORMATS`; "2:4" and "4:8" need a weight that holds the pattern.
+        kind: of :data:`KINDS`.
+        group: int8 and int4: columns that share a scale, a multiple of 8; 0 is a whole row for int8 and 32 for int4.
+        scales: [N, groups], for values that are integers already; None finds symmetric ones.
+
+    Raises:
+        ValueError: for a weight that does not hold the pattern, is not finite or too wide, or a group that does not fit.
+    """
+    rows, columns = weight.shape
+    if format == "csr" and columns > MOST_CSR_COLUMNS:
+        raise ValueError(f"csr has 16-bit columns, and the weight has {columns}: take 'bitmask'.")
+    if not np.isfinite(weight).all():
+        raise ValueError("the weight holds NaN or infinity.")
+    numbers, group, found = _values(weight, kind, group, scales, format)
+    if format in ("2:4", "4:8"):
+        parts = _nibbles(numbers) if _in_nibble_blocks(format, kind) else _nm(numbers, *_pattern(format))
+    else:
+        parts = _bitmask(numbers) if format == "bitmask" else _csr(numbers)
+    parts["values"] = _with_slack(_stored(parts["values"], kind))
+    parts["indices"] = _with_slack(parts["indices"])
+    parts["scales"] = _stored_scales(found, format, kind)
+    parts.setdefault("starts", np.zeros(0, np.uint8))
+    return Packed(format, kind, (rows, columns), group, {name: np.ascontiguousarray(part) for name, part in parts.items()})
+
+
+def unpack(packed: Packed) -> np.ndarray:
+    """The fp32 matrix [N, K] that kernels multiply by."""
+    rows, columns = packed.shape
+    if _in_nibble_blocks(packed.format, packed.kind):
+        numbers = _from_nibbles(packed)
+    elif packed.format in ("2:4", "4:8"):
+        numbers = _from_nm(packed, *_pattern(packed.format))
+    else:
+        numbers = _from_bitmask(packed) if packed.format == "bitmask" else _from_csr(packed)
+    dense = numbers[:rows, :columns].astype(np.float32)
+    if not packed.group:
+        return dense
+    groups = -(-columns // packed.group)
+    scales = packed.parts["scales"].view(np.float16 if packed.kind == "int4" else np.float32).astype(np.float32)
+    if _in_nibble_blocks(packed.format, packed.kind):
+        scales = scales.reshape(-1, groups, 4).transpose(0, 2, 1).reshape(-1, groups)[:rows]
+    return dense * np.repeat(scales.reshape(rows, groups), packed.group, axis=1)[:, :columns]
+
+
+def _pattern(format: str) -> tuple[int, int]:
+    kept, of = format.split(":")
+    return int(kept), int(of)
+
+
+def _in_nibble_blocks(format: str, kind: str) -> bool:
+    return format == "2:4" and kind == "int4"
+
+
+def _values(
+    weight: np.ndarray, kind: str, group: int, scales: np.ndarray | None, format: str
+) -> tuple[np.ndarray, int, np.ndarray | None]:
+    """Numbers to store, columns that share a scale, and the scales."""
+    rows, columns = weight.shape
+    if kind in ("fp32", "fp16"):
+        with np.errstate(over="ignore"):
+            numbers = weight.astype(np.float32 if kind == "fp32" else np.float16)
+        if not np.isfinite(numbers).all():
+            raise ValueError("the weight does not fit into fp16.")
+        return numbers, 0, None
+    group = group or (columns if kind == "int8" else INT4_GROUP)
+    if _in_nibble_blocks(format, kind) and group != INT4_GROUP:
+        raise ValueError(f"2:4 in 4 bits has groups of {INT4_GROUP}, not {group}.")
+    if group < columns and group % STEP:
+        raise ValueError(f"group={group} is not a multiple of {STEP}.")
+    groups = -(-columns // group)
+    if scales is not None:
+        return weight.astype(np.int8), group, scales.reshape(rows, groups)
+    lowest = -128 if kind == "int8" else -8
+    padded = _padded(weight.astype(np.float32), 1, group).reshape(rows, groups, group)
+    # As ONNX Runtime does: the weight of the largest magnitude takes the lowest code, whatever its sign, so that weights
+    # on the grid of the dense exports (codes in 8 bits are every other one of these) are not rounded again.
+    extreme = np.take_along_axis(padded, np.abs(padded).argmax(axis=2)[:, :, None], axis=2)[:, :, 0]
+    found = extreme / np.float32(lowest)
+    if kind == "int4":
+        found = found.astype(np.float16).astype(np.float32)
+    divisor = np.where(found != 0, found, 1)[:, :, None]
+    numbers = np.clip(np.rint(padded / divisor), lowest, -lowest - 1).astype(np.int8)
+    return numbers.reshape(rows, groups * group)[:, :columns], group, found
+
+
+def _padded(values: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    more = -values.shape[0] % rows, -values.shape[1] % columns
+    return np.pad(values, ((0, more[0]), (0, more[1]))) if any(more) else values
+
+
+def _stored(values: np.ndarray, kind: str) -> np.ndarray:
+    if kind != "int4" or values.dtype == np.uint8:
+        return np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+    nibbles = np.append(values.reshape(-1), [0] * (values.size % 2)).astype(np.int8) + 8
+    return (nibbles[::2] | nibbles[1::2] << 4).astype(np.uint8)
+
+
+def _stored_scales(scales: np.ndarray | None, format: str, kind: str) -> np.ndarray:
+    if scales is None:
+        return np.zeros(0, np.uint8)
+    scales = scales.astype(np.float16 if kind == "int4" else np.float32)
+    if _in_nibble_blocks(format, kind):
+        scales = _padded(scales, MASK_STRIP, 1)
+        scales = scales.reshape(-1, MASK_STRIP, scales.shape[1]).transpose(0, 2, 1)
+    return np.ascontiguousarray(scales).reshape(-1).view(np.uint8)
+
+
+def _with_slack(part: np.ndarray) -> np.ndarray:
+    return np.concatenate([part, np.zeros(SLACK, np.uint8)])
+
+
+def _positions(numbers: np.ndarray, kept: int, of: int) -> np.ndarray:
+    """Where the non-zeros of each group are, ascending, filled up with other places; [N, K / of, kept]."""
+    groups = numbers.reshape(len(numbers), -1, of) != 0
+    if int(groups.sum(axis=2).max(initial=0)) > kept:
+        raise ValueError(f"the weight does not hold {kept}:{of}: some group has more than {kept} non-zeros.")
+    # Stable: non-zeros first, then the others, both in order.
+    first = np.argsort(~groups, axis=2, kind="stable")[:, :, :kept]
+    return np.sort(first, axis=2)
+
+
+def _nm(numbers: np.ndarray, kept: int, of: int) -> dict[str, np.ndarray]:
+    numbers = _padded(numbers, NM_STRIP, STEP)
+    places = _positions(numbers, kept, of)
+    values = np.take_along_axis(numbers.reshape(len(numbers), -1, of), places, axis=2)
+    inside = STEP // of
+    # [strip, pair, row, step, group, number] -> slots of a pair.
+    order = (0, 3, 1, 4, 2, 5)
+
+    def in_slots(array: np.ndarray) -> np.ndarray:
+        return array.reshape(-1, 4, 2, numbers.shape[1] // STEP, inside, kept).transpose(order).reshape(-1, 8)
+
+    slots = in_slots(places).astype(np.uint32)
+    bits = 2 if of == 4 else 3
+    words = (slots << (bits * np.arange(8, dtype=np.uint32))).sum(axis=1, dtype=np.uint32)
+    indices = words[:, None].view(np.uint8)[:, :bits]
+    return {"values": in_slots(values), "indices": np.ascontiguousarray(indices).reshape(-1)}
+
+
+def _from_nm(packed: Packed, kept: int, of: int) -> np.ndarray:
+    rows, columns = (-(-size // unit) * unit for size, unit in zip(packed.shape, (NM_STRIP, STEP), strict=True))
+    bits, inside = (2 if of == 4 else 3), STEP // of
+    raw = np.zeros((rows * columns // 16, 4), np.uint8)
+    raw[:, :bits] = packed.parts["indices"][:-SLACK].reshape(-1, bits)
+    slots = raw.view(np.uint32) >> (bits * np.arange(8, dtype=np.uint32)) & (of - 1)
+
+    def in_rows(array: np.ndarray) -> np.ndarray:
+        array = array.reshape(-1, columns // STEP, 4, inside, 2, kept).transpose(0, 2, 4, 1, 3, 5)
+        return array.reshape(rows, columns // of, kept)
+
+    dense = np.zeros((rows, columns // of, of), np.float32)
+    numbers = _loaded(packed, rows * columns // 2)
+    np.put_along_axis(dense, in_rows(slots).astype(np.int64), in_rows(numbers), axis=2)
+    return dense.reshape(rows, columns)
+
+
+def _loaded(packed: Packed, count: int) -> np.ndarray:
+    raw = packed.parts["values"][:-SLACK]
+    if packed.kind != "int4":
+        kind = {"fp32": np.float32, "fp16": np.float16, "int8": np.int8}[packed.kind]
+        return raw.view(kind)[:count].astype(np.float32)
+    return (np.stack([raw & 15, raw >> 4], axis=1).reshape(-1)[:count].astype(np.int16) - 8).astype(np.float32)
+
+
+def _nibbles(numbers: np.ndarray) -> dict[str, np.ndarray]:
+    numbers = _padded(numbers, MASK_STRIP, INT4_COLUMNS)
+    places = _positions(numbers, 2, 4)
+    values = np.take_along_axis(numbers.reshape(len(numbers), -1, 4), places, axis=2)
+
+    def in_blocks(array: np.ndarray) -> np.ndarray:
+        """[strip, chunk, block, slot], slots by row, group and number."""
+        array = array.reshape(-1, 4, numbers.shape[1] // INT4_COLUMNS, 4, 8).transpose(0, 2, 3, 1, 4)
+        return array.reshape(array.shape[0], array.shape[1], 4, 32).astype(np.uint8)
+
+    nibbles, slots = in_blocks(values + 8), in_blocks(places)
+    pairs = nibbles[:, :, 0::2] | nibbles[:, :, 1::2] << 4
+    indices = slots[:, :, 0] | slots[:, :, 1] << 2 | slots[:, :, 2] << 4 | slots[:, :, 3] << 6
+    return {"values": pairs.reshape(-1), "indices": indices.reshape(-1)}
+
+
+def _from_nibbles(packed: Packed) -> np.ndarray:
+    rows = -(-packed.shape[0] // MASK_STRIP) * MASK_STRIP
+    chunks = -(-packed.shape[1] // INT4_COLUMNS)
+    pairs = packed.parts["values"][:-SLACK].reshape(-1, chunks, 2, 1, 32)
+    nibbles = np.concatenate([pairs & 15, pairs >> 4], axis=3).reshape(-1, chunks, 4, 32)
+    raw = packed.parts["indices"][:-SLACK].reshape(-1, chunks, 1, 32)
+    slots = raw >> np.array([0, 2, 4, 6], np.uint8)[:, None] & 3
+
+    def in_rows(array: np.ndarray) -> np.ndarray:
+        return array.reshape(-1, chunks, 4, 4, 4, 2).transpose(0, 3, 1, 2, 4, 5).reshape(rows, -1, 2)
+
+    dense = np.zeros((rows, chunks * INT4_COLUMNS // 4, 4), np.float32)
+    np.put_along_axis(dense, in_rows(slots).astype(np.int64), in_rows(nibbles).astype(np.float32) - 8, axis=2)
+    return dense.reshape(rows, -1)
+
+
+def _bitmask(numbers: np.ndarray) -> dict[str, np.ndarray]:
+    numbers = _padded(numbers, MASK_STRIP, STEP)
+    strips = numbers.reshape(-1, MASK_STRIP, numbers.shape[1] // STEP, STEP).transpose(0, 2, 1, 3)
+    kept = strips != 0
+    starts = np.concatenate([[0], np.cumsum(kept.reshape(len(kept), -1).sum(axis=1))]).astype(np.uint32)
+    masks = np.packbits(kept, axis=3, bitorder="little").reshape(-1)
+    return {"values": strips[kept], "indices": masks, "starts": starts.view(np.uint8)}
+
+
+def _from_bitmask(packed: Packed) -> np.ndarray:
+    rows, columns = (-(-size // unit) * unit for size, unit in zip(packed.shape, (MASK_STRIP, STEP), strict=True))
+    masks = packed.parts["indices"][:-SLACK].reshape(-1, columns // STEP, MASK_STRIP, 1)
+    kept = np.unpackbits(masks, axis=3, bitorder="little").astype(bool)
+    strips = np.zeros(kept.shape, np.float32)
+    strips[kept] = _loaded(packed, int(kept.sum()))
+    return strips.transpose(0, 2, 1, 3).reshape(rows, columns)
+
+
+def _csr(numbers: np.ndarray) -> dict[str, np.ndarray]:
+    kept = numbers != 0
+    starts = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.uint32)
+    columns = np.nonzero(kept)[1].astype(np.uint16)
+    return {"values": numbers[kept], "indices": columns.view(np.uint8), "starts": starts.view(np.uint8)}
+
+
+def _from_csr(packed: Packed) -> np.ndarray:
+    starts = packed.parts["starts"].view(np.uint32).astype(np.int64)
+    dense = np.zeros(packed.shape, np.float32)
+    rows = np.repeat(np.arange(packed.shape[0]), np.diff(starts))
+    dense[rows, packed.parts["indices"][:-SLACK].view(np.uint16)] = _loaded(packed, int(starts[-1]))
+    return dense

@@ -1,0 +1,117 @@
+#include "product.h"
+
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+
+namespace si {
+namespace {
+
+constexpr int64_t kRowsPerTask = 64;  // of the weight
+constexpr int64_t kQuantised = 32;    // inputs that share a scale
+
+bool all_finite(const float* x, int64_t count) {
+  uint32_t wrong = 0;
+  for (int64_t at = 0; at < count; ++at) {
+    uint32_t bits;
+    std::memcpy(&bits, x + at, 4);
+    wrong |= uint32_t((bits & 0x7f800000) == 0x7f800000);
+  }
+  return !wrong;
+}
+
+// One row of x in 8 bits, a scale for each 32 inputs; zeros after the columns.
+void quantise(const float* x, int64_t columns, int64_t padded, int8_t* out, float* scales) {
+  for (int64_t start = 0; start < padded; start += kQuantised) {
+    const int64_t stop = start + kQuantised < columns ? start + kQuantised : columns;
+    float most = 0;
+    for (int64_t at = start; at < stop; ++at) most = std::fmax(most, std::fabs(x[at]));
+    // A subnormal scale has no finite inverse.
+    const float scale = most / 127, inverse = scale >= 1.2e-38f ? 1 / scale : 0;
+    if (start < columns) scales[start / kQuantised] = scale;
+    for (int64_t at = start; at < start + kQuantised; ++at)
+      out[at] = at < stop ? int8_t(std::lrint(x[at] * inverse)) : int8_t(0);
+  }
+}
+
+}  // namespace
+
+bool supported(Isa isa) {
+  if (isa == Isa::kPortable) return true;
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+#else
+  return false;
+#endif
+}
+
+Isa best_isa() {
+  const char* wanted = std::getenv("OPTIMUM_SI_ISA");
+  if (wanted && !std::strcmp(wanted, "portable")) return Isa::kPortable;
+  return supported(Isa::kAvx2) ? Isa::kAvx2 : Isa::kPortable;
+}
+
+void product(const Packed& packed, Isa isa, const float* x, int64_t count, const float* bias, float* y,
+             const Parallel& parallel) {
+  const int64_t columns = packed.columns, padded = packed.padded_columns();
+  Task task{&packed, x, nullptr, nullptr, count, bias, y, packed.rows, !all_finite(x, count * columns)};
+  std::unique_ptr<float[]> wide;
+  if (padded != columns) {
+    wide.reset(new float[size_t(count * padded)]());
+    for (int64_t m = 0; m < count; ++m)
+      std::memcpy(wide.get() + m * padded, x + m * columns, size_t(columns) * sizeof(float));
+    task.x = wide.get();
+  }
+  std::unique_ptr<int8_t[]> narrow;
+  std::unique_ptr<float[]> scales;
+  const bool nibbles = packed.format == Format::kTwoOfFour && packed.values_kind == Values::kInt4;
+  if (isa != Isa::kPortable && nibbles && !task.dense) {
+    const int64_t groups = packed.groups();
+    narrow.reset(new int8_t[size_t(count * padded)]);
+    scales.reset(new float[size_t(count * groups)]);
+    for (int64_t m = 0; m < count; ++m)
+      quantise(x + m * columns, columns, padded, narrow.get() + m * padded, scales.get() + m * groups);
+    task.x8 = narrow.get(), task.x8_scales = scales.get();
+  }
+  Kernel kernel = portable::multiply;
+#if defined(__x86_64__)
+  if (isa == Isa::kAvx2) kernel = avx2::multiply;
+#endif
+  const int64_t rows = packed.padded_rows();
+  parallel(size_t((rows + kRowsPerTask - 1) / kRowsPerTask), [&](size_t number) {
+    const int64_t first = int64_t(number) * kRowsPerTask;
+    kernel(task, first, first + kRowsPerTask < rows ? first + kRowsPerTask : rows);
+  });
+}
+
+bool self_test() {
+  // 8 x 8 in 2:4: row n keeps columns (n % 3, 3) of the first group and (0, 1 + n % 3) of the second one, small integers.
+  const int64_t size = 8;
+  uint8_t values[size * size / 2 * 4 + kSlack] = {}, indices[8 + kSlack] = {};
+  float x[size], expected[size] = {}, got[size] = {};
+  for (int column = 0; column < size; ++column) x[column] = float(column + 1);
+  for (int row = 0; row < size; ++row) {
+    const int columns[4] = {row % 3, 3, 4, 5 + row % 3};
+    for (int number = 0; number < 4; ++number) {
+      const int slot = number / 2 * 4 + row % 2 * 2 + number % 2;
+      const float value = float(row - number);
+      std::memcpy(values + ((row / 2) * 8 + slot) * 4, &value, 4);
+      indices[row / 2 * 2 + slot / 4] |= uint8_t((columns[number] % 4) << (2 * (slot % 4)));
+      expected[row] += value * x[columns[number]];
+    }
+  }
+  Packed packed{Format::kTwoOfFour, Values::kFp32, size, size, 0, {values, sizeof values}, {indices, sizeof indices},
+                {}, {}};
+  if (problem(packed)) return false;
+  for (Isa isa : {Isa::kPortable, best_isa()}) {
+    product(packed, isa, x, 1, nullptr, got, [](size_t count, const std::function<void(size_t)>& each) {
+      for (size_t number = 0; number < count; ++number) each(number);
+    });
+    for (int row = 0; row < size; ++row)
+      if (got[row] != expected[row]) return false;
+  }
+  return true;
+}
+
+}  // namespace si

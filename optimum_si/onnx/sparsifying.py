@@ -1,0 +1,173 @@
+"""Matrices of a graph that gain by it become ``optimum.si::SparseLinear`` with packed weights, or dense again."""
+
+from collections.abc import Iterable
+from fnmatch import fnmatch
+
+import numpy as np
+import onnx_ir as ir
+
+from .graphs import Matrix, matrix_of, replace_node
+from .kernels.packing import FORMATS, MOST_CSR_COLUMNS, Packed, pack, unpack
+
+
+DOMAIN, OPERATOR = "optimum.si", "SparseLinear"
+PARTS = ("values", "indices", "starts", "scales")
+#: Share of zeros from which a weight without a pattern gains, and from which single columns beat bit masks.
+SPARSE_MIN, CSR_MIN = 0.45, 0.85
+#: Weights of the smallest matrix that is worth a call.
+LEAST = 4096
+
+
+def sparsify(
+    graph: ir.Graph,
+    values: str,
+    sparse_min: float = SPARSE_MIN,
+    include: Iterable[str] | None = None,
+    exclude: Iterable[str] | None = None,
+) -> list[str]:
+    """Replace products with constant matrices that have zeros enough; the rest is left as it is.
+
+    What is taken: 2:4, else 4:8, where every group holds it; else ``csr`` from :data:`CSR_MIN` zeros, else
+    ``bitmask``; nothing below ``sparse_min`` zeros or :data:`LEAST` weights. In 4 bits only 2:4 gains over the dense
+    kernel of ONNX Runtime, so nothing else is taken.
+
+    Args:
+        graph: in fp32, changed in place.
+        values: how kept weights are stored, "fp32", "fp16", "int8" (a scale for each output) or "int4".
+        sparse_min: least share of zeros.
+        include: globs over names of matrices; None is all.
+        exclude: globs over names of matrices that stay dense.
+
+    Returns:
+        Names of the matrices that were packed.
+    """
+    packed: dict[str, dict[str, ir.Value]] = {}
+    shapes: dict[str, Packed] = {}
+    for node in list(graph):
+        matrix = matrix_of(node)
+        if matrix is None or matrix.packed != "float32" or not _wanted(matrix.name, include, exclude):
+            continue
+        chosen = chosen_format(matrix, values, sparse_min)
+        if chosen is None or not _is_plain(node):
+            continue
+        if matrix.name not in packed:
+            shapes[matrix.name] = pack(np.ascontiguousarray(matrix.values.T), chosen, values)
+            packed[matrix.name] = _register(graph, matrix.name, shapes[matrix.name])
+        _replace(graph, node, shapes[matrix.name], packed[matrix.name])
+    if packed:
+        graph.opset_imports[DOMAIN] = 1
+        _drop_unused(graph, packed)
+    return list(packed)
+
+
+def chosen_format(matrix: Matrix, values: str, sparse_min: float = SPARSE_MIN) -> str | None:
+    """The format that a matrix [K, N] is packed in; None leaves it dense."""
+    if matrix.values.size < LEAST or matrix.zeros < sparse_min:
+        return None
+    if matrix.holds(2, 4):
+        return "2:4"
+    if values == "int4":
+        return None
+    if matrix.holds(4, 8):
+        return "4:8"
+    return "csr" if matrix.zeros >= CSR_MIN and len(matrix.values) <= MOST_CSR_COLUMNS else "bitmask"
+
+
+def is_sparse(model: ir.Model) -> bool:
+    """Whether a graph has packed weights."""
+    return any(node.domain == DOMAIN for node in model.graph.all_nodes())
+
+
+def densify(model: ir.Model) -> None:
+    """Turn packed weights into ordinary products again, for machines without kernels."""
+    graph = model.graph
+    dense: dict[str, ir.Value] = {}
+    for node in list(graph):
+        if node.domain != DOMAIN:
+            continue
+        first = node.inputs[1]
+        assert first is not None and first.name is not None
+        if first.name not in dense:
+            weight = np.ascontiguousarray(unpack(packed_of(node)).T)
+            dense[first.name] = _initializer(graph, f"{first.name}.dense", weight)
+        product = ir.Node("", "MatMul", [node.inputs[0], dense[first.name]], name=node.name)
+        graph.insert_before(node, product)
+        last = product
+        bias = node.inputs[5] if len(node.inputs) > 5 else None
+        if bias is not None:
+            last = ir.Node("", "Add", [product.outputs[0], bias])
+            graph.insert_before(node, last)
+        replace_node(node, last)
+    for name in [name for name, value in graph.initializers.items() if not value.uses()]:
+        del graph.initializers[name]
+    graph.opset_imports.pop(DOMAIN, None)
+
+
+def packed_of(node: ir.Node) -> Packed:
+    """The packed weight of a node."""
+    text = {name: node.attributes[name].as_string() for name in ("format", "kind")}
+    rows, columns, group = (node.attributes[name].as_int() for name in ("N", "K", "group"))
+    parts = {}
+    for name, value in zip(PARTS, node.inputs[1:5], strict=True):
+        assert value is not None and value.const_value is not None
+        parts[name] = value.const_value.numpy()
+    assert text["format"] in FORMATS
+    return Packed(text["format"], text["kind"], (rows, columns), group, parts)
+
+
+def _wanted(name: str, include: Iterable[str] | None, exclude: Iterable[str] | None) -> bool:
+    if include is not None and not any(fnmatch(name, glob) for glob in include):
+        return False
+    return exclude is None or not any(fnmatch(name, glob) for glob in exclude)
+
+
+def _is_plain(node: ir.Node) -> bool:
+    """Whether a node is x W (+ bias) and nothing more."""
+    numbers = {name: attribute.value for name, attribute in node.attributes.items()}
+    if node.op_type == "MatMul":
+        return True
+    if node.op_type == "Gemm":
+        return numbers.get("transA", 0) == 0 and numbers.get("alpha", 1.0) == 1.0 and numbers.get("beta", 1.0) == 1.0
+    return False  # a FusedMatMul reads the embeddings, which stay for their own sake
+
+
+def _register(graph: ir.Graph, name: str, packed: Packed) -> dict[str, ir.Value]:
+    return {part: _initializer(graph, f"{name}.{part}", packed.parts[part]) for part in PARTS}
+
+
+def _initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+    tensor = ir.tensor(array, name=name)
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.register_initializer(value)
+    return value
+
+
+def _replace(graph: ir.Graph, node: ir.Node, packed: Packed, parts: dict[str, ir.Value]) -> None:
+    rows, columns = packed.shape
+    attributes = [
+        ir.AttrInt64("version", 1),
+        ir.AttrString("format", packed.format),
+        ir.AttrString("kind", packed.kind),
+        ir.AttrInt64("N", rows),
+        ir.AttrInt64("K", columns),
+        ir.AttrInt64("group", packed.group),
+    ]
+    inputs = [node.inputs[0], *(parts[name] for name in PARTS)]
+    bias = node.inputs[2] if node.op_type == "Gemm" and len(node.inputs) > 2 else None
+    fits = bias is not None and bias.const_value is not None and bias.const_value.numpy().size == rows
+    if fits:
+        inputs.append(bias)
+    product = ir.Node(DOMAIN, OPERATOR, inputs, attributes, name=node.name)
+    graph.insert_before(node, product)
+    last = product
+    if bias is not None and not fits:
+        last = ir.Node("", "Add", [product.outputs[0], bias])
+        graph.insert_before(node, last)
+    replace_node(node, last)
+
+
+def _drop_unused(graph: ir.Graph, names: Iterable[str]) -> None:
+    for name in names:
+        value = graph.initializers.get(name)
+        if value is not None and not value.uses() and not value.is_graph_output():
+            del graph.initializers[name]

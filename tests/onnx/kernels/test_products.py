@@ -1,0 +1,88 @@
+"""Kernels give the product with the unpacked weight, whatever the shape."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_library import AVX2, PORTABLE, multiply, sparse_weight
+
+from optimum_si.onnx.kernels import FORMATS, KINDS, pack, unpack
+
+
+#: Of the largest output. 2:4 in 4 bits takes x in 8 bits.
+BOUND, IN_8_BITS = 1e-5, 2e-2
+
+
+def bound(format, kind, isa):
+    return IN_8_BITS if (format, kind, isa) == ("2:4", "int4", AVX2) else BOUND
+
+
+@settings(max_examples=300)
+@given(
+    format=st.sampled_from(FORMATS),
+    kind=st.sampled_from(KINDS),
+    isa=st.sampled_from([PORTABLE, AVX2]),
+    rows=st.integers(1, 150),
+    columns=st.integers(1, 200),
+    count=st.integers(1, 20),
+    share=st.floats(0, 1),
+    biased=st.booleans(),
+    seed=st.integers(0),
+)
+def test_products_are_those_of_the_dense_weight(format, kind, isa, rows, columns, count, share, biased, seed):
+    generator = np.random.default_rng(seed)
+    packed = pack(sparse_weight(generator, rows, columns, format, share), format, kind)
+    x = generator.standard_normal((count, columns)).astype(np.float32)
+    bias = generator.standard_normal(rows).astype(np.float32) if biased else None
+    result = multiply(packed, x, bias, isa)
+    if result is None:
+        return
+    dense = unpack(packed).astype(np.float64)
+    expected = x @ dense.T + (0 if bias is None else bias)
+    # Rounding grows with what is summed, which may cancel.
+    size = (np.abs(x) @ np.abs(dense).T + (0 if bias is None else np.abs(bias))).max() + 1e-30
+    assert np.abs(result - expected).max() <= bound(format, kind, isa) * size
+
+
+@pytest.mark.parametrize("group", [8, 24, 64])
+@pytest.mark.parametrize("format", ["2:4", "4:8", "bitmask"])
+def test_scales_of_groups_of_columns(format, group):
+    generator = np.random.default_rng(0)
+    packed = pack(sparse_weight(generator, 20, 100, format, 0.2), format, "int8", group)
+    x = generator.standard_normal((3, 100)).astype(np.float32)
+    np.testing.assert_allclose(multiply(packed, x), x @ unpack(packed).T, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("isa", [PORTABLE, AVX2])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_spreads_as_in_the_dense_product(format, kind, isa, wrong):
+    generator = np.random.default_rng(0)
+    packed = pack(sparse_weight(generator, 12, 40, format, 0.3), format, kind)
+    x = generator.standard_normal((2, 40)).astype(np.float32)
+    x[0, 5] = wrong
+    with np.errstate(invalid="ignore"):
+        expected = x @ unpack(packed).T
+    result = multiply(packed, x, None, isa)
+    if result is not None:
+        np.testing.assert_array_equal(np.isfinite(result), np.isfinite(expected))
+        np.testing.assert_array_equal(np.isnan(result), np.isnan(expected))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_subnormal_numbers_are_numbers(format):
+    packed = pack(sparse_weight(np.random.default_rng(0), 8, 32, format, 0.3), format)
+    x = np.full((1, 32), 1e-40, np.float32)
+    np.testing.assert_allclose(multiply(packed, x), x @ unpack(packed).T, rtol=1e-3, atol=1e-43)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("format", FORMATS)
+def test_each_row_of_x_is_computed_for_itself(format, kind):
+    generator = np.random.default_rng(3)
+    packed = pack(sparse_weight(generator, 30, 96, format, 0.4), format, kind)
+    x = generator.standard_normal((13, 96)).astype(np.float32)
+    together = multiply(packed, x)
+    for row in range(len(x)):
+        np.testing.assert_allclose(multiply(packed, x[row : row + 1])[0], together[row], rtol=1e-4, atol=1e-5)
