@@ -56,7 +56,9 @@ class Packed:
         return sum(part.nbytes for part in self.parts.values())
 
 
-def pack(weight: np.ndarray, format: str, kind: str = "fp32", group: int = 0, scales: np.ndarray | None = None) -> Packed:
+def pack(
+    weight: np.ndarray, format: str, kind: str = "fp32", group: int = 0, scales: np.ndarray | None = None
+) -> Packed:
     """Pack W [N, K].
 
     Args:
@@ -83,7 +85,9 @@ def pack(weight: np.ndarray, format: str, kind: str = "fp32", group: int = 0, sc
     parts["indices"] = _with_slack(parts["indices"])
     parts["scales"] = _stored_scales(found, format, kind)
     parts.setdefault("starts", np.zeros(0, np.uint8))
-    return Packed(format, kind, (rows, columns), group, {name: np.ascontiguousarray(part) for name, part in parts.items()})
+    return Packed(
+        format, kind, (rows, columns), group, {name: np.ascontiguousarray(part) for name, part in parts.items()}
+    )
 
 
 def unpack(packed: Packed) -> np.ndarray:

@@ -9,7 +9,15 @@ from kernel_library import sparse_weight
 from optimum_si.onnx.kernels import FORMATS, KINDS, building, pack
 
 
-FLAGS = ("-std=c++17", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-I", str(building.SOURCE))
+FLAGS = (
+    "-std=c++17",
+    "-O1",
+    "-g",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+    "-I",
+    str(building.SOURCE),
+)
 
 
 @pytest.fixture(scope="module")

@@ -32,23 +32,24 @@ struct Int8 {
   }
 };
 
+// 4 bytes in every lane.
+inline __m256i spread(const uint8_t* at) {
+  int32_t word;
+  std::memcpy(&word, at, 4);
+  return _mm256_set1_epi32(word);
+}
+
 // Positions of the 8 slots of each pair of rows in a step, and the inputs that they stand for.
 struct TwoOfFour {
   static constexpr int kBytes = 8;  // of indices in a step of a strip
   static void positions(const uint8_t* at, __m256i* out) {
     const __m256i low = _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14);
     const __m256i high = _mm256_setr_epi32(16, 18, 20, 22, 24, 26, 28, 30);
-    int32_t words[2];
-    std::memcpy(words, at, 8);
-    const __m256i first = _mm256_set1_epi32(words[0]), second = _mm256_set1_epi32(words[1]);
+    const __m256i first = spread(at), second = spread(at + 4);
     out[0] = _mm256_srlv_epi32(first, low), out[1] = _mm256_srlv_epi32(first, high);
     out[2] = _mm256_srlv_epi32(second, low), out[3] = _mm256_srlv_epi32(second, high);
   }
   static __m256 pick(__m256 x, __m256i positions) { return _mm256_permutevar_ps(x, positions); }
-  // Scales of two rows where their slots are.
-  static __m256 spread(float one, float other) {
-    return _mm256_setr_ps(one, one, other, other, one, one, other, other);
-  }
   // Sums of the slots of the first and of the second row.
   static void sums(__m256 all, float& one, float& other) {
     __m128 sum = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
@@ -62,15 +63,10 @@ struct FourOfEight {
     const __m256i by = _mm256_setr_epi32(0, 3, 6, 9, 12, 15, 18, 21);
     SI_UNROLL
     for (int pair = 0; pair < 4; ++pair) {
-      int32_t word;
-      std::memcpy(&word, at + 3 * pair, 4);  // of the fourth byte nothing is used
-      out[pair] = _mm256_srlv_epi32(_mm256_set1_epi32(word), by);
+      out[pair] = _mm256_srlv_epi32(spread(at + 3 * pair), by);  // of the fourth byte nothing is used
     }
   }
   static __m256 pick(__m256 x, __m256i positions) { return _mm256_permutevar8x32_ps(x, positions); }
-  static __m256 spread(float one, float other) {
-    return _mm256_setr_ps(one, one, one, one, other, other, other, other);
-  }
   static void sums(__m256 all, float& one, float& other) {
     __m256 sum = _mm256_hadd_ps(all, all);
     sum = _mm256_hadd_ps(sum, sum);
@@ -148,8 +144,8 @@ void nm_strip(const Task& task, int64_t strip, int64_t m) {
 template <class Pattern, class Value, int kRows>
 void nm_rows(const Task& task, int64_t first, int64_t last, int64_t m) {
   for (int64_t strip = first; strip < last; ++strip) {
-    // As many sums as fit into registers: 4 pairs of rows for up to 3 rows of x, else 2 at a time.
-    if constexpr (kRows <= 3) {
+    // As many sums as fit into registers: 4 pairs of rows for up to 2 rows of x, else 2 at a time.
+    if constexpr (kRows <= 2) {
       nm_strip<Pattern, Value, kRows, 4, 0>(task, strip, m);
     } else {
       nm_strip<Pattern, Value, kRows, 2, 0>(task, strip, m);
@@ -162,17 +158,15 @@ template <class Pattern, class Value>
 void nm(const Task& task, int64_t first, int64_t last) {
   // Some strips stay in the cache while all rows of x pass.
   const int64_t strip_bytes = task.packed->padded_columns() * kStrip / 2 * Value::kBytes;
-  const int64_t together = task.count <= 6 ? last : strip_bytes < (1 << 18) ? (1 << 18) / strip_bytes : 1;
+  const int64_t together = task.count <= 4 ? last : strip_bytes < (1 << 18) ? (1 << 18) / strip_bytes : 1;
   for (int64_t start = first / kStrip; start < (last + kStrip - 1) / kStrip; start += together) {
     int64_t stop = start + together < (last + kStrip - 1) / kStrip ? start + together : (last + kStrip - 1) / kStrip;
     int64_t m = 0;
-    for (; m + 6 <= task.count; m += 6) nm_rows<Pattern, Value, 6>(task, start, stop, m);
+    for (; m + 4 <= task.count; m += 4) nm_rows<Pattern, Value, 4>(task, start, stop, m);
     switch (task.count - m) {
       case 1: nm_rows<Pattern, Value, 1>(task, start, stop, m); break;
       case 2: nm_rows<Pattern, Value, 2>(task, start, stop, m); break;
       case 3: nm_rows<Pattern, Value, 3>(task, start, stop, m); break;
-      case 4: nm_rows<Pattern, Value, 4>(task, start, stop, m); break;
-      case 5: nm_rows<Pattern, Value, 5>(task, start, stop, m); break;
       default: break;
     }
   }
