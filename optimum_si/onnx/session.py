@@ -71,7 +71,7 @@ def _opened(path: Path, options: Any, chosen: list[Provider]) -> Any:
         options.register_custom_ops_library(str(library_path()))
     except KernelsUnavailable as error:
         warnings.warn(
-            f"{str(path)!r} is computed with dense weights, as fast and as large as if nothing had been pruned: {error}",
+            f"{str(path)!r} is computed with dense weights, as slow and large as if nothing had been pruned: {error}",
             stacklevel=4,
         )
         return _densified(path, options, chosen)

@@ -12,8 +12,9 @@ All layouts are of W [N, K], reduced over K. Rows are padded with zeros to whole
   follow the bits; ``starts`` is the first value of each strip, and their number, as uint32.
 - "csr": ``indices`` are uint16 columns, ``starts`` the first value of each row, as uint32.
 
-Values are fp32, fp16, int8 with fp32 scales [N, groups], or 4 bits + 8 (two a byte, the first one low) with fp16 scales
-[N, groups] - 2:4: [strips, groups, 4]. ``SLACK`` zero bytes follow values and indices: kernels read whole registers.
+Values are fp32, fp16, int8 with fp32 scales [N, groups], or 4 bits + 8 (two a byte, the first one low) with fp16
+scales [N, groups] - 2:4: [strips, groups, 4]. ``SLACK`` zero bytes follow values and indices: kernels read whole
+registers.
 """
 
 from collections.abc import Mapping
@@ -69,7 +70,8 @@ def pack(
         scales: [N, groups], for values that are integers already; None finds symmetric ones.
 
     Raises:
-        ValueError: for a weight that does not hold the pattern, is not finite or too wide, or a group that does not fit.
+        ValueError: for a weight that does not hold the pattern, is not finite or too wide, or a group that does not
+            fit.
     """
     rows, columns = weight.shape
     if format == "csr" and columns > MOST_CSR_COLUMNS:
@@ -139,8 +141,8 @@ def _values(
         return weight.astype(np.int8), group, scales.reshape(rows, groups)
     lowest = -128 if kind == "int8" else -8
     padded = _padded(weight.astype(np.float32), 1, group).reshape(rows, groups, group)
-    # As ONNX Runtime does: the weight of the largest magnitude takes the lowest code, whatever its sign, so that weights
-    # on the grid of the dense exports (codes in 8 bits are every other one of these) are not rounded again.
+    # As ONNX Runtime does: the weight of the largest magnitude takes the lowest code, whatever its sign, so that
+    # weights on the grid of the dense exports (8 bits: every other code of these) are not rounded again.
     extreme = np.take_along_axis(padded, np.abs(padded).argmax(axis=2)[:, :, None], axis=2)[:, :, 0]
     found = extreme / np.float32(lowest)
     if kind == "int4":
