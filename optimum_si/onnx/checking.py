@@ -21,7 +21,7 @@ class CheckedMatrix:
         file: of the graph.
         name: of the matrix in it.
         rows, columns: K, which is summed over, and N.
-        stored: how its values are stored, such as "float32" or "int4".
+        stored: how its values are stored, such as "float32", "int4" or, without zeros, "fp16 2:4".
         zeros: share of exact zeros.
         pattern: "2:4", "4:8" or None; 2:4 is named where both hold.
         usable_by: which provider computes faster with its zeros, or None.
@@ -76,10 +76,10 @@ def _checked(path: Path, matrix: Any) -> CheckedMatrix:
     pattern = None
     if matrix.zeros >= SPARSE_FROM:
         pattern = next((f"{n}:{m}" for n, m in ((2, 4), (4, 8)) if matrix.holds(n, m)), None)
-    tensorrt = pattern == "2:4" and matrix.packed in ("float32", "float16")
-    return CheckedMatrix(
-        path.name, matrix.name, rows, columns, matrix.packed, matrix.zeros, pattern, "TensorRT" if tensorrt else None
-    )
+    usable_by = "TensorRT" if pattern == "2:4" and matrix.packed in ("float32", "float16") else None
+    if matrix.operator == "SparseLinear":
+        usable_by = "CPU"
+    return CheckedMatrix(path.name, matrix.name, rows, columns, matrix.packed, matrix.zeros, pattern, usable_by)
 
 
 def summary(found: list[CheckedMatrix]) -> str:
@@ -98,16 +98,19 @@ def summary(found: list[CheckedMatrix]) -> str:
         for matrix in found
     ]
     sparse = [matrix for matrix in found if matrix.zeros >= SPARSE_FROM]
-    usable = [matrix for matrix in found if matrix.usable_by]
+    packed = [matrix for matrix in found if matrix.usable_by == "CPU"]
+    usable = [matrix for matrix in found if matrix.usable_by == "TensorRT"]
     lines = [
         format_table(header, rows),
         f"{len(sparse)} of {len(found)} matrices are sparse; {sum(m.pattern == '2:4' for m in found)} are 2:4.",
     ]
+    if packed:
+        lines.append(f"{len(packed)} are stored without their zeros, for optimum-si's own kernels on the CPU.")
     if usable:
         lines.append(
             f"{len(usable)} can use TensorRT's 2:4 kernels: optimum_si.onnx.providers('tensorrt'). The CPU and CUDA "
             "providers compute them as if they were dense."
         )
-    elif sparse:
+    elif len(sparse) > len(packed):
         lines.append("ONNX Runtime computes these as if they were dense; TensorRT's sparse kernels need 2:4 in fp16.")
     return "\n".join(lines)

@@ -76,7 +76,7 @@ def export(
         CheckpointError: when the model cannot be read or the output cannot be written.
     """
     values = _checked(device, values, opset, runtime)
-    packing = _packing(weights, device, runtime, sparse_min, include, exclude)
+    packing = _packing(weights, device, sparse_min, include, exclude)
     require_onnx()
     check_output(output, overwrite)
     if isinstance(model_or_path, PreTrainedModel):
@@ -88,7 +88,7 @@ def export(
         source = str(model_or_path)
         beside = _side_files(source, **kwargs)
     if runtime == "genai":
-        return _export_for_genai(model, tokenizer, beside, Path(output), device, values, overwrite)
+        return _export_for_genai(model, tokenizer, beside, Path(output), device, values, packing, overwrite)
     if source and Path(source).is_dir() and Path(source).resolve() == Path(output).resolve():
         raise CheckpointError(
             f"{str(output)!r} is the model's own directory, which the export would replace: give another one."
@@ -124,7 +124,6 @@ def export(
 def _packing(
     weights: str,
     device: str,
-    runtime: str,
     sparse_min: float | None,
     include: str | list[str] | None,
     exclude: str | list[str] | None,
@@ -137,10 +136,10 @@ def _packing(
         if given:
             raise ConfigurationError(f"{', '.join(given)} belong to weights='sparse': set it, or leave them out.")
         return None
-    if device != "cpu" or runtime != "onnxruntime":
+    if device != "cpu":
         raise ConfigurationError(
-            f"weights='sparse' with device={device!r} and runtime={runtime!r}: the sparse kernels are for 'cpu' and "
-            "'onnxruntime'. TensorRT takes 2:4 as dense weights."
+            f"weights='sparse' with device={device!r}: the sparse kernels are for 'cpu'; TensorRT takes 2:4 as dense "
+            "weights."
         )
     if sparse_min is not None:
         check_number("sparse_min", sparse_min, minimum=0, below=1)
@@ -154,9 +153,10 @@ def _export_for_genai(
     output: Path,
     device: str,
     values: str,
+    packing: dict[str, Any] | None,
     overwrite: bool,
 ) -> Path:
-    from .genai import build
+    from .genai import build, pack_weights
     from .verifying import verify
 
     if tokenizer is None:
@@ -164,10 +164,13 @@ def _export_for_genai(
     with tempfile.TemporaryDirectory() as folder, replaced_directory(output, overwrite) as directory:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        build(Path(folder), directory, device, values)
+        # What is packed is found in fp32.
+        build(Path(folder), directory, device, values if packing is None else "fp32")
+        if packing is not None:
+            pack_weights(directory, values, packing)
         files = [directory / "model.onnx"]
         verified = verify(model, files, values, device)
-        _carry_along(model, None, beside, values, directory)
+        _carry_along(model, None, beside, values if packing is None else "fp32", directory)
         write_manifest(directory, files, device, values, type(model).__name__, verified)
     return output
 

@@ -1,10 +1,13 @@
 """A checkpoint -> a directory for ONNX Runtime GenAI, whose decode loop is C++; by GenAI's own builder."""
 
+import json
+import shutil
 import subprocess
 import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from ..errors import ConfigurationError, ExportError
 
@@ -45,3 +48,34 @@ def build(checkpoint: Path, directory: Path, device: str, values: str) -> None:
             f"the builder of ONNX Runtime GenAI failed on {str(checkpoint)!r}: {lines[-1][:300]} It knows Llama, "
             "Mistral, Qwen, Phi, Gemma, Granite and some others; use runtime='onnxruntime' for the rest."
         )
+
+
+def pack_weights(directory: Path, values: str, packing: dict[str, Any]) -> None:
+    """Pack the sparse matrices of a graph in fp32, and put the kernels of this machine beside it.
+
+    Args:
+        directory: that :func:`build` wrote.
+        values: how kept weights are stored.
+        packing: options of :func:`optimum_si.onnx.sparsifying.sparsify`.
+
+    Raises:
+        ExportError: when there are no kernels for this machine: GenAI cannot do without.
+    """
+    import onnx_ir as ir
+
+    from .kernels import KernelsUnavailable, library_path
+    from .sparsifying import sparsify
+
+    try:
+        library = library_path()
+    except KernelsUnavailable as error:
+        raise ExportError(f"weights='sparse' for ONNX Runtime GenAI needs the kernels: {error}") from error
+    graph = ir.load(str(directory / "model.onnx"))
+    ir.external_data.load_to_model(graph)
+    sparsify(graph.graph, values, **packing)
+    ir.save(graph, str(directory / "model.onnx"), external_data="model.onnx.data")
+    shutil.copyfile(library, directory / library.name)
+    file = directory / "genai_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config["model"]["decoder"]["session_options"]["custom_ops_library"] = library.name
+    file.write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")

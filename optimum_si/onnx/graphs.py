@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from .kernels.packing import unpack
+from .packed_nodes import DOMAIN, name_of, packed_of
+
 
 #: Inputs and outputs of a cache, as the exporter of transformers names them.
 _CACHE = re.compile(r"(input|output)\.(?:past_key_values|cache)\.layers\.(\d+)\.(keys|values)$")
@@ -128,7 +131,7 @@ class Matrix:
         name: of the initializer.
         operator: type of the node that reads it.
         values: [K, N], reduced over K; read on access from the mapped file, packed ones unpacked.
-        packed: how its values are stored: "float32", "float16", "int8", "int4", ...
+        packed: how its values are stored: "float32", "float16", "int8", "int4", "fp16 2:4" (without zeros), ...
     """
 
     name: str
@@ -162,6 +165,9 @@ def matrices(model: ir.Model) -> Iterator[Matrix]:
 
 def matrix_of(node: ir.Node) -> Matrix | None:
     operator = node.op_type
+    if node.domain == DOMAIN:
+        packed = packed_of(node)
+        return Matrix(name_of(node), operator, unpack(packed).T, f"{packed.kind} {packed.format}")
     if operator not in ("MatMul", "FusedMatMul", "Gemm", "MatMulNBits", "MatMulInteger", "DynamicQuantizeMatMul"):
         return None
     weight = node.inputs[1]

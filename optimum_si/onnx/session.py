@@ -63,7 +63,7 @@ def _opened(path: Path, options: Any, chosen: list[Provider]) -> Any:
     import onnxruntime
 
     from .kernels import KernelsUnavailable, library_path
-    from .sparsifying import DOMAIN
+    from .packed_nodes import DOMAIN
 
     if DOMAIN.encode() not in path.read_bytes():
         return onnxruntime.InferenceSession(str(path), options, providers=chosen)

@@ -7,11 +7,10 @@ import numpy as np
 import onnx_ir as ir
 
 from .graphs import Matrix, matrix_of, replace_node
-from .kernels.packing import FORMATS, MOST_CSR_COLUMNS, Packed, pack, unpack
+from .kernels.packing import MOST_CSR_COLUMNS, Packed, pack, unpack
+from .packed_nodes import BIAS, DOMAIN, OPERATOR, PARTS, name_of, packed_of
 
 
-DOMAIN, OPERATOR = "optimum.si", "SparseLinear"
-PARTS = ("values", "indices", "starts", "scales")
 #: Share of zeros from which a weight without a pattern gains, and from which single columns beat bit masks.
 SPARSE_MIN, CSR_MIN = 0.45, 0.85
 #: Weights of the smallest matrix that is worth a call.
@@ -73,11 +72,6 @@ def chosen_format(matrix: Matrix, values: str, sparse_min: float = SPARSE_MIN) -
     return "csr" if matrix.zeros >= CSR_MIN and len(matrix.values) <= MOST_CSR_COLUMNS else "bitmask"
 
 
-def is_sparse(model: ir.Model) -> bool:
-    """Whether a graph has packed weights."""
-    return any(node.domain == DOMAIN for node in model.graph.all_nodes())
-
-
 def densify(model: ir.Model) -> None:
     """Turn packed weights into ordinary products again, for machines without kernels."""
     graph = model.graph
@@ -85,15 +79,13 @@ def densify(model: ir.Model) -> None:
     for node in list(graph):
         if node.domain != DOMAIN:
             continue
-        first = node.inputs[1]
-        assert first is not None and first.name is not None
-        if first.name not in dense:
-            weight = np.ascontiguousarray(unpack(packed_of(node)).T)
-            dense[first.name] = _initializer(graph, f"{first.name}.dense", weight)
-        product = ir.Node("", "MatMul", [node.inputs[0], dense[first.name]], name=node.name)
+        name = name_of(node)
+        if name not in dense:
+            dense[name] = _initializer(graph, name, np.ascontiguousarray(unpack(packed_of(node)).T))
+        product = ir.Node("", "MatMul", [node.inputs[0], dense[name]], name=node.name)
         graph.insert_before(node, product)
         last = product
-        bias = node.inputs[5] if len(node.inputs) > 5 else None
+        bias = node.inputs[BIAS] if len(node.inputs) > BIAS else None
         if bias is not None:
             last = ir.Node("", "Add", [product.outputs[0], bias])
             graph.insert_before(node, last)
@@ -101,18 +93,6 @@ def densify(model: ir.Model) -> None:
     for name in [name for name, value in graph.initializers.items() if not value.uses()]:
         del graph.initializers[name]
     graph.opset_imports.pop(DOMAIN, None)
-
-
-def packed_of(node: ir.Node) -> Packed:
-    """The packed weight of a node."""
-    text = {name: node.attributes[name].as_string() for name in ("format", "kind")}
-    rows, columns, group = (node.attributes[name].as_int() for name in ("N", "K", "group"))
-    parts = {}
-    for name, value in zip(PARTS, node.inputs[1:5], strict=True):
-        assert value is not None and value.const_value is not None
-        parts[name] = value.const_value.numpy()
-    assert text["format"] in FORMATS
-    return Packed(text["format"], text["kind"], (rows, columns), group, parts)
 
 
 def _wanted(name: str, include: Iterable[str] | None, exclude: Iterable[str] | None) -> bool:

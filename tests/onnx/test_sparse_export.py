@@ -10,13 +10,16 @@ import onnxruntime
 import pytest
 import torch
 from helpers import calibration, prune
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from optimum_si import CheckpointError, ConfigurationError
+from optimum_si import CheckpointError, ConfigurationError, ExportError
 from optimum_si.onnx import ORTSIModelForCausalLM, export
+from optimum_si.onnx.checking import check, summary
 from optimum_si.onnx.graphs import matrices
 from optimum_si.onnx.kernels import building, library_path
-from optimum_si.onnx.sparsifying import CSR_MIN, DOMAIN, chosen_format, densify, is_sparse, packed_of, sparsify
+from optimum_si.onnx.packed_nodes import DOMAIN, is_sparse, packed_of
+from optimum_si.onnx.sparsifying import CSR_MIN, chosen_format, densify, sparsify
 
 
 IDS = torch.arange(9)[None]
@@ -46,6 +49,13 @@ def sparse(tmp_path_factory):
         return model, path
 
     return made
+
+
+def tokenizer():
+    vocabulary = {"<pad>": 0, **{f"w{number}": number for number in range(1, 48)}}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>")
 
 
 def nodes(path):
@@ -145,6 +155,37 @@ def test_unstructured_zeros_take_masks_or_columns(tmp_path):
         np.testing.assert_allclose(answer, model(input_ids=IDS).logits.detach(), rtol=1e-3, atol=1e-4)
 
 
+def test_check_reads_packed_matrices(sparse):
+    _, path = sparse("fp16")
+    found = [matrix for matrix in check(path) if matrix.usable_by == "CPU"]
+    assert len(found) >= 4 and {(matrix.stored, matrix.pattern) for matrix in found} == {("fp16 2:4", "2:4")}
+    assert f"{len(found)} are stored without their zeros" in summary(check(path))
+
+
+@pytest.mark.parametrize("values", ["fp32", "fp16", "int8", "int4"])
+def test_genai_computes_with_them(tmp_path, values):
+    import onnxruntime_genai
+
+    model = pruned(pattern="2:4")
+    export(model, tmp_path / "out", values=values, weights="sparse", runtime="genai", tokenizer=tokenizer())
+    assert any(node.domain == DOMAIN for node in nodes(tmp_path / "out"))
+    runtime = onnxruntime_genai.Model(str(tmp_path / "out"))
+    options = onnxruntime_genai.GeneratorParams(runtime)
+    options.set_search_options(max_length=15, min_length=15, do_sample=False)
+    generator = onnxruntime_genai.Generator(runtime, options)
+    generator.append_tokens(IDS.numpy().astype("int32"))
+    while not generator.is_done():
+        generator.generate_next_token()
+    ours = ORTSIModelForCausalLM.from_pretrained(tmp_path / "out")
+    expected = ours.generate(IDS, max_new_tokens=6, min_new_tokens=6, do_sample=False)
+    assert [int(token) for token in generator.get_sequence(0)] == expected[0].tolist()
+
+
+def test_genai_cannot_do_without_kernels(tmp_path, no_compiler):
+    with pytest.raises(ExportError, match="needs the kernels.*install g"):
+        export(pruned(pattern="2:4"), tmp_path / "out", weights="sparse", runtime="genai", tokenizer=tokenizer())
+
+
 def test_a_dense_model_has_nothing_to_pack(tmp_path):
     export(pruned(sparsity=0.0), tmp_path / "dense", weights="sparse")
     assert not is_sparse(ir.load(str(tmp_path / "dense" / "model.onnx")))
@@ -190,7 +231,6 @@ def test_packed_graphs_can_be_made_dense_again(sparse):
     [
         ({"weights": "thin"}, "weights='thin'"),
         ({"weights": "sparse", "device": "cuda"}, "the sparse kernels are for 'cpu'"),
-        ({"weights": "sparse", "runtime": "genai"}, "the sparse kernels are for 'cpu'"),
         ({"weights": "sparse", "sparse_min": 1.5}, "sparse_min=1.5"),
         ({"sparse_min": 0.5}, "sparse_min belong to weights='sparse'"),
         ({"include": "*"}, "include belong to weights='sparse'"),

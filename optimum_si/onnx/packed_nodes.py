@@ -1,0 +1,34 @@
+"""``optimum.si::SparseLinear`` in a graph: which weight a node has packed."""
+
+import onnx_ir as ir
+
+from .kernels.packing import Packed
+
+
+DOMAIN, OPERATOR = "optimum.si", "SparseLinear"
+#: Inputs of a node after x, in order; a bias may follow.
+PARTS = ("values", "indices", "starts", "scales")
+BIAS = 5
+
+
+def is_sparse(model: ir.Model) -> bool:
+    """Whether a graph has packed weights."""
+    return any(node.domain == DOMAIN for node in model.graph.all_nodes())
+
+
+def packed_of(node: ir.Node) -> Packed:
+    """The packed weight of a node."""
+    rows, columns, group = (node.attributes[name].as_int() for name in ("N", "K", "group"))
+    parts = {}
+    for name, value in zip(PARTS, node.inputs[1:BIAS], strict=True):
+        assert value is not None and value.const_value is not None
+        parts[name] = value.const_value.numpy()
+    kind = node.attributes["kind"].as_string()
+    return Packed(node.attributes["format"].as_string(), kind, (rows, columns), group, parts)
+
+
+def name_of(node: ir.Node) -> str:
+    """Of the matrix that was packed."""
+    values = node.inputs[1]
+    assert values is not None
+    return (values.name or "").removesuffix(f".{PARTS[0]}")
