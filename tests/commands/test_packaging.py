@@ -1,5 +1,7 @@
 """What a release holds, and that the pieces which state a fact about it agree."""
 
+import ctypes
+import os
 import re
 import subprocess
 import sys
@@ -10,20 +12,41 @@ from zipfile import ZipFile
 import pytest
 
 import optimum_si
+from optimum_si.onnx.kernels import building
 
 
 ROOT = Path(__file__).parents[2]
 
 
+KERNELS = f"optimum_si/onnx/kernels/lib/{building.library_name()}"
+
+
+def built(folder: Path, **environment: str) -> Path:
+    pytest.importorskip("hatchling")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder]
+    subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, **environment})
+    (file,) = folder.glob("*.whl")
+    return file
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> ZipFile:
-    pytest.importorskip("hatchling")
-    folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder], cwd=ROOT, check=True
-    )
-    (file,) = folder.glob("*.whl")
-    return ZipFile(file)
+    return ZipFile(built(tmp_path_factory.mktemp("wheel"), **{building.COMPILER_VARIABLE: "none"}))
+
+
+def test_without_a_compiler_the_wheel_is_pure_python(wheel):
+    assert wheel.filename.endswith("-py3-none-any.whl") and KERNELS not in wheel.namelist()
+
+
+def test_with_a_compiler_the_wheel_brings_kernels_for_its_platform(wheel, tmp_path):
+    if building.compiler() is None:
+        pytest.skip("no C++ compiler here")
+    file = built(tmp_path / "built")
+    compiled = ZipFile(file)
+    assert set(compiled.namelist()) == {*wheel.namelist(), KERNELS}
+    assert "-py3-none-" in file.name and not file.name.endswith("-any.whl")
+    library = ctypes.CDLL(compiled.extract(KERNELS, tmp_path))
+    assert library.RegisterCustomOps and library.optimum_si_multiply
 
 
 def test_the_wheel_adds_one_file_to_the_namespace_of_optimum(wheel):
