@@ -21,11 +21,12 @@ def remembering(export_program: Callable[..., Any], folder: Path) -> Callable[..
     def remembered(self: Any, model: PreTrainedModel, inputs: Any, config: Any) -> tuple[onnx_ir.Model, None]:
         file = folder / f"{_key(model, inputs, config)}.onnx"
         with FileLock(file.with_suffix(".lock")):
-            if not file.is_file():
-                graph, _ = export_program(self, model, inputs, config)
-                onnx_ir.save(graph, file.with_suffix(".part"))
-                file.with_suffix(".part").rename(file)
-            return _loaded(file), None
+            if file.is_file():
+                return _loaded(file), None
+            graph, _ = export_program(self, model, inputs, config)
+            onnx_ir.save(graph, file.with_suffix(".part"))
+            file.with_suffix(".part").rename(file)
+            return graph, None
 
     return remembered
 
