@@ -1,5 +1,7 @@
 """Causal models for exporting: with room for long prompts, and that never stop by themselves."""
 
+from pathlib import Path
+
 import torch
 from helpers import _DECODER, _OPT, VOCABULARY
 from transformers import (
@@ -58,3 +60,17 @@ def prompts(batch: int, tokens: int, padded: bool = True) -> dict[str, torch.Ten
         for row in range(1, batch):
             mask[row, : row * tokens // (batch + 1)] = 0
     return {"input_ids": ids * mask, "attention_mask": mask}
+
+
+def genai_tokens(directory: Path, prompt: torch.Tensor, length: int) -> list[int]:
+    """What ONNX Runtime GenAI decodes greedily, prompt included, up to so many tokens."""
+    import onnxruntime_genai
+
+    model = onnxruntime_genai.Model(str(directory))
+    options = onnxruntime_genai.GeneratorParams(model)
+    options.set_search_options(max_length=length, min_length=length, do_sample=False)
+    generator = onnxruntime_genai.Generator(model, options)
+    generator.append_tokens(prompt.numpy().astype("int32"))
+    while not generator.is_done():
+        generator.generate_next_token()
+    return [int(token) for token in generator.get_sequence(0)]

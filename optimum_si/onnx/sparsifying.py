@@ -40,22 +40,22 @@ def sparsify(
     Returns:
         Names of the matrices that were packed.
     """
-    packed: dict[str, dict[str, ir.Value]] = {}
-    shapes: dict[str, Packed] = {}
+    packed: dict[str, tuple[Packed, dict[str, ir.Value]]] = {}
     for node in list(graph):
-        matrix = matrix_of(node)
+        matrix = matrix_of(node) if _is_plain(node) else None
         if matrix is None or matrix.packed != "float32" or not _wanted(matrix.name, include, exclude):
             continue
         chosen = chosen_format(matrix, values, sparse_min)
-        if chosen is None or not _is_plain(node):
+        if chosen is None:
             continue
         if matrix.name not in packed:
-            shapes[matrix.name] = pack(np.ascontiguousarray(matrix.values.T), chosen, values)
-            packed[matrix.name] = _register(graph, matrix.name, shapes[matrix.name])
-        _replace(graph, node, shapes[matrix.name], packed[matrix.name])
+            weight = pack(np.ascontiguousarray(matrix.values.T), chosen, values)
+            parts = {part: _initializer(graph, f"{matrix.name}.{part}", weight.parts[part]) for part in PARTS}
+            packed[matrix.name] = weight, parts
+        _replace(graph, node, *packed[matrix.name])
     if packed:
         graph.opset_imports[DOMAIN] = 1
-        _drop_unused(graph, packed)
+        _drop_unused(graph)
     return list(packed)
 
 
@@ -90,8 +90,7 @@ def densify(model: ir.Model) -> None:
             last = ir.Node("", "Add", [product.outputs[0], bias])
             graph.insert_before(node, last)
         replace_node(node, last)
-    for name in [name for name, value in graph.initializers.items() if not value.uses()]:
-        del graph.initializers[name]
+    _drop_unused(graph)
     graph.opset_imports.pop(DOMAIN, None)
 
 
@@ -109,10 +108,6 @@ def _is_plain(node: ir.Node) -> bool:
     if node.op_type == "Gemm":
         return numbers.get("transA", 0) == 0 and numbers.get("alpha", 1.0) == 1.0 and numbers.get("beta", 1.0) == 1.0
     return False  # a FusedMatMul reads the embeddings, which stay for their own sake
-
-
-def _register(graph: ir.Graph, name: str, packed: Packed) -> dict[str, ir.Value]:
-    return {part: _initializer(graph, f"{name}.{part}", packed.parts[part]) for part in PARTS}
 
 
 def _initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
@@ -146,8 +141,8 @@ def _replace(graph: ir.Graph, node: ir.Node, packed: Packed, parts: dict[str, ir
     replace_node(node, last)
 
 
-def _drop_unused(graph: ir.Graph, names: Iterable[str]) -> None:
-    for name in names:
-        value = graph.initializers.get(name)
-        if value is not None and not value.uses() and not value.is_graph_output():
+def _drop_unused(graph: ir.Graph) -> None:
+    """Weights that nothing reads any more."""
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
             del graph.initializers[name]

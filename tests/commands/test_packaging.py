@@ -18,7 +18,7 @@ from optimum_si.onnx.kernels import building
 ROOT = Path(__file__).parents[2]
 
 
-KERNELS = f"optimum_si/onnx/kernels/lib/{building.library_name()}"
+KERNELS = f"optimum_si/onnx/kernels/lib/{building.FILE_NAME}"
 
 
 def built(folder: Path, **environment: str) -> Path:

@@ -16,6 +16,8 @@ from pathlib import Path
 
 
 SOURCE = Path(__file__).parent / "source"
+#: The library, in wheels and caches.
+FILE_NAME = "optimum_si_kernels" + {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 #: Where a wheel has it.
 INSTALLED = Path(__file__).parent / "lib"
 #: Where to compile into instead of the user's cache, and a compiler to use; "none" is none.
@@ -25,7 +27,6 @@ _FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall")
 _LINK = ("-shared", "-static-libstdc++", "-static-libgcc")
 #: Instructions that single files may use; the library asks the machine before it runs them.
 _EXTRA = {"avx2.cpp": ("-mavx2", "-mfma", "-mf16c")}
-_SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 _SECONDS = 300
 
 
@@ -40,7 +41,7 @@ def library_path() -> Path:
     Raises:
         KernelsUnavailable: without a compiled library and without a working C++ compiler.
     """
-    installed = INSTALLED / library_name()
+    installed = INSTALLED / FILE_NAME
     if installed.is_file():
         return installed
     command = compiler()
@@ -49,15 +50,10 @@ def library_path() -> Path:
             "sparse kernels are not compiled and no C++ compiler was found: install g++ or clang++, or name one in "
             f"${COMPILER_VARIABLE}."
         )
-    path = cache_directory() / f"{_key(command)}-{library_name()}"
+    path = cache_directory() / f"{_key(command)}-{FILE_NAME}"
     if not path.is_file():
         compile_library(path, command)
     return path
-
-
-def library_name() -> str:
-    """File name, the same in wheels and caches."""
-    return f"optimum_si_kernels{_SUFFIX}"
 
 
 def cache_directory() -> Path:

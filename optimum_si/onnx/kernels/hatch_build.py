@@ -23,7 +23,7 @@ class KernelBuildHook(BuildHookInterface):
         command = building.compiler()
         if command is None:
             return
-        library = Path(self.directory) / "kernels" / building.library_name()
+        library = Path(self.directory) / "kernels" / building.FILE_NAME
         try:
             building.compile_library(library, command)
         except building.KernelsUnavailable as error:

@@ -4,16 +4,15 @@ import sys
 
 import pytest
 
-from optimum_si.onnx import kernels
-from optimum_si.onnx.kernels import KernelsUnavailable, building
+from optimum_si.onnx.kernels import KernelsUnavailable, building, library_path
 
 
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
     monkeypatch.setenv(building.CACHE_VARIABLE, str(tmp_path / "cache"))
-    building.library_path.cache_clear()
+    library_path.cache_clear()
     yield tmp_path / "cache"
-    building.library_path.cache_clear()
+    library_path.cache_clear()
 
 
 def fake_compiler(path, body):
@@ -33,34 +32,34 @@ open({log!r}, 'a').write('x')
 def test_it_is_compiled_once_and_kept(cache, monkeypatch, tmp_path):
     log = tmp_path / "log"
     monkeypatch.setenv(building.COMPILER_VARIABLE, fake_compiler(tmp_path / "cxx", COMPILES.format(log=str(log))))
-    path = kernels.library_path()
+    path = library_path()
     assert path.read_text() == "made" and path.parent == cache
     calls = len(log.read_text())
-    building.library_path.cache_clear()
-    assert kernels.library_path() == path and len(log.read_text()) == calls
+    library_path.cache_clear()
+    assert library_path() == path and len(log.read_text()) == calls
     assert [file.name for file in cache.iterdir()] == [path.name]
 
 
 def test_other_flags_are_another_library(cache, monkeypatch, tmp_path):
     log = tmp_path / "log"
     monkeypatch.setenv(building.COMPILER_VARIABLE, fake_compiler(tmp_path / "cxx", COMPILES.format(log=str(log))))
-    first = kernels.library_path()
-    building.library_path.cache_clear()
+    first = library_path()
+    library_path.cache_clear()
     monkeypatch.setattr(building, "_FLAGS", (*building._FLAGS, "-g"))
-    assert kernels.library_path() != first
+    assert library_path() != first
 
 
 def test_without_a_compiler_it_says_what_to_install(cache, monkeypatch):
     monkeypatch.setenv(building.COMPILER_VARIABLE, "none")
     with pytest.raises(KernelsUnavailable, match="install g\\+\\+ or clang\\+\\+"):
-        kernels.library_path()
+        library_path()
 
 
 def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(cache, monkeypatch, tmp_path):
     body = "print('no such header', file=sys.stderr); sys.exit(0 if '--version' in words else 3)"
     monkeypatch.setenv(building.COMPILER_VARIABLE, fake_compiler(tmp_path / "cxx", body))
     with pytest.raises(KernelsUnavailable, match="exit 3.*no such header"):
-        kernels.library_path()
+        library_path()
     assert list(cache.iterdir()) == []
 
 
@@ -68,12 +67,12 @@ def test_a_place_that_cannot_be_written_is_named(cache, monkeypatch, tmp_path):
     cache.write_text("a file")
     monkeypatch.setenv(building.COMPILER_VARIABLE, fake_compiler(tmp_path / "cxx", "print('1')"))
     with pytest.raises(KernelsUnavailable, match=f"Name a writable place in \\${building.CACHE_VARIABLE}"):
-        kernels.library_path()
+        library_path()
 
 
 def test_what_a_wheel_brought_is_taken(cache, monkeypatch, tmp_path):
-    installed = tmp_path / building.library_name()
+    installed = tmp_path / building.FILE_NAME
     installed.write_text("built")
     monkeypatch.setattr(building, "INSTALLED", tmp_path)
     monkeypatch.setenv(building.COMPILER_VARIABLE, "none")
-    assert kernels.library_path() == installed
+    assert library_path() == installed

@@ -250,12 +250,6 @@ float sum_of(__m256 all) {
   return _mm_cvtss_f32(_mm_hadd_ps(sum, sum));
 }
 
-uint32_t start_at(const Packed& p, int64_t number) {
-  uint32_t start;
-  std::memcpy(&start, p.starts.data + 4 * number, 4);
-  return start;
-}
-
 // A strip of bitmasks times one or two rows of x: inputs are pressed together to meet the values.
 template <class Value, int kRows>
 void mask_strips(const Task& task, int64_t first, int64_t last) {

@@ -1,6 +1,6 @@
 // The part of ONNX Runtime's C interface that the op needs, declared here so that no header of its own is needed to
 // build. The interface only ever grows at its end: a function keeps its place in OrtApi, and a struct its first fields.
-// Places are checked at load by calling them (see self_test in op.cpp); ONNX Runtime 1.18 or newer is needed.
+// ONNX Runtime 1.18 or newer is needed, which RegisterCustomOps in op.cpp asks for.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -11,7 +11,6 @@ constexpr uint32_t kApiVersion = 18;      // of OrtApi, asked for at load
 constexpr uint32_t kCustomOpVersion = 17;  // of CustomOp below
 
 struct Status {};  // thrown as a pointer, so it may not be incomplete
-struct Env;
 struct SessionOptions;
 struct CustomOpDomain;
 struct KernelInfo;
@@ -20,9 +19,9 @@ struct Value;
 struct TensorInfo;  // OrtTensorTypeAndShapeInfo
 struct ShapeInferContext;
 
-enum ElementType : int { kUndefined = 0, kFloat = 1, kUint8 = 2, kInt64 = 7 };
-enum ErrorCode : int { kFail = 1, kInvalidArgument = 2, kInvalidGraph = 10 };
-enum Characteristic : int { kRequired = 0, kOptional = 1, kVariadic = 2 };
+enum ElementType : int { kUndefined = 0, kFloat = 1, kUint8 = 2 };
+enum ErrorCode : int { kFail = 1, kInvalidGraph = 10 };
+enum Characteristic : int { kRequired = 0, kOptional = 1 };
 enum MemoryType : int { kDefaultMemory = 0 };
 
 // A table of function pointers; which function is where is in `Place`.
@@ -50,10 +49,7 @@ enum Place : int {
   kKernelContextGetInputCount = 88,
   kKernelContextGetInput = 90,
   kKernelContextGetOutput = 91,
-  kReleaseStatus = 93,
   kReleaseTensorInfo = 99,
-  kReleaseCustomOpDomain = 101,
-  kKernelInfoGetInputCount = 230,
   kKernelInfoGetConstantInput = 249,
   kKernelContextParallelFor = 274,
 };
@@ -73,12 +69,9 @@ using GetTensorTypeAndShape = Status* (*)(const Value*, TensorInfo**);
 using GetAttributeInt64 = Status* (*)(const KernelInfo*, const char*, int64_t*);
 using GetAttributeString = Status* (*)(const KernelInfo*, const char*, char*, size_t*);
 using GetCount = Status* (*)(const KernelContext*, size_t*);
-using GetInfoCount = Status* (*)(const KernelInfo*, size_t*);
 using GetInput = Status* (*)(const KernelContext*, size_t, const Value**);
 using GetOutput = Status* (*)(KernelContext*, size_t, const int64_t*, size_t, Value**);
-using ReleaseStatus = void (*)(Status*);
 using ReleaseTensorInfo = void (*)(TensorInfo*);
-using ReleaseDomain = void (*)(CustomOpDomain*);
 using GetConstantInput = Status* (*)(const KernelInfo*, size_t, int*, const Value**);
 using ParallelFor = Status* (*)(const KernelContext*, void (*)(void*, size_t), size_t, size_t, void*);
 

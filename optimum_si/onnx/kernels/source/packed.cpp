@@ -20,12 +20,6 @@ size_t bytes_of(Values kind, int64_t count) {
   }
 }
 
-uint32_t start_at(const Packed& p, int64_t number) {
-  uint32_t start;
-  std::memcpy(&start, p.starts.data + 4 * number, 4);
-  return start;
-}
-
 float from_half(uint16_t half) {
   const uint32_t sign = uint32_t(half & 0x8000) << 16;
   uint32_t exponent = (half >> 10) & 31, fraction = half & 0x3ff, bits;

@@ -3,6 +3,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 namespace si {
 
@@ -37,6 +38,13 @@ struct Packed {
   int64_t padded_columns() const;
   int64_t groups() const { return group ? (columns + group - 1) / group : 0; }
 };
+
+// First value of a strip or row. Static: files are compiled for other instructions, and must not share it.
+static inline uint32_t start_at(const Packed& packed, int64_t number) {
+  uint32_t start;
+  std::memcpy(&start, packed.starts.data + 4 * number, 4);
+  return start;
+}
 
 // What is wrong with the parts, or nullptr. Afterwards kernels read nothing outside of them.
 const char* problem(const Packed& packed);
