@@ -25,8 +25,8 @@ CACHE_VARIABLE, COMPILER_VARIABLE = "OPTIMUM_SI_KERNEL_CACHE", "OPTIMUM_SI_CXX"
 
 _FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall")
 _LINK = ("-shared", "-static-libstdc++", "-static-libgcc")
-#: Instructions that single files may use; the library asks the machine before it runs them.
-_EXTRA = {"avx2.cpp": ("-mavx2", "-mfma", "-mf16c")}
+#: Instructions that files may use, by the first word of their name; the library asks the machine before it runs them.
+_EXTRA = {"avx2": ("-mavx2", "-mfma", "-mf16c", "-mbmi2")}
 _SECONDS = 300
 
 
@@ -99,11 +99,15 @@ def compile_library(path: Path, command: list[str]) -> None:
 
 def _sources() -> list[Path]:
     on_x86 = platform.machine().lower() in ("x86_64", "amd64")
-    return sorted(file for file in SOURCE.glob("*.cpp") if on_x86 or file.name not in _EXTRA)
+    return sorted(file for file in SOURCE.glob("*.cpp") if on_x86 or not _extra(file))
+
+
+def _extra(source: Path) -> tuple[str, ...]:
+    return _EXTRA.get(source.stem.split("_")[0], ())
 
 
 def _flags(source: Path) -> tuple[str, ...]:
-    return _FLAGS + _EXTRA.get(source.name, ())
+    return _FLAGS + _extra(source)
 
 
 def _key(command: list[str]) -> str:

@@ -2,18 +2,19 @@
 
 All layouts are of W [N, K], reduced over K. Rows are padded with zeros to whole strips, columns to whole steps of 8:
 
-- "2:4" and "4:8": strips of 8 rows, which are 4 pairs; for each strip, step and pair 8 slots, which an AVX2 register
-  holds. Slots of 2:4 are (group of 4, row, number), those of 4:8 (row, number). ``values`` has one for each slot,
-  ``indices`` its position in its group: 2 bits each in a uint16, or 3 bits each in 3 bytes.
-- "2:4" in 4 bits: strips of 4 rows, chunks of 64 columns, which are 4 blocks of 16; a block has 32 slots (row, group,
-  number). ``values`` has 2 x 32 bytes a chunk: blocks 0 and 2 in the low, 1 and 3 in the high nibbles. ``indices`` has
-  32 bytes a chunk with 2 bits for each block.
+- "2:4" in floating point: strips of 8 rows, which are 4 pairs; for each strip, step and pair 8 slots (group of 4, row,
+  number), which an AVX2 register holds. ``values`` has one for each slot, ``indices`` its position in its group, 2 bits
+  each: a byte for each group.
+- "2:4" in integers: strips of 4 rows, chunks of 64 columns, which are 4 blocks of 16; a block has 32 slots (row, group,
+  number). ``values`` has a byte for each slot; 4 bits: 2 x 32 bytes a chunk, blocks 0 and 2 in the low, 1 and 3 in the
+  high nibbles. ``indices`` has 32 bytes a chunk with 2 bits for each block.
 - "bitmask": strips of 4 rows; ``indices`` has a byte for each strip, step and row, bit c for column c; ``values``
   follow the bits; ``starts`` is the first value of each strip, and their number, as uint32.
+- "4:8": as bitmasks, each of which has 4 bits, so that there are no ``starts``.
 - "csr": ``indices`` are uint16 columns, ``starts`` the first value of each row, as uint32.
 
-Values are fp32, fp16, int8 with fp32 scales [N, groups], or 4 bits + 8 (two a byte, the first one low) with fp16
-scales [N, groups] - 2:4: [strips, groups, 4]. ``SLACK`` zero bytes follow values and indices: kernels read whole
+Values are fp32, fp16, int8 with fp32 scales, or 4 bits + 8 (two a byte, the first one low) with fp16 scales; scales
+are [N, groups], of blocks [strips, groups, 4]. ``SLACK`` zero bytes follow values and indices: kernels read whole
 registers.
 """
 
@@ -27,8 +28,10 @@ VERSION = 1
 FORMATS = ("2:4", "4:8", "bitmask", "csr")
 KINDS = ("fp32", "fp16", "int8", "int4")
 SLACK = 32
-STEP, NM_STRIP, MASK_STRIP = 8, 8, 4
-INT4_COLUMNS, INT4_GROUP = 64, 32
+STEP, PAIR_STRIP, MASK_STRIP = 8, 8, 4
+BLOCK_STRIP, BLOCK_COLUMNS = 4, 64
+#: Columns that share a scale where nothing else is said: of int4, and the least of any.
+GROUP = 32
 #: Columns that 16-bit indices reach.
 MOST_CSR_COLUMNS = 65_536
 
@@ -66,7 +69,8 @@ def pack(
         weight: fp32 or fp16; with ``scales`` integers already.
         format: of :data:`FORMATS`; "2:4" and "4:8" need a weight that holds the pattern.
         kind: of :data:`KINDS`.
-        group: int8 and int4: columns that share a scale, a multiple of 8; 0 is a whole row for int8 and 32 for int4.
+        group: int8 and int4: columns that share a scale, 32 or a multiple of 64; 0 is a whole row for int8 and 32 for
+            int4.
         scales: [N, groups], for values that are integers already; None finds symmetric ones.
 
     Raises:
@@ -78,11 +82,11 @@ def pack(
         raise ValueError(f"csr has 16-bit columns, and the weight has {columns}: take 'bitmask'.")
     if not np.isfinite(weight).all():
         raise ValueError("the weight holds NaN or infinity.")
-    numbers, group, found = _values(weight, kind, group, scales, format)
-    if format in ("2:4", "4:8"):
-        parts = _nibbles(numbers) if _in_nibble_blocks(format, kind) else _nm(numbers, *_pattern(format))
+    numbers, group, found = _values(weight, kind, group, scales)
+    if format == "2:4":
+        parts = _blocks(numbers, kind) if _in_blocks(format, kind) else _pairs(numbers)
     else:
-        parts = _bitmask(numbers) if format == "bitmask" else _csr(numbers)
+        parts = _csr(numbers) if format == "csr" else _masks(numbers, format)
     parts["values"] = _with_slack(_stored(parts["values"], kind))
     parts["indices"] = _with_slack(parts["indices"])
     parts["scales"] = _stored_scales(found, format, kind)
@@ -95,33 +99,26 @@ def pack(
 def unpack(packed: Packed) -> np.ndarray:
     """The fp32 matrix [N, K] that kernels multiply by."""
     rows, columns = packed.shape
-    if _in_nibble_blocks(packed.format, packed.kind):
-        numbers = _from_nibbles(packed)
-    elif packed.format in ("2:4", "4:8"):
-        numbers = _from_nm(packed, *_pattern(packed.format))
+    if packed.format == "2:4":
+        numbers = _from_blocks(packed) if _in_blocks(packed.format, packed.kind) else _from_pairs(packed)
     else:
-        numbers = _from_bitmask(packed) if packed.format == "bitmask" else _from_csr(packed)
+        numbers = _from_csr(packed) if packed.format == "csr" else _from_masks(packed)
     dense = numbers[:rows, :columns].astype(np.float32)
     if not packed.group:
         return dense
     groups = -(-columns // packed.group)
     scales = packed.parts["scales"].view(np.float16 if packed.kind == "int4" else np.float32).astype(np.float32)
-    if _in_nibble_blocks(packed.format, packed.kind):
-        scales = scales.reshape(-1, groups, 4).transpose(0, 2, 1).reshape(-1, groups)[:rows]
+    if _in_blocks(packed.format, packed.kind):
+        scales = scales.reshape(-1, groups, BLOCK_STRIP).transpose(0, 2, 1).reshape(-1, groups)[:rows]
     return dense * np.repeat(scales.reshape(rows, groups), packed.group, axis=1)[:, :columns]
 
 
-def _pattern(format: str) -> tuple[int, int]:
-    kept, of = format.split(":")
-    return int(kept), int(of)
-
-
-def _in_nibble_blocks(format: str, kind: str) -> bool:
-    return format == "2:4" and kind == "int4"
+def _in_blocks(format: str, kind: str) -> bool:
+    return format == "2:4" and kind in ("int8", "int4")
 
 
 def _values(
-    weight: np.ndarray, kind: str, group: int, scales: np.ndarray | None, format: str
+    weight: np.ndarray, kind: str, group: int, scales: np.ndarray | None
 ) -> tuple[np.ndarray, int, np.ndarray | None]:
     """Numbers to store, columns that share a scale, and the scales."""
     rows, columns = weight.shape
@@ -131,11 +128,9 @@ def _values(
         if not np.isfinite(numbers).all():
             raise ValueError("the weight does not fit into fp16.")
         return numbers, 0, None
-    group = group or (columns if kind == "int8" else INT4_GROUP)
-    if _in_nibble_blocks(format, kind) and group != INT4_GROUP:
-        raise ValueError(f"2:4 in 4 bits has groups of {INT4_GROUP}, not {group}.")
-    if group < columns and group % STEP:
-        raise ValueError(f"group={group} is not a multiple of {STEP}.")
+    group = group or (columns if kind == "int8" else GROUP)
+    if group < columns and group != GROUP and group % (2 * GROUP):
+        raise ValueError(f"group={group} is neither {GROUP} nor a multiple of {2 * GROUP}.")
     groups = -(-columns // group)
     if scales is not None:
         return weight.astype(np.int8), group, scales.reshape(rows, groups)
@@ -168,9 +163,9 @@ def _stored_scales(scales: np.ndarray | None, format: str, kind: str) -> np.ndar
     if scales is None:
         return np.zeros(0, np.uint8)
     scales = scales.astype(np.float16 if kind == "int4" else np.float32)
-    if _in_nibble_blocks(format, kind):
-        scales = _padded(scales, MASK_STRIP, 1)
-        scales = scales.reshape(-1, MASK_STRIP, scales.shape[1]).transpose(0, 2, 1)
+    if _in_blocks(format, kind):
+        scales = _padded(scales, BLOCK_STRIP, 1)
+        scales = scales.reshape(-1, BLOCK_STRIP, scales.shape[1]).transpose(0, 2, 1)
     return np.ascontiguousarray(scales).reshape(-1).view(np.uint8)
 
 
@@ -188,39 +183,37 @@ def _positions(numbers: np.ndarray, kept: int, of: int) -> np.ndarray:
     return np.sort(first, axis=2)
 
 
-def _nm(numbers: np.ndarray, kept: int, of: int) -> dict[str, np.ndarray]:
-    numbers = _padded(numbers, NM_STRIP, STEP)
-    places = _positions(numbers, kept, of)
-    values = np.take_along_axis(numbers.reshape(len(numbers), -1, of), places, axis=2)
-    inside = STEP // of
-    # [strip, pair, row, step, group, number] -> slots of a pair.
-    order = (0, 3, 1, 4, 2, 5)
+def _pairs(numbers: np.ndarray) -> dict[str, np.ndarray]:
+    numbers = _padded(numbers, PAIR_STRIP, STEP)
+    places = _positions(numbers, 2, 4)
+    values = np.take_along_axis(numbers.reshape(len(numbers), -1, 4), places, axis=2)
 
     def in_slots(array: np.ndarray) -> np.ndarray:
-        return array.reshape(-1, 4, 2, numbers.shape[1] // STEP, inside, kept).transpose(order).reshape(-1, 8)
+        """[strip, pair, row, step, group, number] -> slots of a group of a pair."""
+        array = array.reshape(-1, 4, 2, numbers.shape[1] // STEP, 2, 2)
+        return array.transpose(0, 3, 1, 4, 2, 5).reshape(-1, 4)
 
-    slots = in_slots(places).astype(np.uint32)
-    bits = 2 if of == 4 else 3
-    words = (slots << (bits * np.arange(8, dtype=np.uint32))).sum(axis=1, dtype=np.uint32)
-    indices = words[:, None].view(np.uint8)[:, :bits]
-    return {"values": in_slots(values), "indices": np.ascontiguousarray(indices).reshape(-1)}
+    bits = in_slots(places).astype(np.uint8) << np.array([0, 2, 4, 6], np.uint8)
+    return {"values": in_slots(values), "indices": np.bitwise_or.reduce(bits, axis=1)}
 
 
-def _from_nm(packed: Packed, kept: int, of: int) -> np.ndarray:
-    rows, columns = (-(-size // unit) * unit for size, unit in zip(packed.shape, (NM_STRIP, STEP), strict=True))
-    bits, inside = (2 if of == 4 else 3), STEP // of
-    raw = np.zeros((rows * columns // 16, 4), np.uint8)
-    raw[:, :bits] = packed.parts["indices"][:-SLACK].reshape(-1, bits)
-    slots = raw.view(np.uint32) >> (bits * np.arange(8, dtype=np.uint32)) & (of - 1)
+def _from_pairs(packed: Packed) -> np.ndarray:
+    rows, columns = _whole(packed, PAIR_STRIP, STEP)
+    slots = packed.parts["indices"][:-SLACK, None] >> np.array([0, 2, 4, 6], np.uint8) & 3
 
     def in_rows(array: np.ndarray) -> np.ndarray:
-        array = array.reshape(-1, columns // STEP, 4, inside, 2, kept).transpose(0, 2, 4, 1, 3, 5)
-        return array.reshape(rows, columns // of, kept)
+        array = array.reshape(-1, columns // STEP, 4, 2, 2, 2).transpose(0, 2, 4, 1, 3, 5)
+        return array.reshape(rows, columns // 4, 2)
 
-    dense = np.zeros((rows, columns // of, of), np.float32)
+    dense = np.zeros((rows, columns // 4, 4), np.float32)
     numbers = _loaded(packed, rows * columns // 2)
     np.put_along_axis(dense, in_rows(slots).astype(np.int64), in_rows(numbers), axis=2)
     return dense.reshape(rows, columns)
+
+
+def _whole(packed: Packed, strip: int, step: int) -> tuple[int, int]:
+    """Rows and columns with those that fill up strips and steps."""
+    return -(-packed.shape[0] // strip) * strip, -(-packed.shape[1] // step) * step
 
 
 def _loaded(packed: Packed, count: int) -> np.ndarray:
@@ -231,49 +224,62 @@ def _loaded(packed: Packed, count: int) -> np.ndarray:
     return (np.stack([raw & 15, raw >> 4], axis=1).reshape(-1)[:count].astype(np.int16) - 8).astype(np.float32)
 
 
-def _nibbles(numbers: np.ndarray) -> dict[str, np.ndarray]:
-    numbers = _padded(numbers, MASK_STRIP, INT4_COLUMNS)
+def _blocks(numbers: np.ndarray, kind: str) -> dict[str, np.ndarray]:
+    numbers = _padded(numbers, BLOCK_STRIP, BLOCK_COLUMNS)
     places = _positions(numbers, 2, 4)
     values = np.take_along_axis(numbers.reshape(len(numbers), -1, 4), places, axis=2)
 
     def in_blocks(array: np.ndarray) -> np.ndarray:
         """[strip, chunk, block, slot], slots by row, group and number."""
-        array = array.reshape(-1, 4, numbers.shape[1] // INT4_COLUMNS, 4, 8).transpose(0, 2, 3, 1, 4)
-        return array.reshape(array.shape[0], array.shape[1], 4, 32).astype(np.uint8)
+        chunks = numbers.shape[1] // BLOCK_COLUMNS
+        array = array.reshape(-1, BLOCK_STRIP, chunks, 4, 8).transpose(0, 2, 3, 1, 4)
+        return array.reshape(-1, chunks, 4, 32).astype(np.uint8)
 
-    nibbles, slots = in_blocks(values + 8), in_blocks(places)
-    pairs = nibbles[:, :, 0::2] | nibbles[:, :, 1::2] << 4
-    indices = slots[:, :, 0] | slots[:, :, 1] << 2 | slots[:, :, 2] << 4 | slots[:, :, 3] << 6
-    return {"values": pairs.reshape(-1), "indices": indices.reshape(-1)}
+    if kind == "int4":
+        nibbles = in_blocks(values + 8)
+        stored = nibbles[:, :, 0::2] | nibbles[:, :, 1::2] << 4
+    else:
+        stored = in_blocks(values)
+    slots = in_blocks(places) << np.array([0, 2, 4, 6], np.uint8)[:, None]
+    return {"values": stored.reshape(-1), "indices": np.bitwise_or.reduce(slots, axis=2).reshape(-1)}
 
 
-def _from_nibbles(packed: Packed) -> np.ndarray:
-    rows = -(-packed.shape[0] // MASK_STRIP) * MASK_STRIP
-    chunks = -(-packed.shape[1] // INT4_COLUMNS)
-    pairs = packed.parts["values"][:-SLACK].reshape(-1, chunks, 2, 1, 32)
-    nibbles = np.concatenate([pairs & 15, pairs >> 4], axis=3).reshape(-1, chunks, 4, 32)
-    raw = packed.parts["indices"][:-SLACK].reshape(-1, chunks, 1, 32)
-    slots = raw >> np.array([0, 2, 4, 6], np.uint8)[:, None] & 3
+def _from_blocks(packed: Packed) -> np.ndarray:
+    rows, columns = _whole(packed, BLOCK_STRIP, BLOCK_COLUMNS)
+    chunks = columns // BLOCK_COLUMNS
+    values = packed.parts["values"][:-SLACK]
+    if packed.kind == "int4":
+        pairs = values.reshape(-1, chunks, 2, 1, 32)
+        values = np.concatenate([pairs & 15, pairs >> 4], axis=3).astype(np.int8) - 8
+    else:
+        values = values.view(np.int8)
+    slots = packed.parts["indices"][:-SLACK].reshape(-1, chunks, 1, 32) >> np.array([0, 2, 4, 6], np.uint8)[:, None] & 3
 
     def in_rows(array: np.ndarray) -> np.ndarray:
-        return array.reshape(-1, chunks, 4, 4, 4, 2).transpose(0, 3, 1, 2, 4, 5).reshape(rows, -1, 2)
+        return array.reshape(-1, chunks, 4, BLOCK_STRIP, 4, 2).transpose(0, 3, 1, 2, 4, 5).reshape(rows, -1, 2)
 
-    dense = np.zeros((rows, chunks * INT4_COLUMNS // 4, 4), np.float32)
-    np.put_along_axis(dense, in_rows(slots).astype(np.int64), in_rows(nibbles).astype(np.float32) - 8, axis=2)
-    return dense.reshape(rows, -1)
+    dense = np.zeros((rows, columns // 4, 4), np.float32)
+    np.put_along_axis(dense, in_rows(slots).astype(np.int64), in_rows(values).astype(np.float32), axis=2)
+    return dense.reshape(rows, columns)
 
 
-def _bitmask(numbers: np.ndarray) -> dict[str, np.ndarray]:
+def _masks(numbers: np.ndarray, format: str) -> dict[str, np.ndarray]:
     numbers = _padded(numbers, MASK_STRIP, STEP)
-    strips = numbers.reshape(-1, MASK_STRIP, numbers.shape[1] // STEP, STEP).transpose(0, 2, 1, 3)
-    kept = strips != 0
-    starts = np.concatenate([[0], np.cumsum(kept.reshape(len(kept), -1).sum(axis=1))]).astype(np.uint32)
-    masks = np.packbits(kept, axis=3, bitorder="little").reshape(-1)
-    return {"values": strips[kept], "indices": masks, "starts": starts.view(np.uint8)}
+    kept = numbers != 0
+    if format == "4:8":
+        kept = np.zeros((len(numbers), numbers.shape[1] // STEP, STEP), bool)
+        np.put_along_axis(kept, _positions(numbers, 4, 8), True, axis=2)
+    shape = -1, MASK_STRIP, numbers.shape[1] // STEP, STEP
+    strips, kept = numbers.reshape(shape).transpose(0, 2, 1, 3), kept.reshape(shape).transpose(0, 2, 1, 3)
+    parts = {"values": strips[kept], "indices": np.packbits(kept, axis=3, bitorder="little").reshape(-1)}
+    if format == "bitmask":
+        starts = np.concatenate([[0], np.cumsum(kept.reshape(len(kept), -1).sum(axis=1))]).astype(np.uint32)
+        parts["starts"] = starts.view(np.uint8)
+    return parts
 
 
-def _from_bitmask(packed: Packed) -> np.ndarray:
-    rows, columns = (-(-size // unit) * unit for size, unit in zip(packed.shape, (MASK_STRIP, STEP), strict=True))
+def _from_masks(packed: Packed) -> np.ndarray:
+    rows, columns = _whole(packed, MASK_STRIP, STEP)
     masks = packed.parts["indices"][:-SLACK].reshape(-1, columns // STEP, MASK_STRIP, 1)
     kept = np.unpackbits(masks, axis=3, bitorder="little").astype(bool)
     strips = np.zeros(kept.shape, np.float32)

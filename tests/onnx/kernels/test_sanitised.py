@@ -30,8 +30,7 @@ def fuzzer(tmp_path_factory, request):
     objects = []
     for source in [*sources, request.path.with_name("fuzz.cpp")]:
         objects.append(str(folder / f"{source.stem}.o"))
-        extra = building._EXTRA.get(source.name, ())
-        subprocess.run([*command, *FLAGS, *extra, "-c", str(source), "-o", objects[-1]], check=True)
+        subprocess.run([*command, *FLAGS, *building._extra(source), "-c", str(source), "-o", objects[-1]], check=True)
     program = folder / "fuzz"
     subprocess.run([*command, "-fsanitize=address,undefined", *objects, "-o", str(program)], check=True)
     return program

@@ -7,10 +7,6 @@ namespace {
 
 int64_t up(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
 
-bool is_nm(const Packed& p) { return p.format == Format::kTwoOfFour || p.format == Format::kFourOfEight; }
-
-bool in_nibble_blocks(const Packed& p) { return p.format == Format::kTwoOfFour && p.values_kind == Values::kInt4; }
-
 size_t bytes_of(Values kind, int64_t count) {
   switch (kind) {
     case Values::kFp32: return size_t(count) * 4;
@@ -57,59 +53,29 @@ float value_at(const Packed& p, int64_t number) {
   }
 }
 
-float scale_at(const Packed& p, int64_t row, int64_t column) {
-  if (!p.group) return 1.0f;
-  const int64_t groups = p.groups(), number = column / p.group;
-  if (in_nibble_blocks(p))
-    return half_at(p.scales.data, ((row / kInt4Strip) * groups + number) * kInt4Strip + row % kInt4Strip);
-  if (p.values_kind == Values::kInt4) return half_at(p.scales.data, row * groups + number);
-  float scale;
-  std::memcpy(&scale, p.scales.data + 4 * (row * groups + number), 4);
-  return scale;
+// Where slot `slot` of pair `pair` of a step stands: its row in the strip and its column in the step.
+void place_of(const Packed& p, int64_t step, int64_t pair, int slot, int& row, int& column) {
+  const uint8_t bits = p.indices.data[(step * 4 + pair) * 2 + slot / 4];
+  row = int(2 * pair) + (slot >> 1 & 1);
+  column = (slot >> 2) * 4 + (bits >> (2 * (slot % 4)) & 3);
 }
 
-// Where slot `slot` of pair `pair` stands: its row in the strip and its column in the step.
-void place_of(const Packed& p, int64_t step, int64_t slot_pair, int slot, int& row, int& column) {
-  if (p.format == Format::kTwoOfFour) {
-    uint16_t bits;
-    std::memcpy(&bits, p.indices.data + 2 * (step * 4 + slot_pair), 2);
-    row = int(2 * slot_pair) + (slot >> 1 & 1);
-    column = (slot >> 2) * 4 + (bits >> (2 * slot) & 3);
-  } else {
-    const uint8_t* at = p.indices.data + 3 * (step * 4 + slot_pair);
-    const uint32_t bits = at[0] | uint32_t(at[1]) << 8 | uint32_t(at[2]) << 16;
-    row = int(2 * slot_pair) + (slot >> 2);
-    column = int(bits >> (3 * slot) & 7);
-  }
-}
+constexpr const char* kNoPattern = "positions in a group are not ascending: the pattern does not hold";
 
-const char* nm_problem(const Packed& p) {
-  const int64_t strips = p.padded_rows() / kStrip, steps = p.padded_columns() / kStep;
-  for (int64_t step = 0; step < strips * steps; ++step) {
-    for (int pair = 0; pair < 4; ++pair) {
-      int before_row = -1, before_column = -1, before_group = -1;
-      for (int slot = 0; slot < 8; ++slot) {
-        int row, column;
-        place_of(p, step, pair, slot, row, column);
-        const int group = p.format == Format::kTwoOfFour ? column / 4 : 0;
-        if (row == before_row && group == before_group && column <= before_column)
-          return "positions in a group are not ascending: the pattern does not hold";
-        before_row = row, before_column = column, before_group = group;
-      }
-    }
+const char* pairs_problem(const Packed& p) {
+  const int64_t bytes = p.padded_rows() * p.padded_columns() / 8;
+  for (int64_t at = 0; at < bytes; ++at) {
+    const uint8_t bits = p.indices.data[at];
+    if ((bits & 3) >= (bits >> 2 & 3) || (bits >> 4 & 3) >= (bits >> 6)) return kNoPattern;
   }
   return nullptr;
 }
 
-const char* nibble_problem(const Packed& p) {
-  const int64_t chunks = p.padded_rows() / kInt4Strip * (p.padded_columns() / kInt4Columns);
-  for (int64_t chunk = 0; chunk < chunks; ++chunk)
-    for (int slot = 0; slot < 32; slot += 2)
-      for (int block = 0; block < 4; ++block) {
-        const uint8_t* at = p.indices.data + 32 * chunk + slot;
-        if ((at[0] >> (2 * block) & 3) >= (at[1] >> (2 * block) & 3))
-          return "positions in a group are not ascending: the pattern does not hold";
-      }
+const char* blocks_problem(const Packed& p) {
+  const int64_t bytes = p.padded_rows() * p.padded_columns() / 8;
+  for (int64_t at = 0; at < bytes; at += 2)
+    for (int block = 0; block < 4; ++block)
+      if ((p.indices.data[at] >> (2 * block) & 3) >= (p.indices.data[at + 1] >> (2 * block) & 3)) return kNoPattern;
   return nullptr;
 }
 
@@ -121,14 +87,19 @@ const char* starts_problem(const Packed& p, int64_t count) {
   return nullptr;
 }
 
-const char* bitmask_problem(const Packed& p) {
+const char* masks_problem(const Packed& p) {
   const int64_t strips = p.padded_rows() / kMaskStrip, steps = p.padded_columns() / kStep;
+  if (p.format == Format::kFourOfEight) {  // each has 4 bits, also where the weight has no row or column
+    for (int64_t at = 0; at < strips * steps * kMaskStrip; ++at)
+      if (__builtin_popcount(p.indices.data[at]) != 4) return "a mask has not 4 bits: the pattern does not hold";
+    return nullptr;
+  }
   const uint8_t tail = uint8_t(0xff >> (p.padded_columns() - p.columns));
   for (int64_t strip = 0; strip < strips; ++strip) {
     uint32_t count = 0;
     for (int64_t step = 0; step < steps; ++step)
       for (int row = 0; row < kMaskStrip; ++row) {
-        const uint8_t mask = p.indices.data[(strip * steps + step) * 4 + row];
+        const uint8_t mask = p.indices.data[(strip * steps + step) * kMaskStrip + row];
         if (mask && strip * kMaskStrip + row >= p.rows) return "a mask has bits in rows that the weight lacks";
         if (step == steps - 1 && (mask & ~tail)) return "a mask has bits in columns that the weight lacks";
         count += uint32_t(__builtin_popcount(mask));
@@ -158,12 +129,24 @@ int64_t Packed::padded_rows() const { return up(rows, strip_of(*this)); }
 
 int64_t Packed::padded_columns() const {
   if (format == Format::kCsr) return columns;
-  return up(columns, in_nibble_blocks(*this) ? kInt4Columns : kStep);
+  return up(columns, in_blocks() ? kBlockColumns : kStep);
 }
 
 int64_t strip_of(const Packed& p) {
   if (p.format == Format::kCsr) return 1;
-  return p.format == Format::kBitmask || in_nibble_blocks(p) ? kMaskStrip : kStrip;
+  if (p.in_masks()) return kMaskStrip;
+  return p.in_blocks() ? kBlockStrip : kStrip;
+}
+
+float scale_of(const Packed& p, int64_t row, int64_t group) {
+  if (!p.group) return 1.0f;
+  const int64_t groups = p.groups();
+  const int64_t at = p.in_blocks() ? ((row / kBlockStrip) * groups + group) * kBlockStrip + row % kBlockStrip
+                                   : row * groups + group;
+  if (p.values_kind == Values::kInt4) return half_at(p.scales.data, at);
+  float scale;
+  std::memcpy(&scale, p.scales.data + 4 * at, 4);
+  return scale;
 }
 
 const char* problem(const Packed& p) {
@@ -171,55 +154,50 @@ const char* problem(const Packed& p) {
   if (p.rows > (int64_t(1) << 31) || p.columns > (int64_t(1) << 31)) return "the shape is too large";
   const bool whole = p.values_kind == Values::kFp32 || p.values_kind == Values::kFp16;
   if (whole != (p.group == 0)) return whole ? "values in floating point take no scales" : "integer values need scales";
-  if (p.group < 0 || (p.group && p.group < p.columns && p.group % kStep)) return "group is not a multiple of 8";
-  if (in_nibble_blocks(p) && p.group != 32) return "2:4 in 4 bits has groups of 32";
-  if (p.group) {
-    const int64_t rows = in_nibble_blocks(p) ? p.padded_rows() : p.rows;
-    const size_t size = size_t(rows * p.groups()) * (p.values_kind == Values::kInt4 ? 2 : 4);
-    if (p.scales.size != size) return "scales have another size than the shape needs";
-  } else if (p.scales.size) {
-    return "values in floating point take no scales";
-  }
+  if (p.group < 0 || (p.group && p.group < p.columns && p.group != kUnit && p.group % (2 * kUnit)))
+    return "group is neither 32 nor a multiple of 64";
   const int64_t rows = p.padded_rows(), columns = p.padded_columns();
-  int64_t values, indices;
-  if (is_nm(p)) {
+  const size_t scales = size_t((p.in_blocks() ? rows : p.rows) * p.groups()) * (p.values_kind == Values::kInt4 ? 2 : 4);
+  if (p.scales.size != scales) return "scales have another size than the shape needs";
+  int64_t values = rows * columns / 2, indices = rows * columns / 8;
+  if (p.format == Format::kTwoOfFour || p.format == Format::kFourOfEight) {
     if (p.starts.size) return "N:M weights have no starts";
-    values = rows * columns / 2;
-    indices = p.format == Format::kTwoOfFour ? values / 4 : values / 8 * 3;
   } else {
     const int64_t count = p.format == Format::kCsr ? p.rows : rows / kMaskStrip;
     if (p.format == Format::kCsr && columns > 65536) return "16-bit column indices reach 65536 columns";
     if (const char* wrong = starts_problem(p, count)) return wrong;
     values = start_at(p, count);
-    indices = p.format == Format::kCsr ? 2 * values : rows * (columns / kStep);
+    if (p.format == Format::kCsr) indices = 2 * values;
   }
   if (p.values.size != bytes_of(p.values_kind, values) + kSlack) return "values have another size than the shape needs";
   if (p.indices.size != size_t(indices) + kSlack) return "indices have another size than the shape needs";
-  if (in_nibble_blocks(p)) return nibble_problem(p);
-  if (is_nm(p)) return nm_problem(p);
-  return p.format == Format::kCsr ? csr_problem(p) : bitmask_problem(p);
+  if (p.in_masks()) return masks_problem(p);
+  if (p.format == Format::kCsr) return csr_problem(p);
+  return p.in_blocks() ? blocks_problem(p) : pairs_problem(p);
 }
 
 void expand(const Packed& p, int64_t first, int64_t last, float* out) {
   const int64_t columns = p.columns, end = last < p.rows ? last : p.rows;
   std::memset(out, 0, size_t(last - first) * size_t(columns) * sizeof(float));
   auto put = [&](int64_t row, int64_t column, float value) {
-    if (row < end && column < columns) out[(row - first) * columns + column] = value * scale_at(p, row, column);
+    if (row < end && column < columns)
+      out[(row - first) * columns + column] = value * (p.group ? scale_of(p, row, column / p.group) : 1.0f);
   };
-  if (in_nibble_blocks(p)) {
-    const int64_t chunks = p.padded_columns() / kInt4Columns;
-    for (int64_t strip = first / kInt4Strip; strip * kInt4Strip < last; ++strip)
+  const int64_t steps = p.padded_columns() / kStep;
+  if (p.in_blocks()) {
+    const bool nibbles = p.values_kind == Values::kInt4;
+    const int64_t chunks = p.padded_columns() / kBlockColumns;
+    for (int64_t strip = first / kBlockStrip; strip * kBlockStrip < last; ++strip)
       for (int64_t chunk = 0; chunk < chunks; ++chunk)
         for (int block = 0; block < 4; ++block)
           for (int slot = 0; slot < 32; ++slot) {
             const int64_t base = strip * chunks + chunk;
-            const uint8_t pair = p.values.data[64 * base + 32 * (block / 2) + slot];
+            const uint8_t byte = p.values.data[nibbles ? 64 * base + 32 * (block / 2) + slot : 128 * base + 32 * block + slot];
+            const float value = nibbles ? float((byte >> (block % 2 ? 4 : 0) & 15) - 8) : float(int8_t(byte));
             const int position = p.indices.data[32 * base + slot] >> (2 * block) & 3;
-            const int64_t column = chunk * kInt4Columns + block * 16 + slot % 8 / 2 * 4 + position;
-            put(strip * kInt4Strip + slot / 8, column, float((pair >> (block % 2 ? 4 : 0) & 15) - 8));
+            put(strip * kBlockStrip + slot / 8, chunk * kBlockColumns + block * 16 + slot % 8 / 2 * 4 + position, value);
           }
-  } else if (is_nm(p)) {
-    const int64_t steps = p.padded_columns() / kStep;
+  } else if (p.format == Format::kTwoOfFour) {
     for (int64_t strip = first / kStrip; strip * kStrip < last; ++strip)
       for (int64_t step = 0; step < steps; ++step)
         for (int pair = 0; pair < 4; ++pair)
@@ -229,13 +207,12 @@ void expand(const Packed& p, int64_t first, int64_t last, float* out) {
             place_of(p, at, pair, slot, row, column);
             put(strip * kStrip + row, step * kStep + column, value_at(p, (at * 4 + pair) * 8 + slot));
           }
-  } else if (p.format == Format::kBitmask) {
-    const int64_t steps = p.padded_columns() / kStep;
+  } else if (p.in_masks()) {
     for (int64_t strip = first / kMaskStrip; strip * kMaskStrip < last; ++strip) {
-      int64_t number = start_at(p, strip);
+      int64_t number = first_of(p, strip, steps);
       for (int64_t step = 0; step < steps; ++step)
         for (int row = 0; row < kMaskStrip; ++row) {
-          const uint8_t mask = p.indices.data[(strip * steps + step) * 4 + row];
+          const uint8_t mask = p.indices.data[(strip * steps + step) * kMaskStrip + row];
           for (int column = 0; column < 8; ++column)
             if (mask >> column & 1) put(strip * kMaskStrip + row, step * kStep + column, value_at(p, number++));
         }

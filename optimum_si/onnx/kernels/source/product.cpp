@@ -1,6 +1,5 @@
 #include "product.h"
 
-#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -9,7 +8,10 @@ namespace si {
 namespace {
 
 constexpr int64_t kRowsPerTask = 64;  // of the weight
-constexpr int64_t kQuantised = 32;    // inputs that share a scale
+// From so many rows of x on they are turned, so that zeros save multiplications.
+constexpr int64_t kManyForMasks = 12;
+// Floats of a tile of turned x that stay in the second cache; CSR takes its columns in any order.
+constexpr int64_t kCsrTile = 1 << 16;
 
 bool all_finite(const float* x, int64_t count) {
   uint32_t wrong = 0;
@@ -21,18 +23,28 @@ bool all_finite(const float* x, int64_t count) {
   return !wrong;
 }
 
-// One row of x in 8 bits, a scale for each 32 inputs; zeros after the columns.
-void quantise(const float* x, int64_t columns, int64_t padded, int8_t* out, float* scales) {
-  for (int64_t start = 0; start < padded; start += kQuantised) {
-    const int64_t stop = start + kQuantised < columns ? start + kQuantised : columns;
-    float most = 0;
-    for (int64_t at = start; at < stop; ++at) most = std::fmax(most, std::fabs(x[at]));
-    // A subnormal scale has no finite inverse.
-    const float scale = most / 127, inverse = scale >= 1.2e-38f ? 1 / scale : 0;
-    if (start < columns) scales[start / kQuantised] = scale;
-    for (int64_t at = start; at < start + kQuantised; ++at)
-      out[at] = at < stop ? int8_t(std::lrint(x[at] * inverse)) : int8_t(0);
+bool wants_turned(const Packed& packed, int64_t count) {
+  if (packed.format == Format::kCsr) return count > 1 || (packed.group && packed.group < packed.columns);
+  return packed.in_masks() && count >= kManyForMasks;
+}
+
+// x in tiles of at most 8 registers of rows.
+std::unique_ptr<float[]> turn(const Task& task, int64_t lanes, Turned& turned) {
+  const int64_t columns = task.packed->padded_columns(), count = task.count;
+  const int64_t fit = task.packed->format == Format::kCsr ? kCsrTile / columns / lanes : 8;
+  turned.lanes = lanes;
+  turned.tile = lanes * (fit < 1 ? 1 : fit > 8 ? 8 : fit);
+  std::unique_ptr<float[]> data(new float[size_t((count + lanes - 1) / lanes * lanes * columns)]);
+  for (int64_t m = 0; m < count; m += turned.tile) {
+    const int64_t left = count - m < turned.tile ? count - m : turned.tile;
+    const int64_t width = (left + lanes - 1) / lanes * lanes;
+    for (int64_t start = 0; start < columns; start += 16)  // a cache line of each row of x at a time
+      for (int64_t at = 0; at < width; ++at)
+        for (int64_t column = start; column < start + 16 && column < columns; ++column)
+          data[size_t(m * columns + column * width + at)] = at < left ? task.x[(m + at) * columns + column] : 0.0f;
   }
+  turned.data = data.get();
+  return data;
 }
 
 }  // namespace
@@ -40,7 +52,8 @@ void quantise(const float* x, int64_t columns, int64_t padded, int8_t* out, floa
 bool supported(Isa isa) {
   if (isa == Isa::kPortable) return true;
 #if defined(__x86_64__)
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+         __builtin_cpu_supports("bmi2");
 #else
   return false;
 #endif
@@ -55,7 +68,8 @@ Isa best_isa() {
 void product(const Packed& packed, Isa isa, const float* x, int64_t count, const float* bias, float* y,
              const Parallel& parallel) {
   const int64_t columns = packed.columns, padded = packed.padded_columns();
-  Task task{&packed, x, nullptr, nullptr, count, bias, y, packed.rows, !all_finite(x, count * columns)};
+  Task task{&packed, x,    nullptr, nullptr,     {},
+            count,   bias, y,       packed.rows, !all_finite(x, count * columns)};
   std::unique_ptr<float[]> wide;
   if (padded != columns) {
     wide.reset(new float[size_t(count * padded)]());
@@ -64,15 +78,18 @@ void product(const Packed& packed, Isa isa, const float* x, int64_t count, const
     task.x = wide.get();
   }
   std::unique_ptr<int8_t[]> narrow;
-  std::unique_ptr<float[]> scales;
-  const bool nibbles = packed.format == Format::kTwoOfFour && packed.values_kind == Values::kInt4;
-  if (isa != Isa::kPortable && nibbles && !task.dense) {
-    const int64_t groups = packed.groups();
-    narrow.reset(new int8_t[size_t(count * padded)]);
-    scales.reset(new float[size_t(count * groups)]);
-    for (int64_t m = 0; m < count; ++m)
-      quantise(x + m * columns, columns, padded, narrow.get() + m * padded, scales.get() + m * groups);
-    task.x8 = narrow.get(), task.x8_scales = scales.get();
+  std::unique_ptr<float[]> scales, turned;
+  if (isa != Isa::kPortable && !task.dense) {
+    if (packed.in_blocks()) {
+      narrow.reset(new int8_t[size_t(count * padded)]);
+      scales.reset(new float[size_t(count * padded / kUnit)]);
+      task.x8 = narrow.get(), task.x8_scales = scales.get();
+#if defined(__x86_64__)
+      avx2::quantise(task.x, count * padded, narrow.get(), scales.get());
+#endif
+    } else if (wants_turned(packed, count)) {
+      turned = turn(task, 8, task.turned);
+    }
   }
   Kernel kernel = portable::multiply;
 #if defined(__x86_64__)
