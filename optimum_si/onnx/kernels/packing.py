@@ -3,18 +3,19 @@
 All layouts are of W [N, K], reduced over K. Rows are padded with zeros to whole strips, columns to whole steps of 8:
 
 - "2:4" in floating point: strips of 8 rows, which are 4 pairs; for each strip, step and pair 8 slots (group of 4, row,
-  number), which an AVX2 register holds. ``values`` has one for each slot, ``indices`` its position in its group, 2 bits
-  each: a byte for each group.
-- "2:4" in integers: strips of 4 rows, chunks of 64 columns, which are 4 blocks of 16; a block has 32 slots (row, group,
-  number). ``values`` has a byte for each slot; 4 bits: 2 x 32 bytes a chunk, blocks 0 and 2 in the low, 1 and 3 in the
+  number), which an AVX2 register holds. ``values`` has one for each slot, ``indices`` a byte for each group of
+  both rows: twice (case of the first + 6 x case of the second row), cases in the order of :data:`TWO_OF_FOUR`.
+- "2:4" in integers: strips of 4 rows, chunks of 64 columns, which are 4 blocks of 16; a block has 32 slots (row,
+  group, number). ``values`` has a byte for each slot; 4 bits: 2 x 32 bytes a chunk, blocks 0 and 2 in the low, 1 and 3 in the
   high nibbles. ``indices`` has 32 bytes a chunk with 2 bits for each block.
 - "bitmask": strips of 4 rows; ``indices`` has a byte for each strip, step and row, bit c for column c; ``values``
   follow the bits; ``starts`` is the first value of each strip, and their number, as uint32.
-- "4:8": as bitmasks, each of which has 4 bits, so that there are no ``starts``.
+- "4:8": as bitmasks, but ``indices`` are twice the place of the mask in :data:`FOUR_OF_EIGHT`, and there are no
+  ``starts``: each has 4 values.
 - "csr": ``indices`` are uint16 columns, ``starts`` the first value of each row, as uint32.
 
 Values are fp32, fp16, int8 with fp32 scales, or 4 bits + 8 (two a byte, the first one low) with fp16 scales; scales
-are [N, groups], of blocks [strips, groups, 4]. ``SLACK`` zero bytes follow values and indices: kernels read whole
+are [strips, groups, 4], of csr [N, groups]. ``SLACK`` zero bytes follow values and indices: kernels read whole
 registers.
 """
 
@@ -32,6 +33,9 @@ STEP, PAIR_STRIP, MASK_STRIP = 8, 8, 4
 BLOCK_STRIP, BLOCK_COLUMNS = 4, 64
 #: Columns that share a scale where nothing else is said: of int4, and the least of any.
 GROUP = 32
+#: Positions of 2:4, and masks of 4:8, whose places are codes.
+TWO_OF_FOUR = np.array([(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)], np.uint8)
+FOUR_OF_EIGHT = np.array([mask for mask in range(256) if mask.bit_count() == 4], np.uint8)
 #: Columns that 16-bit indices reach.
 MOST_CSR_COLUMNS = 65_536
 
@@ -108,7 +112,7 @@ def unpack(packed: Packed) -> np.ndarray:
         return dense
     groups = -(-columns // packed.group)
     scales = packed.parts["scales"].view(np.float16 if packed.kind == "int4" else np.float32).astype(np.float32)
-    if _in_blocks(packed.format, packed.kind):
+    if packed.format != "csr":
         scales = scales.reshape(-1, groups, BLOCK_STRIP).transpose(0, 2, 1).reshape(-1, groups)[:rows]
     return dense * np.repeat(scales.reshape(rows, groups), packed.group, axis=1)[:, :columns]
 
@@ -163,7 +167,7 @@ def _stored_scales(scales: np.ndarray | None, format: str, kind: str) -> np.ndar
     if scales is None:
         return np.zeros(0, np.uint8)
     scales = scales.astype(np.float16 if kind == "int4" else np.float32)
-    if _in_blocks(format, kind):
+    if format != "csr":
         scales = _padded(scales, BLOCK_STRIP, 1)
         scales = scales.reshape(-1, BLOCK_STRIP, scales.shape[1]).transpose(0, 2, 1)
     return np.ascontiguousarray(scales).reshape(-1).view(np.uint8)
@@ -188,18 +192,22 @@ def _pairs(numbers: np.ndarray) -> dict[str, np.ndarray]:
     places = _positions(numbers, 2, 4)
     values = np.take_along_axis(numbers.reshape(len(numbers), -1, 4), places, axis=2)
 
-    def in_slots(array: np.ndarray) -> np.ndarray:
-        """[strip, pair, row, step, group, number] -> slots of a group of a pair."""
-        array = array.reshape(-1, 4, 2, numbers.shape[1] // STEP, 2, 2)
-        return array.transpose(0, 3, 1, 4, 2, 5).reshape(-1, 4)
+    def by_step(array: np.ndarray) -> np.ndarray:
+        """[strip, pair, row, step, group, ...] -> [strip, step, pair, group, row, ...]."""
+        array = array.reshape(-1, 4, 2, numbers.shape[1] // STEP, 2, *array.shape[2:])
+        return np.moveaxis(array, (3, 1, 4, 2), (1, 2, 3, 4))
 
-    bits = in_slots(places).astype(np.uint8) << np.array([0, 2, 4, 6], np.uint8)
-    return {"values": in_slots(values), "indices": np.bitwise_or.reduce(bits, axis=1)}
+    case_of = np.zeros((4, 4), np.uint8)
+    case_of[tuple(TWO_OF_FOUR.T)] = np.arange(6)
+    cases = case_of[places[:, :, 0], places[:, :, 1]]
+    codes = 2 * (by_step(cases) * np.array([1, 6])).sum(axis=-1)
+    return {"values": by_step(values), "indices": codes.astype(np.uint8).reshape(-1)}
 
 
 def _from_pairs(packed: Packed) -> np.ndarray:
     rows, columns = _whole(packed, PAIR_STRIP, STEP)
-    slots = packed.parts["indices"][:-SLACK, None] >> np.array([0, 2, 4, 6], np.uint8) & 3
+    codes = packed.parts["indices"][:-SLACK, None] // 2
+    slots = TWO_OF_FOUR[codes // np.array([1, 6], np.uint8) % 6]
 
     def in_rows(array: np.ndarray) -> np.ndarray:
         array = array.reshape(-1, columns // STEP, 4, 2, 2, 2).transpose(0, 2, 4, 1, 3, 5)
@@ -253,7 +261,8 @@ def _from_blocks(packed: Packed) -> np.ndarray:
         values = np.concatenate([pairs & 15, pairs >> 4], axis=3).astype(np.int8) - 8
     else:
         values = values.view(np.int8)
-    slots = packed.parts["indices"][:-SLACK].reshape(-1, chunks, 1, 32) >> np.array([0, 2, 4, 6], np.uint8)[:, None] & 3
+    bits = packed.parts["indices"][:-SLACK].reshape(-1, chunks, 1, 32)
+    slots = bits >> np.array([0, 2, 4, 6], np.uint8)[:, None] & 3
 
     def in_rows(array: np.ndarray) -> np.ndarray:
         return array.reshape(-1, chunks, 4, BLOCK_STRIP, 4, 2).transpose(0, 3, 1, 2, 4, 5).reshape(rows, -1, 2)
@@ -271,8 +280,11 @@ def _masks(numbers: np.ndarray, format: str) -> dict[str, np.ndarray]:
         np.put_along_axis(kept, _positions(numbers, 4, 8), True, axis=2)
     shape = -1, MASK_STRIP, numbers.shape[1] // STEP, STEP
     strips, kept = numbers.reshape(shape).transpose(0, 2, 1, 3), kept.reshape(shape).transpose(0, 2, 1, 3)
-    parts = {"values": strips[kept], "indices": np.packbits(kept, axis=3, bitorder="little").reshape(-1)}
-    if format == "bitmask":
+    masks = np.packbits(kept, axis=3, bitorder="little").reshape(-1)
+    parts = {"values": strips[kept], "indices": masks}
+    if format == "4:8":
+        parts["indices"] = 2 * np.searchsorted(FOUR_OF_EIGHT, masks).astype(np.uint8)
+    else:
         starts = np.concatenate([[0], np.cumsum(kept.reshape(len(kept), -1).sum(axis=1))]).astype(np.uint32)
         parts["starts"] = starts.view(np.uint8)
     return parts
@@ -280,7 +292,10 @@ def _masks(numbers: np.ndarray, format: str) -> dict[str, np.ndarray]:
 
 def _from_masks(packed: Packed) -> np.ndarray:
     rows, columns = _whole(packed, MASK_STRIP, STEP)
-    masks = packed.parts["indices"][:-SLACK].reshape(-1, columns // STEP, MASK_STRIP, 1)
+    masks = packed.parts["indices"][:-SLACK]
+    if packed.format == "4:8":
+        masks = FOUR_OF_EIGHT[masks // 2]
+    masks = masks.reshape(-1, columns // STEP, MASK_STRIP, 1)
     kept = np.unpackbits(masks, axis=3, bitorder="little").astype(bool)
     strips = np.zeros(kept.shape, np.float32)
     strips[kept] = _loaded(packed, int(kept.sum()))

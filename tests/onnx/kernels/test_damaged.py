@@ -36,11 +36,21 @@ def test_another_shape_is_refused(format, shape):
     assert problem(replace(packed(format), shape=shape)) is not None
 
 
-@pytest.mark.parametrize(("format", "kind"), [("2:4", "fp32"), ("2:4", "int4"), ("4:8", "int8")])
-def test_a_pattern_that_does_not_hold_is_refused(format, kind):
+@pytest.mark.parametrize(
+    ("format", "kind", "index"),
+    [
+        ("2:4", "fp32", 72),
+        ("2:4", "fp16", 1),
+        ("2:4", "int8", 0),
+        ("2:4", "int4", 0),
+        ("4:8", "int8", 140),
+        ("4:8", "fp32", 3),
+    ],
+)
+def test_a_pattern_that_does_not_hold_is_refused(format, kind, index):
     weight = packed(format, kind)
     indices = weight.parts["indices"].copy()
-    indices[:4] = 0
+    indices[:4] = index
     assert "the pattern does not hold" in problem(with_part(weight, "indices", indices))
 
 

@@ -4,35 +4,34 @@
 namespace si::avx2 {
 namespace {
 
-constexpr int64_t kAhead = 1024;  // bytes that are asked for before they are needed
-
 // Weights of block `kBlock` of a chunk.
 template <int kBits, int kBlock>
-__m256i weights(const uint8_t* chunk) {
+SI_INLINE __m256i weights(const uint8_t* chunk) {
   if constexpr (kBits == 8) return load32(chunk + 32 * kBlock);
   const __m256i pairs = load32(chunk + 32 * (kBlock / 2));
   const __m256i nibbles = _mm256_and_si256(kBlock % 2 ? _mm256_srli_epi16(pairs, 4) : pairs, _mm256_set1_epi8(15));
   return _mm256_sub_epi8(nibbles, _mm256_set1_epi8(8));
 }
 
-// Scales of the 4 rows of a strip, each twice as sums have it.
+// Scales of the 4 rows of a strip, each twice as sums have it; `number` counts groups of all strips.
 template <int kBits>
-__m256 scales_of(const Packed& p, int64_t strip, int64_t group) {
-  const int64_t number = (strip * p.groups() + group) * kBlockStrip;
-  const __m128 own = kBits == 4 ? _mm_cvtph_ps(load8(p.scales.data + 2 * number))
-                                : _mm_castsi128_ps(load16(p.scales.data + 4 * number));
-  const __m256i twice = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
-  return _mm256_permutevar8x32_ps(_mm256_castps128_ps256(own), twice);
+SI_INLINE __m256 scales_of(const Packed& p, int64_t number) {
+  if constexpr (kBits == 4) {
+    const __m128i halves = load8(p.scales.data + 8 * number);
+    return _mm256_cvtph_ps(_mm_unpacklo_epi16(halves, halves));
+  }
+  const __m256 own = _mm256_castsi256_ps(_mm256_castsi128_si256(load16(p.scales.data + 16 * number)));
+  return _mm256_permutevar8x32_ps(own, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
 }
 
 // Products of a unit of 32 columns, which are blocks kBlock and kBlock + 1, for `kRows` rows of x.
 template <int kBits, int kBlock, int kRows>
-void unit(const uint8_t* chunk, __m256i positions, const int8_t* x, int64_t stride, __m256i (&products)[kRows]) {
+SI_INLINE void unit(const uint8_t* chunk, __m256i positions, const int8_t* x, int64_t stride, __m256i (&products)[kRows]) {
   const __m256i base = _mm256_set1_epi64x(0x0c0c080804040000);
   SI_UNROLL
   for (auto& product : products) product = _mm256_setzero_si256();
   const __m256i ones = _mm256_set1_epi16(1);
-  auto block = [&](__m256i bits, __m256i weight, const int8_t* at) {
+  auto block = [&](__m256i bits, __m256i weight, const int8_t* at) __attribute__((always_inline)) {
     const __m256i place = _mm256_or_si256(_mm256_and_si256(bits, _mm256_set1_epi8(3)), base);
     // One factor must be unsigned: the weight's magnitude, with its sign given to x, which is never -128.
     const __m256i magnitude = _mm256_abs_epi8(weight);
@@ -58,8 +57,8 @@ template <int kBits, int kRows, bool kFine>
 void strip_rows(const Task& task, int64_t strip, int64_t m) {
   const Packed& p = *task.packed;
   const int64_t stride = p.padded_columns(), chunks = stride / kBlockColumns, units = stride / kUnit;
-  const int64_t bytes = kBlockColumns * kBlockStrip / 2 * kBits / 8;  // of values in a chunk
-  const uint8_t* values = p.values.data + strip * chunks * bytes;
+  constexpr int kBytes = kBlockColumns * kBlockStrip / 2 * kBits / 8;  // of values in a chunk
+  const uint8_t* values = p.values.data + strip * chunks * kBytes;
   const uint8_t* indices = p.indices.data + strip * chunks * 32;
   const int8_t* x = task.x8 + m * stride;
   const float* x_scales = task.x8_scales + m * units;
@@ -67,12 +66,12 @@ void strip_rows(const Task& task, int64_t strip, int64_t m) {
   __m256 sums[kRows], totals[kRows];
   SI_UNROLL
   for (int row = 0; row < kRows; ++row) sums[row] = totals[row] = _mm256_setzero_ps();
-  int64_t left = each, group = 0;
+  const int64_t groups = p.groups();
+  int64_t left = each, group = strip * groups;
   for (int64_t chunk = 0; chunk < chunks; ++chunk) {
     const __m256i positions = load32(indices + chunk * 32);
-    const uint8_t* at = values + chunk * bytes;
-    for (int64_t line = 0; line < bytes; line += 64)
-      _mm_prefetch(reinterpret_cast<const char*>(at + line + kAhead), _MM_HINT_T0);
+    const uint8_t* at = values + chunk * kBytes;
+    ask_ahead<kBytes>(at);
     __m256i products[2][kRows];
     unit<kBits, 0, kRows>(at, positions, x + chunk * kBlockColumns, stride, products[0]);
     unit<kBits, 2, kRows>(at, positions, x + chunk * kBlockColumns + kUnit, stride, products[1]);
@@ -81,7 +80,7 @@ void strip_rows(const Task& task, int64_t strip, int64_t m) {
       const int64_t number = 2 * chunk + half;
       __m256 scales;
       // The last chunk may have a unit of nothing, which has no scales of its own.
-      if constexpr (kFine) scales = scales_of<kBits>(p, strip, number < p.groups() ? number : p.groups() - 1);
+      if constexpr (kFine) scales = scales_of<kBits>(p, strip * groups + (number < groups ? number : groups - 1));
       SI_UNROLL
       for (int row = 0; row < kRows; ++row) {
         __m256 factor = _mm256_broadcast_ss(x_scales + row * units + number);
@@ -90,7 +89,7 @@ void strip_rows(const Task& task, int64_t strip, int64_t m) {
       }
     }
     if (!kFine && (!--left || chunk == chunks - 1)) {
-      const __m256 scales = scales_of<kBits>(p, strip, group++);
+      const __m256 scales = scales_of<kBits>(p, group++);
       left = each;
       SI_UNROLL
       for (int row = 0; row < kRows; ++row) {
@@ -108,18 +107,20 @@ void strip_rows(const Task& task, int64_t strip, int64_t m) {
   }
 }
 
+template <int kBits, int kRows, bool kFine>
+void strips(const Task& task, int64_t first, int64_t last, int64_t m) {
+  for (int64_t strip = first / kBlockStrip; strip * kBlockStrip < last; ++strip)
+    strip_rows<kBits, kRows, kFine>(task, strip, m);
+}
+
 template <int kBits, bool kFine>
 void all_rows(const Task& task, int64_t first, int64_t last) {
-  int64_t m = 0;
-  for (; m + 4 <= task.count; m += 4)
-    for (int64_t strip = first / kBlockStrip; strip * kBlockStrip < last; ++strip)
-      strip_rows<kBits, 4, kFine>(task, strip, m);
-  for (; m + 2 <= task.count; m += 2)
-    for (int64_t strip = first / kBlockStrip; strip * kBlockStrip < last; ++strip)
-      strip_rows<kBits, 2, kFine>(task, strip, m);
-  if (m < task.count)
-    for (int64_t strip = first / kBlockStrip; strip * kBlockStrip < last; ++strip)
-      strip_rows<kBits, 1, kFine>(task, strip, m);
+  in_pieces(first, last, kBlockStrip, task.packed->padded_columns() * kBits / 4, [&](int64_t start, int64_t stop) {
+    int64_t m = 0;
+    for (; m + 4 <= task.count; m += 4) strips<kBits, 4, kFine>(task, start, stop, m);
+    for (; m + 2 <= task.count; m += 2) strips<kBits, 2, kFine>(task, start, stop, m);
+    if (m < task.count) strips<kBits, 1, kFine>(task, start, stop, m);
+  });
 }
 
 }  // namespace

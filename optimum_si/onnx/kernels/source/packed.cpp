@@ -55,27 +55,27 @@ float value_at(const Packed& p, int64_t number) {
 
 // Where slot `slot` of pair `pair` of a step stands: its row in the strip and its column in the step.
 void place_of(const Packed& p, int64_t step, int64_t pair, int slot, int& row, int& column) {
-  const uint8_t bits = p.indices.data[(step * 4 + pair) * 2 + slot / 4];
+  const uint8_t bits = kShuffles.positions[p.indices.data[(step * 4 + pair) * 2 + slot / 4] / 2];
   row = int(2 * pair) + (slot >> 1 & 1);
   column = (slot >> 2) * 4 + (bits >> (2 * (slot % 4)) & 3);
 }
 
-constexpr const char* kNoPattern = "positions in a group are not ascending: the pattern does not hold";
-
-const char* pairs_problem(const Packed& p) {
-  const int64_t bytes = p.padded_rows() * p.padded_columns() / 8;
-  for (int64_t at = 0; at < bytes; ++at) {
-    const uint8_t bits = p.indices.data[at];
-    if ((bits & 3) >= (bits >> 2 & 3) || (bits >> 4 & 3) >= (bits >> 6)) return kNoPattern;
+// Codes of patterns are even and below twice the number of cases.
+const char* codes_problem(const Packed& p, int64_t count, int cases) {
+  uint8_t most = 0, all = 0;
+  for (int64_t at = 0; at < count; ++at) {
+    most = p.indices.data[at] > most ? p.indices.data[at] : most;
+    all |= p.indices.data[at];
   }
-  return nullptr;
+  return all & 1 || most >= 2 * cases ? "an index is no code of the pattern: the pattern does not hold" : nullptr;
 }
 
 const char* blocks_problem(const Packed& p) {
   const int64_t bytes = p.padded_rows() * p.padded_columns() / 8;
   for (int64_t at = 0; at < bytes; at += 2)
     for (int block = 0; block < 4; ++block)
-      if ((p.indices.data[at] >> (2 * block) & 3) >= (p.indices.data[at + 1] >> (2 * block) & 3)) return kNoPattern;
+      if ((p.indices.data[at] >> (2 * block) & 3) >= (p.indices.data[at + 1] >> (2 * block) & 3)) 
+        return "positions in a group are not ascending: the pattern does not hold";
   return nullptr;
 }
 
@@ -87,13 +87,8 @@ const char* starts_problem(const Packed& p, int64_t count) {
   return nullptr;
 }
 
-const char* masks_problem(const Packed& p) {
+const char* bitmask_problem(const Packed& p) {
   const int64_t strips = p.padded_rows() / kMaskStrip, steps = p.padded_columns() / kStep;
-  if (p.format == Format::kFourOfEight) {  // each has 4 bits, also where the weight has no row or column
-    for (int64_t at = 0; at < strips * steps * kMaskStrip; ++at)
-      if (__builtin_popcount(p.indices.data[at]) != 4) return "a mask has not 4 bits: the pattern does not hold";
-    return nullptr;
-  }
   const uint8_t tail = uint8_t(0xff >> (p.padded_columns() - p.columns));
   for (int64_t strip = 0; strip < strips; ++strip) {
     uint32_t count = 0;
@@ -141,8 +136,7 @@ int64_t strip_of(const Packed& p) {
 float scale_of(const Packed& p, int64_t row, int64_t group) {
   if (!p.group) return 1.0f;
   const int64_t groups = p.groups();
-  const int64_t at = p.in_blocks() ? ((row / kBlockStrip) * groups + group) * kBlockStrip + row % kBlockStrip
-                                   : row * groups + group;
+  const int64_t at = p.format == Format::kCsr ? row * groups + group : (row / 4 * groups + group) * 4 + row % 4;
   if (p.values_kind == Values::kInt4) return half_at(p.scales.data, at);
   float scale;
   std::memcpy(&scale, p.scales.data + 4 * at, 4);
@@ -157,7 +151,7 @@ const char* problem(const Packed& p) {
   if (p.group < 0 || (p.group && p.group < p.columns && p.group != kUnit && p.group % (2 * kUnit)))
     return "group is neither 32 nor a multiple of 64";
   const int64_t rows = p.padded_rows(), columns = p.padded_columns();
-  const size_t scales = size_t((p.in_blocks() ? rows : p.rows) * p.groups()) * (p.values_kind == Values::kInt4 ? 2 : 4);
+  const size_t scales = size_t(rows * p.groups()) * (p.values_kind == Values::kInt4 ? 2 : 4);
   if (p.scales.size != scales) return "scales have another size than the shape needs";
   int64_t values = rows * columns / 2, indices = rows * columns / 8;
   if (p.format == Format::kTwoOfFour || p.format == Format::kFourOfEight) {
@@ -171,9 +165,12 @@ const char* problem(const Packed& p) {
   }
   if (p.values.size != bytes_of(p.values_kind, values) + kSlack) return "values have another size than the shape needs";
   if (p.indices.size != size_t(indices) + kSlack) return "indices have another size than the shape needs";
-  if (p.in_masks()) return masks_problem(p);
-  if (p.format == Format::kCsr) return csr_problem(p);
-  return p.in_blocks() ? blocks_problem(p) : pairs_problem(p);
+  switch (p.format) {
+    case Format::kTwoOfFour: return p.in_blocks() ? blocks_problem(p) : codes_problem(p, indices, kPairCases);
+    case Format::kFourOfEight: return codes_problem(p, indices, kFourCases);
+    case Format::kBitmask: return bitmask_problem(p);
+    default: return csr_problem(p);
+  }
 }
 
 void expand(const Packed& p, int64_t first, int64_t last, float* out) {
@@ -212,7 +209,7 @@ void expand(const Packed& p, int64_t first, int64_t last, float* out) {
       int64_t number = first_of(p, strip, steps);
       for (int64_t step = 0; step < steps; ++step)
         for (int row = 0; row < kMaskStrip; ++row) {
-          const uint8_t mask = p.indices.data[(strip * steps + step) * kMaskStrip + row];
+          const unsigned mask = mask_of(p, p.indices.data[(strip * steps + step) * kMaskStrip + row]);
           for (int column = 0; column < 8; ++column)
             if (mask >> column & 1) put(strip * kMaskStrip + row, step * kStep + column, value_at(p, number++));
         }

@@ -4,6 +4,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <memory>
+
+#include "tables.h"
 
 namespace si {
 
@@ -14,7 +17,7 @@ constexpr int64_t kVersion = 1;
 constexpr int64_t kStep = 8;           // columns that all layouts but CSR and blocks are cut into
 constexpr int64_t kStrip = 8;          // rows that 2:4 in floating point and its kernels treat together
 constexpr int64_t kMaskStrip = 4;      // rows of a strip of masks
-constexpr int64_t kBlockStrip = 4;     // rows of a strip of blocks
+constexpr int64_t kBlockStrip = 4;     // and of blocks, so that 4 rows have their scales together
 constexpr int64_t kBlockColumns = 64;  // columns of a chunk of 4 blocks
 constexpr int64_t kUnit = 32;          // columns that share a scale of x in 8 bits; groups of the weight are whole units
 constexpr int64_t kSlack = 32;         // bytes after values and indices that kernels may read but never use
@@ -33,7 +36,7 @@ struct Packed {
   Bytes values;
   Bytes indices;
   Bytes starts;  // first value of each strip (bitmask) or row (CSR) and the number of all values, uint32
-  Bytes scales;  // fp32 (int8) or fp16 (int4): [rows, groups], of blocks [strips, groups, 4]
+  Bytes scales;  // fp32 (int8) or fp16 (int4): [strips, groups, 4], of CSR [rows, groups]
 
   int64_t padded_rows() const;
   int64_t padded_columns() const;
@@ -51,9 +54,29 @@ static inline uint32_t start_at(const Packed& packed, int64_t number) {
   return start;
 }
 
+// Floats from the beginning of a cache line on, so that no register is read from two of them.
+class Lines {
+ public:
+  Lines() = default;
+  explicit Lines(int64_t count) : all_(new float[size_t(count + 16)]) {
+    const uintptr_t start = reinterpret_cast<uintptr_t>(all_.get());
+    first_ = all_.get() + (64 - start % 64) % 64 / sizeof(float);
+  }
+  float* get() const { return first_; }
+
+ private:
+  std::unique_ptr<float[]> all_;
+  float* first_ = nullptr;
+};
+
 // Number of the first value of a strip of masks.
 static inline int64_t first_of(const Packed& packed, int64_t strip, int64_t steps) {
   return packed.format == Format::kBitmask ? int64_t(start_at(packed, strip)) : strip * steps * 4 * kMaskStrip;
+}
+
+// Mask of an index byte of 4:8 or a bitmask.
+static inline unsigned mask_of(const Packed& packed, uint8_t index) {
+  return packed.format == Format::kBitmask ? index : kShuffles.masks[index];
 }
 
 // What is wrong with the parts, or nullptr. Afterwards kernels read nothing outside of them.

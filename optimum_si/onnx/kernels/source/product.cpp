@@ -9,7 +9,7 @@ namespace {
 
 constexpr int64_t kRowsPerTask = 64;  // of the weight
 // From so many rows of x on they are turned, so that zeros save multiplications.
-constexpr int64_t kManyForMasks = 12;
+constexpr int64_t kManyForFours = 6, kManyForMasks = 12, kManyForPairs = 16;
 // Floats of a tile of turned x that stay in the second cache; CSR takes its columns in any order.
 constexpr int64_t kCsrTile = 1 << 16;
 
@@ -25,23 +25,24 @@ bool all_finite(const float* x, int64_t count) {
 
 bool wants_turned(const Packed& packed, int64_t count) {
   if (packed.format == Format::kCsr) return count > 1 || (packed.group && packed.group < packed.columns);
-  return packed.in_masks() && count >= kManyForMasks;
+  if (packed.format == Format::kTwoOfFour) return count >= kManyForPairs;
+  return count >= (packed.format == Format::kFourOfEight ? kManyForFours : kManyForMasks);
 }
 
 // x in tiles of at most 8 registers of rows.
-std::unique_ptr<float[]> turn(const Task& task, int64_t lanes, Turned& turned) {
+Lines turn(const Task& task, int64_t lanes, Turned& turned) {
   const int64_t columns = task.packed->padded_columns(), count = task.count;
   const int64_t fit = task.packed->format == Format::kCsr ? kCsrTile / columns / lanes : 8;
   turned.lanes = lanes;
   turned.tile = lanes * (fit < 1 ? 1 : fit > 8 ? 8 : fit);
-  std::unique_ptr<float[]> data(new float[size_t((count + lanes - 1) / lanes * lanes * columns)]);
+  Lines data((count + lanes - 1) / lanes * lanes * columns);
   for (int64_t m = 0; m < count; m += turned.tile) {
     const int64_t left = count - m < turned.tile ? count - m : turned.tile;
     const int64_t width = (left + lanes - 1) / lanes * lanes;
     for (int64_t start = 0; start < columns; start += 16)  // a cache line of each row of x at a time
       for (int64_t at = 0; at < width; ++at)
         for (int64_t column = start; column < start + 16 && column < columns; ++column)
-          data[size_t(m * columns + column * width + at)] = at < left ? task.x[(m + at) * columns + column] : 0.0f;
+          data.get()[m * columns + column * width + at] = at < left ? task.x[(m + at) * columns + column] : 0.0f;
   }
   turned.data = data.get();
   return data;
@@ -78,7 +79,8 @@ void product(const Packed& packed, Isa isa, const float* x, int64_t count, const
     task.x = wide.get();
   }
   std::unique_ptr<int8_t[]> narrow;
-  std::unique_ptr<float[]> scales, turned;
+  std::unique_ptr<float[]> scales;
+  Lines turned;
   if (isa != Isa::kPortable && !task.dense) {
     if (packed.in_blocks()) {
       narrow.reset(new int8_t[size_t(count * padded)]);
