@@ -1,13 +1,20 @@
 """The compiled kernels, called without ONNX Runtime, and weights to call them with."""
 
 import ctypes
+import functools
+import subprocess
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from optimum_si.onnx.kernels import FORMATS, KINDS, Packed, library_path
+from optimum_si.onnx.kernels import FORMATS, KINDS, Packed, building, library_path
 
 
-PORTABLE, AVX2 = 0, 1
+PORTABLE, AVX2, AVX512 = ISAS = range(3)
+#: Runs kernels for AVX-512 on machines without it.
+EMULATION = Path(__file__).parent / "onnx" / "kernels" / "avx512_emulation.h"
 _PARTS = ("values", "indices", "starts", "scales")
 
 
@@ -20,10 +27,10 @@ def problem(packed: Packed) -> str | None:
 
 
 def multiply(packed: Packed, x: np.ndarray, bias: np.ndarray | None = None, isa: int = AVX2) -> np.ndarray | None:
-    """x W^T + bias; None on machines without the instructions."""
+    """x W^T + bias; None on machines without the instructions, of which those of AVX-512 are emulated."""
     x = np.ascontiguousarray(x, np.float32)
     result = np.full((len(x), packed.shape[0]), np.nan, np.float32)
-    function = _library().optimum_si_multiply
+    function = (_emulated() if isa == AVX512 else _library()).optimum_si_multiply
     where = [None if array is None else array.ctypes.data_as(ctypes.c_void_p) for array in (x, bias, result)]
     state = function(isa, *_arguments(packed), where[0], ctypes.c_int64(len(x)), where[1], where[2])
     assert state in (0, 2), state
@@ -42,8 +49,32 @@ def sparse_weight(generator: np.random.Generator, rows: int, columns: int, forma
     return weight * kept
 
 
+def compiled(sources: Iterable[Path], folder: Path, flags: Sequence[str]) -> list[str]:
+    """Object files of sources, in which AVX-512 is emulated."""
+    command = building.compiler()
+    assert command is not None
+    objects = []
+    for source in sources:
+        extra = building._extra(source)
+        if source.name == "avx512.cpp":
+            extra = (*building._extra(source.with_name("avx2.cpp")), "-include", str(EMULATION))
+        objects.append(str(folder / f"{source.stem}.o"))
+        words = [*command, "-std=c++17", *flags, "-DSI_EMULATED_AVX512", *extra, "-c", str(source), "-o", objects[-1]]
+        subprocess.run(words, check=True)
+    return objects
+
+
 def _library() -> ctypes.CDLL:
     return ctypes.CDLL(str(library_path()))
+
+
+@functools.cache
+def _emulated() -> ctypes.CDLL:
+    with tempfile.TemporaryDirectory() as folder:
+        objects = compiled(building._sources(), Path(folder), ["-O2", "-fPIC"])
+        library = Path(folder) / "emulated.so"
+        subprocess.run([*building.compiler(), "-shared", *objects, "-o", str(library)], check=True)
+        return ctypes.CDLL(str(library))
 
 
 def _arguments(packed: Packed) -> tuple:

@@ -26,7 +26,9 @@ CACHE_VARIABLE, COMPILER_VARIABLE = "OPTIMUM_SI_KERNEL_CACHE", "OPTIMUM_SI_CXX"
 _FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall")
 _LINK = ("-shared", "-static-libstdc++", "-static-libgcc")
 #: Instructions that files may use, by the first word of their name; the library asks the machine before it runs them.
-_EXTRA = {"avx2": ("-mavx2", "-mfma", "-mf16c", "-mbmi2")}
+_AVX2 = ("-mavx2", "-mfma", "-mf16c", "-mbmi2")
+_AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vbmi2", "-mavx512vnni")
+_EXTRA = {"avx2": _AVX2, "avx512": _AVX2 + _AVX512}
 _SECONDS = 300
 
 
@@ -99,7 +101,9 @@ def compile_library(path: Path, command: list[str]) -> None:
 
 def _sources() -> list[Path]:
     on_x86 = platform.machine().lower() in ("x86_64", "amd64")
-    return sorted(file for file in SOURCE.glob("*.cpp") if on_x86 or not _extra(file))
+    # Of functions that several files have, linkers take the first: it must be one that every machine runs.
+    found = sorted(SOURCE.glob("*.cpp"), key=lambda file: (len(_extra(file)), file.name))
+    return [file for file in found if on_x86 or not _extra(file)]
 
 
 def _extra(source: Path) -> tuple[str, ...]:

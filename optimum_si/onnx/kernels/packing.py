@@ -6,8 +6,8 @@ All layouts are of W [N, K], reduced over K. Rows are padded with zeros to whole
   number), which an AVX2 register holds. ``values`` has one for each slot, ``indices`` a byte for each group of
   both rows: twice (case of the first + 6 x case of the second row), cases in the order of :data:`TWO_OF_FOUR`.
 - "2:4" in integers: strips of 4 rows, chunks of 64 columns, which are 4 blocks of 16; a block has 32 slots (row,
-  group, number). ``values`` has a byte for each slot; 4 bits: 2 x 32 bytes a chunk, blocks 0 and 2 in the low, 1 and 3 in the
-  high nibbles. ``indices`` has 32 bytes a chunk with 2 bits for each block.
+  group, number). ``values`` has a byte for each slot; 4 bits: 2 x 32 bytes a chunk, blocks 0 and 2 in the low, 1 and
+  3 in the high nibbles. ``indices`` has 32 bytes a chunk with 2 bits for each block.
 - "bitmask": strips of 4 rows; ``indices`` has a byte for each strip, step and row, bit c for column c; ``values``
   follow the bits; ``starts`` is the first value of each strip, and their number, as uint32.
 - "4:8": as bitmasks, but ``indices`` are twice the place of the mask in :data:`FOUR_OF_EIGHT`, and there are no

@@ -62,10 +62,10 @@ int main(int count, char** words) {
     const si::Packed packed{si::Format(example.head[0]), si::Values(example.head[1]), example.head[2], example.head[3],
                             example.head[4], bytes[0], bytes[1], bytes[2], bytes[3]};
     if (si::problem(packed)) { ++refused; continue; }
-    const int64_t rows = 1 + int64_t(below(8));
+    const int64_t rows = 1 + int64_t(below(40));
     std::vector<float> x(size_t(rows * packed.columns), 0.5f), y(size_t(rows * packed.rows));
-    for (si::Isa isa : {si::Isa::kPortable, si::best_isa()})
-      si::product(packed, isa, x.data(), rows, nullptr, y.data(),
+    for (si::Isa isa : {si::Isa::kPortable, si::Isa::kAvx2, si::Isa::kAvx512})
+      if (si::supported(isa)) si::product(packed, isa, x.data(), rows, nullptr, y.data(),
                   [](size_t tasks, const std::function<void(size_t)>& each) { while (tasks) each(--tasks); });
     ++multiplied;
   }

@@ -4,13 +4,12 @@ import subprocess
 
 import numpy as np
 import pytest
-from kernel_library import sparse_weight
+from kernel_library import compiled, sparse_weight
 
 from optimum_si.onnx.kernels import FORMATS, KINDS, building, pack
 
 
 FLAGS = (
-    "-std=c++17",
     "-O1",
     "-g",
     "-fsanitize=address,undefined",
@@ -27,10 +26,7 @@ def fuzzer(tmp_path_factory, request):
         pytest.skip("no C++ compiler here")
     folder = tmp_path_factory.mktemp("fuzzer")
     sources = [file for file in building._sources() if file.name != "op.cpp"]
-    objects = []
-    for source in [*sources, request.path.with_name("fuzz.cpp")]:
-        objects.append(str(folder / f"{source.stem}.o"))
-        subprocess.run([*command, *FLAGS, *building._extra(source), "-c", str(source), "-o", objects[-1]], check=True)
+    objects = compiled([*sources, request.path.with_name("fuzz.cpp")], folder, FLAGS)
     program = folder / "fuzz"
     subprocess.run([*command, "-fsanitize=address,undefined", *objects, "-o", str(program)], check=True)
     return program

@@ -210,7 +210,7 @@ SI_EXPORT Status* RegisterCustomOps(SessionOptions* options, const ApiBase* base
         kFail, "the sparse kernels of optimum-si need ONNX Runtime 1.18 or newer");
   static const CustomOp op = make_op();
   return guarded(api, [&] {
-    static const bool right = si::self_test();
+    static const bool right = si::self_test(si::best_isa());
     if (!right) throw Failure{kFail, "the sparse kernels of optimum-si give wrong answers on this machine"};
     static CustomOpDomain* domain = [&] {  // lives as long as the library: sessions keep pointers into it
       CustomOpDomain* made = nullptr;

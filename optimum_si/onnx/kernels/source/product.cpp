@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <utility>
 
 namespace si {
 namespace {
@@ -51,19 +52,32 @@ Lines turn(const Task& task, int64_t lanes, Turned& turned) {
 }  // namespace
 
 bool supported(Isa isa) {
-  if (isa == Isa::kPortable) return true;
 #if defined(__x86_64__)
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
-         __builtin_cpu_supports("bmi2");
-#else
-  return false;
+  if (isa == Isa::kAvx2)
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+           __builtin_cpu_supports("bmi2");
+#if defined(SI_EMULATED_AVX512)  // by the tests
+  if (isa == Isa::kAvx512) return supported(Isa::kAvx2);
 #endif
+  if (isa == Isa::kAvx512)
+    return supported(Isa::kAvx2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi2") &&
+           __builtin_cpu_supports("avx512vnni");
+#endif
+  return isa == Isa::kPortable;
 }
 
 Isa best_isa() {
-  const char* wanted = std::getenv("OPTIMUM_SI_ISA");
-  if (wanted && !std::strcmp(wanted, "portable")) return Isa::kPortable;
-  return supported(Isa::kAvx2) ? Isa::kAvx2 : Isa::kPortable;
+  static const Isa best = [] {
+    const char* wanted = std::getenv("OPTIMUM_SI_ISA");
+    for (const auto& [isa, name] : {std::pair(Isa::kAvx512, "avx512"), std::pair(Isa::kAvx2, "avx2")}) {
+      if (wanted && !std::strcmp(wanted, "portable")) break;
+      if (wanted && !std::strcmp(wanted, "avx2") && isa == Isa::kAvx512) continue;
+      if (supported(isa) && self_test(isa)) return isa;
+    }
+    return Isa::kPortable;
+  }();
+  return best;
 }
 
 void product(const Packed& packed, Isa isa, const float* x, int64_t count, const float* bias, float* y,
@@ -90,47 +104,19 @@ void product(const Packed& packed, Isa isa, const float* x, int64_t count, const
       avx2::quantise(task.x, count * padded, narrow.get(), scales.get());
 #endif
     } else if (wants_turned(packed, count)) {
-      turned = turn(task, 8, task.turned);
+      turned = turn(task, isa == Isa::kAvx512 && count > 8 ? 16 : 8, task.turned);
     }
   }
   Kernel kernel = portable::multiply;
 #if defined(__x86_64__)
   if (isa == Isa::kAvx2) kernel = avx2::multiply;
+  if (isa == Isa::kAvx512) kernel = avx512::multiply;
 #endif
   const int64_t rows = packed.padded_rows();
   parallel(size_t((rows + kRowsPerTask - 1) / kRowsPerTask), [&](size_t number) {
     const int64_t first = int64_t(number) * kRowsPerTask;
     kernel(task, first, first + kRowsPerTask < rows ? first + kRowsPerTask : rows);
   });
-}
-
-bool self_test() {
-  // 8 x 8 in 2:4: row n keeps columns (n % 3, 3) of the first group and (0, 1 + n % 3) of the second one, small integers.
-  const int64_t size = 8;
-  uint8_t values[size * size / 2 * 4 + kSlack] = {}, indices[8 + kSlack] = {};
-  float x[size], expected[size] = {}, got[size] = {};
-  for (int column = 0; column < size; ++column) x[column] = float(column + 1);
-  for (int row = 0; row < size; ++row) {
-    const int columns[4] = {row % 3, 3, 4, 5 + row % 3};
-    for (int number = 0; number < 4; ++number) {
-      const int slot = number / 2 * 4 + row % 2 * 2 + number % 2;
-      const float value = float(row - number);
-      std::memcpy(values + ((row / 2) * 8 + slot) * 4, &value, 4);
-      indices[row / 2 * 2 + slot / 4] |= uint8_t((columns[number] % 4) << (2 * (slot % 4)));
-      expected[row] += value * x[columns[number]];
-    }
-  }
-  Packed packed{Format::kTwoOfFour, Values::kFp32, size, size, 0, {values, sizeof values}, {indices, sizeof indices},
-                {}, {}};
-  if (problem(packed)) return false;
-  for (Isa isa : {Isa::kPortable, best_isa()}) {
-    product(packed, isa, x, 1, nullptr, got, [](size_t count, const std::function<void(size_t)>& each) {
-      for (size_t number = 0; number < count; ++number) each(number);
-    });
-    for (int row = 0; row < size; ++row)
-      if (got[row] != expected[row]) return false;
-  }
-  return true;
 }
 
 }  // namespace si

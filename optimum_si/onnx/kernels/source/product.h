@@ -6,9 +6,10 @@
 
 namespace si {
 
-enum class Isa : int { kPortable, kAvx2 };
+enum class Isa : int { kPortable, kAvx2, kAvx512 };
 
-// The best that this machine runs, or what the environment variable OPTIMUM_SI_ISA ("portable", "avx2") asks for.
+// The best that this machine runs and whose kernels passed their self-test, at most what the environment variable
+// OPTIMUM_SI_ISA ("portable", "avx2") says.
 Isa best_isa();
 bool supported(Isa isa);
 
@@ -19,7 +20,7 @@ using Parallel = std::function<void(size_t count, const std::function<void(size_
 void product(const Packed& packed, Isa isa, const float* x, int64_t count, const float* bias, float* y,
              const Parallel& parallel);
 
-// Whether the kernels of this machine agree with the portable ones on an example.
-bool self_test();
+// Whether kernels give known answers.
+bool self_test(Isa isa);
 
 }  // namespace si
