@@ -28,7 +28,7 @@ import numpy as np
 VERSION = 1
 FORMATS = ("2:4", "4:8", "bitmask", "csr")
 KINDS = ("fp32", "fp16", "int8", "int4")
-SLACK = 32
+SLACK = 64
 STEP, PAIR_STRIP, MASK_STRIP = 8, 8, 4
 BLOCK_STRIP, BLOCK_COLUMNS = 4, 64
 #: Columns that share a scale where nothing else is said: of int4, and the least of any.

@@ -20,7 +20,7 @@ constexpr int64_t kMaskStrip = 4;      // rows of a strip of masks
 constexpr int64_t kBlockStrip = 4;     // and of blocks, so that 4 rows have their scales together
 constexpr int64_t kBlockColumns = 64;  // columns of a chunk of 4 blocks
 constexpr int64_t kUnit = 32;          // columns that share a scale of x in 8 bits; groups of the weight are whole units
-constexpr int64_t kSlack = 32;         // bytes after values and indices that kernels may read but never use
+constexpr int64_t kSlack = 64;         // bytes after values and indices that kernels may read but never use
 
 struct Bytes {
   const uint8_t* data = nullptr;
