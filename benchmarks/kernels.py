@@ -4,7 +4,8 @@
 
 ``ratio`` is the time of ONNX Runtime's dense fp32 MatMul divided by that of the row: more than 1 is faster. Bytes are
 those of the stored weight relative to dense fp32, and the share of bandwidth is what a row reads each second, of what
-reading memory alone does on as many threads. Dense fp16 is a product with a weight that is stored in fp16 and cast in
+reading memory alone does on as many threads. ``scale`` is the time with one thread, if that was measured before,
+divided by that of the row. Dense fp16 is a product with a weight that is stored in fp16 and cast in
 each run, which ONNX Runtime is kept from folding. Judge by ratios: times move with whatever else the machine does.
 """
 
@@ -53,12 +54,13 @@ def main() -> None:
         for size in args.sizes:
             layers = sessions(size, threads)
             for rows in args.rows:
-                found = measured(layers, size, rows, max(args.turns // (1 + rows // 8), 3))
+                found = measured(layers, size, rows, max(args.turns // (1 + rows // 8), 3), pause=0.02 * (threads > 1))
                 for entry in found:
                     entry.update(size=size, rows=rows, threads=threads, peak=peak)
+                    entry["scale"] = scale(entry, results)
                 results += found
                 print(f"\n{size} x {size}, {rows} row{'s' * (rows > 1)} of x\n")
-                header = ["", "ratio of medians", "of minima", "ms", "bytes", "bandwidth"]
+                header = ["", "ratio of medians", "of minima", "ms", "bytes", "bandwidth", "scale"]
                 print(format_table(header, [line(entry) for entry in found]), flush=True)
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
@@ -75,7 +77,18 @@ def line(entry: dict) -> list[str]:
         f"{1e3 * entry['least']:.2f}",
         f"{entry['bytes'] / entry['dense_bytes']:.3f}",
         f"{share:.0%}",
+        "" if entry["scale"] is None else f"{entry['scale']:.2f}",
     ]
+
+
+def scale(entry: dict, results: list[dict]) -> float | None:
+    """How many times faster than with one thread, if that was measured."""
+    alone = (
+        other["median"]
+        for other in results
+        if other["threads"] == 1 and all(other[key] == entry[key] for key in ("name", "size", "rows"))
+    )
+    return next((median / entry["median"] for median in alone), None)
 
 
 def bandwidth(threads: int) -> float:
@@ -172,9 +185,9 @@ def _sparse(packed: Packed, threads: int) -> onnxruntime.InferenceSession:
 
 
 def measured(
-    layers: dict[str, tuple[onnxruntime.InferenceSession, int]], size: int, rows: int, turns: int
+    layers: dict[str, tuple[onnxruntime.InferenceSession, int]], size: int, rows: int, turns: int, pause: float = 0
 ) -> list[dict]:
-    """Times of all layers in turns."""
+    """Times of all layers in turns, ``pause`` seconds apart: each session has threads of its own, which go on spinning."""
     x = np.random.default_rng(1).standard_normal((rows, size)).astype(np.float32)
     bound = {}
     for name, (session, _) in layers.items():
@@ -186,6 +199,9 @@ def measured(
     times: dict[str, list[float]] = {name: [] for name in layers}
     for _ in range(turns):
         for name, (session, binding) in bound.items():
+            time.sleep(pause)
+            if pause:  # its threads are asleep too
+                session.run_with_iobinding(binding)
             times[name].append(_timed(lambda session=session, binding=binding: session.run_with_iobinding(binding)))
     dense = times["dense fp32"]
     return [
@@ -194,6 +210,7 @@ def measured(
             "ratio": statistics.median(dense) / statistics.median(times[name]),
             "ratio_of_minima": min(dense) / min(times[name]),
             "least": min(times[name]),
+            "median": statistics.median(times[name]),
             "bytes": layers[name][1],
             "dense_bytes": layers["dense fp32"][1],
         }

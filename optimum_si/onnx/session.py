@@ -45,7 +45,7 @@ def open_session(path: Path, chosen: list[Provider] | None, options: Any = None,
         )
     check_files(path, verify)
     try:
-        session = _opened(path, options or onnxruntime.SessionOptions(), chosen)
+        session = _opened(path, options, chosen)
     except Exception as error:  # ONNX Runtime has classes of errors of its own, without a common base
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"ONNX Runtime cannot open {str(path)!r}: {reason} Export the model again.") from error
@@ -65,8 +65,20 @@ def _opened(path: Path, options: Any, chosen: list[Provider]) -> Any:
     from .kernels import KernelsUnavailable, library_path
     from .packed_nodes import DOMAIN
 
-    if DOMAIN.encode() not in path.read_bytes():
+    def session() -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=chosen)
+
+    if DOMAIN.encode() not in path.read_bytes():
+        return session()
+    if options is not None:
+        # They may know the kernels, from another model or from a call of their own, and cannot be asked; registering
+        # them twice would spoil them. A graph with unknown operators is refused before its weights are read.
+        try:
+            return session()
+        except Exception as error:
+            if "is not a registered function/op" not in str(error):
+                raise
+    options = options or onnxruntime.SessionOptions()
     try:
         options.register_custom_ops_library(str(library_path()))
     except KernelsUnavailable as error:
@@ -75,7 +87,7 @@ def _opened(path: Path, options: Any, chosen: list[Provider]) -> Any:
             stacklevel=4,
         )
         return _densified(path, options, chosen)
-    return onnxruntime.InferenceSession(str(path), options, providers=chosen)
+    return session()
 
 
 def _densified(path: Path, options: Any, chosen: list[Provider]) -> Any:

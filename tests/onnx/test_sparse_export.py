@@ -103,6 +103,17 @@ def zeros(value, length):
     return np.zeros(shape, np.float32 if "float" in value.type else np.int64)
 
 
+@pytest.mark.parametrize("registered", [False, True])
+def test_options_may_serve_several_models_and_know_the_kernels_already(sparse, registered):
+    options = onnxruntime.SessionOptions()
+    if registered:
+        options.register_custom_ops_library(str(library_path()))
+    for values in ("fp32", "fp16"):
+        model, path = sparse(values)
+        answer = ORTSIModelForCausalLM.from_pretrained(path, session_options=options)(input_ids=IDS).logits
+        torch.testing.assert_close(answer, model(input_ids=IDS).logits.detach(), rtol=0, atol=1e-2)
+
+
 @pytest.fixture
 def no_compiler(monkeypatch, tmp_path):
     monkeypatch.setenv(building.COMPILER_VARIABLE, "none")
