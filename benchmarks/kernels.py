@@ -187,7 +187,7 @@ def _sparse(packed: Packed, threads: int) -> onnxruntime.InferenceSession:
 def measured(
     layers: dict[str, tuple[onnxruntime.InferenceSession, int]], size: int, rows: int, turns: int, pause: float = 0
 ) -> list[dict]:
-    """Times of all layers in turns, ``pause`` seconds apart: each session has threads of its own, which go on spinning."""
+    """Times of all layers in turns, ``pause`` seconds apart: threads of a session go on spinning for a while."""
     x = np.random.default_rng(1).standard_normal((rows, size)).astype(np.float32)
     bound = {}
     for name, (session, _) in layers.items():

@@ -9,8 +9,10 @@
 
 #if defined(__clang__)
 #define SI_UNROLL _Pragma("clang loop unroll(full)")
+#define SI_TWICE _Pragma("clang loop unroll_count(2)")
 #else
 #define SI_UNROLL _Pragma("GCC unroll 8")
+#define SI_TWICE _Pragma("GCC unroll 2")
 #endif
 
 // Compilers are not to leave a call in the innermost loop.
@@ -88,7 +90,8 @@ struct Fp32 {
 // Halves of a register that is made as a whole, which the compiler would make twice.
 inline void halve(__m256 whole, __m128& low, __m128& high) {
   asm("" : "+x"(whole));
-  low = _mm256_castps256_ps128(whole), high = _mm256_extractf128_ps(whole, 1);
+  high = _mm256_extractf128_ps(whole, 1);
+  low = _mm256_castps256_ps128(whole);
 }
 
 struct Fp16 {

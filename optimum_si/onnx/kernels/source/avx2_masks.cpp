@@ -23,6 +23,7 @@ void picked_strips(const Task& task, int64_t first, int64_t last) {
       SI_UNROLL
       for (auto& sum : sums) sum = _mm_setzero_ps();
       const int64_t stop = step + each < steps ? step + each : steps;
+      SI_TWICE
       for (; step < stop; ++step, number += 16) {
         codes.step();
         const __m128i low = _mm_castps_si128(_mm_loadu_ps(task.x + step * 8));

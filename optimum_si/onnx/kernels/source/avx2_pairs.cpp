@@ -23,6 +23,7 @@ void one_row(const Task& task, int64_t strip, int64_t m) {
   SI_UNROLL
   for (auto& pair : sums) pair[0] = pair[1] = _mm_setzero_ps();
   int64_t number = strip * steps * 32;
+  SI_TWICE
   for (int64_t step = 0; step < steps; ++step, number += 32) {
     codes.step();
     const __m128i low = _mm_castps_si128(_mm_loadu_ps(x + step * 8));
