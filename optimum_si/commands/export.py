@@ -13,8 +13,7 @@ class ExportCommand(SISubcommand):
     DESCRIPTION = (
         "Write a model as an ONNX graph that any ONNX Runtime opens: one graph for prompts and single tokens,\n"
         "weights beside it, zeros kept. Zeros alone make nothing faster on ONNX Runtime's own CPU and CUDA kernels:\n"
-        "int8 and int4 do, 2:4 with --weights sparse does where single tokens are decoded on the CPU, and 2:4 on\n"
-        "TensorRT."
+        "int8 and int4 do, --weights sparse does on the CPU (2:4 and 90% the most), and 2:4 on TensorRT."
     )
     EXAMPLES = """\
   A pruned checkpoint, for the CPU:
@@ -23,7 +22,7 @@ class ExportCommand(SISubcommand):
   Small and fast on the CPU, with the perplexity that it costs:
     optimum-cli si export opt-125m-2of4 opt-125m-int4 --values int4 --evaluate held-out.txt
 
-  2:4 at its fastest on the CPU, decoding, with optimum-si's own kernels:
+  2:4 at its smallest and fastest on the CPU, with optimum-si's own kernels:
     optimum-cli si export opt-125m-2of4 opt-125m-sparse --weights sparse --values int4
 
   2:4 on an NVIDIA GPU:

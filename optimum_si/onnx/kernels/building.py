@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 
@@ -38,7 +39,7 @@ class KernelsUnavailable(RuntimeError):
 
 @functools.cache
 def library_path() -> Path:
-    """The library for this machine, compiled if need be, which takes some seconds once.
+    """The library for this machine, compiled if need be, which takes up to half a minute once.
 
     Raises:
         KernelsUnavailable: without a compiled library and without a working C++ compiler.
@@ -84,10 +85,14 @@ def compile_library(path: Path, command: list[str]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            objects = []
-            for source in _sources():
-                objects.append(Path(folder) / f"{source.stem}.o")
-                _run([*command, *_flags(source), "-c", str(source), "-o", str(objects[-1])])
+            sources = _sources()
+            objects = [Path(folder) / f"{source.stem}.o" for source in sources]
+
+            def compiled(source: Path, made: Path) -> None:
+                _run([*command, *_flags(source), "-c", str(source), "-o", str(made)])
+
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                list(pool.map(compiled, sources, objects))
             made = Path(folder) / path.name
             link = [flag for flag in _LINK if sys.platform != "darwin" or not flag.startswith("-static")]
             _run([*command, *link, *map(str, objects), "-o", str(made)])

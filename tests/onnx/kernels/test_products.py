@@ -84,6 +84,14 @@ def test_subnormal_numbers_are_numbers(format):
     np.testing.assert_allclose(multiply(packed, x), x @ unpack(packed).T, rtol=1e-3, atol=1e-43)
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_long_prompts_are_computed_in_parts(format):
+    generator = np.random.default_rng(0)
+    packed = pack(sparse_weight(generator, 12, 40, format, 0.3), format)
+    x = generator.standard_normal((1100, 40)).astype(np.float32)
+    np.testing.assert_allclose(multiply(packed, x), x @ unpack(packed).T, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("format", FORMATS)
 def test_each_row_of_x_is_computed_for_itself(format, kind):

@@ -9,6 +9,8 @@ namespace si {
 namespace {
 
 constexpr int64_t kRowsPerTask = 64;  // of the weight
+// Rows of x at a time, so that copies of a long prompt stay small.
+constexpr int64_t kMostRows = 512;
 // From so many rows of x on they are turned, so that zeros save multiplications.
 constexpr int64_t kManyForFours = 6, kManyForMasks = 12, kManyForPairs = 16;
 // Floats of a tile of turned x that stay in the second cache; CSR takes its columns in any order.
@@ -83,6 +85,12 @@ Isa best_isa() {
 void product(const Packed& packed, Isa isa, const float* x, int64_t count, const float* bias, float* y,
              const Parallel& parallel) {
   const int64_t columns = packed.columns, padded = packed.padded_columns();
+  if (count > kMostRows) {
+    for (int64_t m = 0; m < count; m += kMostRows)
+      product(packed, isa, x + m * columns, count - m < kMostRows ? count - m : kMostRows, bias, y + m * packed.rows,
+              parallel);
+    return;
+  }
   Task task{&packed, x,    nullptr, nullptr,     {},
             count,   bias, y,       packed.rows, !all_finite(x, count * columns)};
   std::unique_ptr<float[]> wide;
