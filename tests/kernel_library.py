@@ -71,7 +71,7 @@ def _library() -> ctypes.CDLL:
 @functools.cache
 def _emulated() -> ctypes.CDLL:
     with tempfile.TemporaryDirectory() as folder:
-        objects = compiled(building._sources(), Path(folder), ["-O2", "-fPIC"])
+        objects = compiled(building._sources(), Path(folder), ["-O1", "-fPIC"])
         library = Path(folder) / "emulated.so"
         subprocess.run([*building.compiler(), "-shared", *objects, "-o", str(library)], check=True)
         return ctypes.CDLL(str(library))

@@ -17,7 +17,7 @@ def bound(format, kind, isa):
     return IN_8_BITS if isa != PORTABLE and format == "2:4" and kind.startswith("int") else BOUND
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(
     format=st.sampled_from(FORMATS),
     kind=st.sampled_from(KINDS),

@@ -10,7 +10,7 @@ from optimum_si.onnx.kernels import FORMATS, KINDS, building, pack
 
 
 FLAGS = (
-    "-O1",
+    "-O0",
     "-g",
     "-fsanitize=address,undefined",
     "-fno-sanitize-recover=all",
