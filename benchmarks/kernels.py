@@ -253,7 +253,7 @@ def draw(results: Iterable[dict], path: Path) -> None:
     bounds = [0.05, 1.1]
     axes.plot(bounds, bounds, color="grey", linewidth=1, label="bound by memory")
     for entry in shown:
-        place = entry["bytes"] / entry["dense_bytes"], 1 / entry["ratio_of_minima"]
+        place = entry["bytes"] / entry["dense_bytes"], 1 / entry["ratio"]
         axes.scatter(*place, color="tab:orange" if entry["name"].startswith("dense") else "tab:blue", s=25)
         axes.annotate(entry["name"], place, fontsize=7, xytext=(4, 3), textcoords="offset points")
     axes.set(xscale="log", yscale="log", xlabel="bytes of the weight, of dense fp32", ylabel="time, of dense fp32")

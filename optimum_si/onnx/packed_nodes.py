@@ -2,7 +2,9 @@
 
 import onnx_ir as ir
 
-from .kernels.packing import Packed
+from ..errors import CheckpointError
+from .kernels.checking import check
+from .kernels.packing import VERSION, Packed
 
 
 DOMAIN, OPERATOR = "optimum.si", "SparseLinear"
@@ -17,14 +19,29 @@ def is_sparse(model: ir.Model) -> bool:
 
 
 def packed_of(node: ir.Node) -> Packed:
-    """The packed weight of a node."""
+    """The packed weight of a node.
+
+    Raises:
+        CheckpointError: for another version of the format, or damaged parts.
+    """
+    version = node.attributes["version"].as_int()
+    if version != VERSION:
+        raise CheckpointError(
+            f"packed weights have version {version} of the format, and this is {VERSION}: install the optimum-si that "
+            "wrote the model."
+        )
     rows, columns, group = (node.attributes[name].as_int() for name in ("N", "K", "group"))
     parts = {}
     for name, value in zip(PARTS, node.inputs[1:BIAS], strict=True):
         assert value is not None and value.const_value is not None
         parts[name] = value.const_value.numpy()
     kind = node.attributes["kind"].as_string()
-    return Packed(node.attributes["format"].as_string(), kind, (rows, columns), group, parts)
+    packed = Packed(node.attributes["format"].as_string(), kind, (rows, columns), group, parts)
+    try:
+        check(packed)
+    except ValueError as error:
+        raise CheckpointError(f"the packed weight {name_of(node)!r} is damaged: {error} Export it again.") from error
+    return packed
 
 
 def name_of(node: ir.Node) -> str:

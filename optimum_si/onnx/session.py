@@ -62,7 +62,7 @@ def _opened(path: Path, options: Any, chosen: list[Provider]) -> Any:
     """A session; packed weights by the sparse kernels, or expanded where there are none."""
     import onnxruntime
 
-    from .kernels import KernelsUnavailable, library_path
+    from .kernels import library_path
     from .packed_nodes import DOMAIN
 
     def session() -> Any:
@@ -81,7 +81,7 @@ def _opened(path: Path, options: Any, chosen: list[Provider]) -> Any:
     options = options or onnxruntime.SessionOptions()
     try:
         options.register_custom_ops_library(str(library_path()))
-    except KernelsUnavailable as error:
+    except Exception as error:  # none (KernelsUnavailable), or it cannot be loaded here, or computes the wrong thing
         warnings.warn(
             f"{str(path)!r} is computed with dense weights, as slow and large as if nothing had been pruned: {error}",
             stacklevel=4,

@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .graphs import Matrix, matrix_of, replace_node
-from .kernels.packing import MOST_CSR_COLUMNS, Packed, pack, unpack
+from .kernels.packing import MOST_CSR_COLUMNS, VERSION, Packed, pack, unpack
 from .packed_nodes import BIAS, DOMAIN, OPERATOR, PARTS, name_of, packed_of
 
 
@@ -26,7 +26,7 @@ def sparsify(
 ) -> list[str]:
     """Replace products with constant matrices that have zeros enough; the rest is left as it is.
 
-    What is taken: 2:4, else 4:8, where every group holds it; else ``csr`` from :data:`CSR_MIN` zeros, else
+    What is taken: ``csr`` from :data:`CSR_MIN` zeros, else 2:4, else 4:8, where every group holds it, else
     ``bitmask``; nothing below ``sparse_min`` zeros or :data:`LEAST` weights. In 4 bits only 2:4 gains over the dense
     kernel of ONNX Runtime, so nothing else is taken.
 
@@ -63,13 +63,15 @@ def chosen_format(matrix: Matrix, values: str, sparse_min: float = SPARSE_MIN) -
     """The format that a matrix [K, N] is packed in; None leaves it dense."""
     if matrix.values.size < LEAST or matrix.zeros < sparse_min:
         return None
+    if values != "int4" and matrix.zeros >= CSR_MIN and len(matrix.values) <= MOST_CSR_COLUMNS:
+        return "csr"
     if matrix.holds(2, 4):
         return "2:4"
     if values == "int4":
         return None
     if matrix.holds(4, 8):
         return "4:8"
-    return "csr" if matrix.zeros >= CSR_MIN and len(matrix.values) <= MOST_CSR_COLUMNS else "bitmask"
+    return "bitmask"
 
 
 def densify(model: ir.Model) -> None:
@@ -120,7 +122,7 @@ def _initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
 def _replace(graph: ir.Graph, node: ir.Node, packed: Packed, parts: dict[str, ir.Value]) -> None:
     rows, columns = packed.shape
     attributes = [
-        ir.AttrInt64("version", 1),
+        ir.AttrInt64("version", VERSION),
         ir.AttrString("format", packed.format),
         ir.AttrString("kind", packed.kind),
         ir.AttrInt64("N", rows),
@@ -129,7 +131,11 @@ def _replace(graph: ir.Graph, node: ir.Node, packed: Packed, parts: dict[str, ir
     ]
     inputs = [node.inputs[0], *(parts[name] for name in PARTS)]
     bias = node.inputs[2] if node.op_type == "Gemm" and len(node.inputs) > 2 else None
-    fits = bias is not None and bias.const_value is not None and bias.const_value.numpy().size == rows
+    fits = (
+        bias is not None
+        and bias.const_value is not None
+        and bias.const_value.numpy().size == rows == bias.const_value.shape[-1]
+    )
     if fits:
         inputs.append(bias)
     product = ir.Node(DOMAIN, OPERATOR, inputs, attributes, name=node.name)

@@ -103,6 +103,17 @@ def zeros(value, length):
     return np.zeros(shape, np.float32 if "float" in value.type else np.int64)
 
 
+@pytest.mark.parametrize("values", BOUNDS)
+def test_threads_change_nothing(sparse, values):
+    _, path = sparse(values)
+    answers = []
+    for threads in (1, 2, 5):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        answers.append(ORTSIModelForCausalLM.from_pretrained(path, session_options=options)(input_ids=IDS).logits)
+    assert torch.equal(answers[0], answers[1]) and torch.equal(answers[0], answers[2])
+
+
 @pytest.mark.parametrize("registered", [False, True])
 def test_options_may_serve_several_models_and_know_the_kernels_already(sparse, registered):
     options = onnxruntime.SessionOptions()

@@ -53,9 +53,14 @@ def library_path() -> Path:
             "sparse kernels are not compiled and no C++ compiler was found: install g++ or clang++, or name one in "
             f"${COMPILER_VARIABLE}."
         )
-    path = cache_directory() / f"{_key(command)}-{FILE_NAME}"
-    if not path.is_file():
-        compile_library(path, command)
+    try:
+        path = cache_directory() / f"{_key(command)}-{FILE_NAME}"
+        if not path.is_file():
+            compile_library(path, command)
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # no home, no rights, no running compiler
+        if isinstance(error, KernelsUnavailable):
+            raise
+        raise KernelsUnavailable(f"sparse kernels cannot be compiled: {error}") from error
     return path
 
 

@@ -1,6 +1,7 @@
 """A sparse matrix as the bytes that the kernels read, and back. Version 1 of the layout; ``packed.h`` knows the same.
 
-All layouts are of W [N, K], reduced over K. Rows are padded with zeros to whole strips, columns to whole steps of 8:
+All layouts are of W [N, K], reduced over K. Rows are padded with zeros to whole strips, columns to whole steps of 8 or
+chunks (not in csr):
 
 - "2:4" in floating point: strips of 8 rows, which are 4 pairs; for each strip, step and pair 8 slots (group of 4, row,
   number), which an AVX2 register holds. ``values`` has one for each slot, ``indices`` a byte for each group of
@@ -86,6 +87,8 @@ def pack(
         raise ValueError(f"csr has 16-bit columns, and the weight has {columns}: take 'bitmask'.")
     if not np.isfinite(weight).all():
         raise ValueError("the weight holds NaN or infinity.")
+    if np.count_nonzero(weight) >= 2**32:
+        raise ValueError("the weight has more than 2^32 non-zeros: pack parts of it.")
     numbers, group, found = _values(weight, kind, group, scales)
     if format == "2:4":
         parts = _blocks(numbers, kind) if _in_blocks(format, kind) else _pairs(numbers)
@@ -136,16 +139,21 @@ def _values(
     if group < columns and group != GROUP and group % (2 * GROUP):
         raise ValueError(f"group={group} is neither {GROUP} nor a multiple of {2 * GROUP}.")
     groups = -(-columns // group)
-    if scales is not None:
-        return weight.astype(np.int8), group, scales.reshape(rows, groups)
     lowest = -128 if kind == "int8" else -8
+    if scales is not None:
+        if weight.min() < lowest or weight.max() >= -lowest:
+            raise ValueError(f"an integer does not fit into {kind}: {lowest} to {-lowest - 1} do.")
+        return weight.astype(np.int8), group, scales.reshape(rows, groups)
     padded = _padded(weight.astype(np.float32), 1, group).reshape(rows, groups, group)
     # As ONNX Runtime does: the weight of the largest magnitude takes the lowest code, whatever its sign, so that
     # weights on the grid of the dense exports (8 bits: every other code of these) are not rounded again.
     extreme = np.take_along_axis(padded, np.abs(padded).argmax(axis=2)[:, :, None], axis=2)[:, :, 0]
     found = extreme / np.float32(lowest)
     if kind == "int4":
-        found = found.astype(np.float16).astype(np.float32)
+        with np.errstate(over="ignore"):
+            found = found.astype(np.float16).astype(np.float32)
+        if not np.isfinite(found).all():
+            raise ValueError("the weight is too large for int4, whose scales are fp16.")
     divisor = np.where(found != 0, found, 1)[:, :, None]
     numbers = np.clip(np.rint(padded / divisor), lowest, -lowest - 1).astype(np.int8)
     return numbers.reshape(rows, groups * group)[:, :columns], group, found

@@ -47,7 +47,7 @@ int main(int count, char** words) {
       std::vector<uint8_t>& part = example.parts[below(4)];
       switch (below(6)) {
         case 0: part.resize(below(part.size() + 40)); break;
-        case 1: example.head[2 + below(3)] = int64_t(below(90)) - 2; break;
+        case 1: example.head[2 + below(3)] = below(4) ? int64_t(below(90)) - 2 : int64_t(random()); break;
         case 2: example.head[below(2)] = int64_t(below(4)); break;
         case 3: if (part.size() >= 4) { const uint32_t wide = uint32_t(random()); std::memcpy(&part[below(part.size() - 3)], &wide, 4); } break;
         default: if (!part.empty()) part[below(part.size())] = uint8_t(random());

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from kernel_library import multiply, problem, sparse_weight
 
 from optimum_si.onnx.kernels import FORMATS, KINDS, pack
+from optimum_si.onnx.kernels.checking import check
 
 
 def packed(format, kind="fp32", rows=12, columns=40):
@@ -28,6 +29,12 @@ def test_a_part_of_another_size_is_refused(format, kind, name):
     for wrong in (np.append(part, np.zeros(4, np.uint8)), part[:-4]):
         if len(wrong) != len(part):
             assert problem(with_part(weight, name, wrong)) is not None
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_group_that_overflows_is_refused(format):
+    weight = replace(packed(format, "int8", columns=64), group=2**63 - 1)
+    assert problem(with_part(weight, "scales", np.zeros(0, np.uint8))) is not None
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -95,5 +102,10 @@ def test_a_changed_byte_is_refused_or_multiplied_by(format, kind, name, place, b
     if len(part):
         part[place % len(part)] = byte
     weight = with_part(weight, name, part)
+    # What judges without the library agrees with it.
     if problem(weight) is None:
+        check(weight)
         assert multiply(weight, np.ones((1, 40))).shape == (1, 12)
+    else:
+        with pytest.raises(ValueError):
+            check(weight)

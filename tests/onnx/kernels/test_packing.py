@@ -72,6 +72,8 @@ def test_bits_for_each_weight_at_half_of_them(format, kind, bits):
         (np.full((4, 8), np.nan), ("bitmask",), "NaN or infinity"),
         (np.eye(4) * 1e6, ("bitmask", "fp16"), "does not fit into fp16"),
         (np.zeros((1, 70_000)), ("csr",), "16-bit columns"),
+        (np.eye(64) * 1e6, ("2:4", "int4"), "too large for int4"),
+        (np.eye(64) * 20, ("csr", "int4", 32, np.ones((64, 2))), "does not fit into int4"),
         (np.eye(48), ("bitmask", "int8", 40), "neither 32 nor a multiple of 64"),
     ],
 )

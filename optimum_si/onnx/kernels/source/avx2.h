@@ -39,11 +39,10 @@ inline void ask_ahead(const uint8_t* at) {
     _mm_prefetch(reinterpret_cast<const char*>(at + line + 512), _MM_HINT_T0);
 }
 
-// Tables of 16-byte shuffles by code. Their address is kept in a register: with it instructions are short, of which
-// Zen 1 reads more at once.
+// Tables of 16-byte shuffles by code.
 class Table {
  public:
-  explicit Table(const uint8_t (*first)[16]) : first_(first[0]) { asm("" : "+r"(first_)); }
+  explicit Table(const uint8_t (*first)[16]) : first_(first[0]) {}
   __m128i of(size_t code) const { return load16(first_ + 8 * code); }
 
  private:
@@ -111,7 +110,9 @@ struct Int8 {
   static SI_INLINE __m256 scaled(__m256 values, __m256 scale) { return _mm256_mul_ps(values, scale); }
   static constexpr int kBits = 8;
   static SI_INLINE __m128 four(const uint8_t* data, int64_t number) {
-    return _mm_cvtepi32_ps(_mm_cvtepi8_epi32(_mm_loadu_si32(data + number)));
+    int32_t bytes;
+    std::memcpy(&bytes, data + number, 4);
+    return _mm_cvtepi32_ps(_mm_cvtepi8_epi32(_mm_cvtsi32_si128(bytes)));
   }
   static SI_INLINE void fours(const uint8_t* data, int64_t number, __m128& low, __m128& high) {
     low = four(data, number), high = four(data, number + 4);

@@ -1,4 +1,5 @@
 // optimum.si::SparseLinear for ONNX Runtime, and the same product for callers without it (tests, tools).
+#include <atomic>
 #include <cstring>
 #include <string>
 
@@ -163,12 +164,23 @@ struct Kernel {
     call<GetTensorMutableData>(api, kGetTensorMutableData, output, &y);
     si::product(packed, isa, static_cast<const float*>(x.data), x.count / packed.columns, bias,
                 static_cast<float*>(y), [&](size_t count, const std::function<void(size_t)>& each) {
+                  // Nothing may be thrown on a thread of the pool.
+                  struct Work {
+                    const std::function<void(size_t)>& each;
+                    std::atomic<bool> failed{false};
+                  } shared{each};
                   auto work = [](void* data, size_t number) {
-                    (*static_cast<const std::function<void(size_t)>*>(data))(number);
+                    Work& work = *static_cast<Work*>(data);
+                    try {
+                      work.each(number);
+                    } catch (...) {
+                      work.failed = true;
+                    }
                   };
                   call<ParallelFor>(api, kKernelContextParallelFor, static_cast<const KernelContext*>(context),
                                     static_cast<void (*)(void*, size_t)>(work), count, size_t(0),
-                                    const_cast<void*>(static_cast<const void*>(&each)));
+                                    static_cast<void*>(&shared));
+                  if (shared.failed) throw Failure{kFail, "SparseLinear: out of memory"};
                 });
   }
 };

@@ -91,13 +91,13 @@ const char* bitmask_problem(const Packed& p) {
   const int64_t strips = p.padded_rows() / kMaskStrip, steps = p.padded_columns() / kStep;
   const uint8_t tail = uint8_t(0xff >> (p.padded_columns() - p.columns));
   for (int64_t strip = 0; strip < strips; ++strip) {
-    uint32_t count = 0;
+    uint64_t count = 0;
     for (int64_t step = 0; step < steps; ++step)
       for (int row = 0; row < kMaskStrip; ++row) {
         const uint8_t mask = p.indices.data[(strip * steps + step) * kMaskStrip + row];
         if (mask && strip * kMaskStrip + row >= p.rows) return "a mask has bits in rows that the weight lacks";
         if (step == steps - 1 && (mask & ~tail)) return "a mask has bits in columns that the weight lacks";
-        count += uint32_t(__builtin_popcount(mask));
+        count += uint64_t(__builtin_popcount(mask));
       }
     if (count != start_at(p, strip + 1) - start_at(p, strip)) return "masks and starts count differently many values";
   }
@@ -148,6 +148,7 @@ const char* problem(const Packed& p) {
   if (p.rows > (int64_t(1) << 31) || p.columns > (int64_t(1) << 31)) return "the shape is too large";
   const bool whole = p.values_kind == Values::kFp32 || p.values_kind == Values::kFp16;
   if (whole != (p.group == 0)) return whole ? "values in floating point take no scales" : "integer values need scales";
+  if (p.group > (int64_t(1) << 31)) return "group is too large";
   if (p.group < 0 || (p.group && p.group < p.columns && p.group != kUnit && p.group % (2 * kUnit)))
     return "group is neither 32 nor a multiple of 64";
   const int64_t rows = p.padded_rows(), columns = p.padded_columns();

@@ -55,9 +55,8 @@ Lines turn(const Task& task, int64_t lanes, Turned& turned) {
 
 bool supported(Isa isa) {
 #if defined(__x86_64__)
-  if (isa == Isa::kAvx2)
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
-           __builtin_cpu_supports("bmi2");
+  if (isa == Isa::kAvx2)  // F16C came with the first of these, and old compilers do not know its name
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
 #if defined(SI_EMULATED_AVX512)  // by the tests
   if (isa == Isa::kAvx512) return supported(Isa::kAvx2);
 #endif
