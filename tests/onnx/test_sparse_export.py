@@ -304,3 +304,19 @@ def test_damaged_parts_are_found_at_load(sparse, tmp_path, edit, message):
     shutil.copytree(path, tmp_path / "copy")
     with pytest.raises(CheckpointError, match=message):
         opened(change(tmp_path / "copy", "model.onnx", edit))
+
+
+@pytest.mark.filterwarnings("ignore:.*computed with dense weights")
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (set_attribute("version", 2), "version 2 of the format"),
+        (set_part(1, lambda part: part[:-8]), "values have"),
+        (set_part(2, lambda part: part | 1), "pattern does not hold"),
+    ],
+)
+def test_damaged_parts_are_found_without_kernels_too(sparse, tmp_path, no_compiler, edit, message):
+    _, path = sparse()
+    shutil.copytree(path, tmp_path / "copy")
+    with pytest.raises(CheckpointError, match=message):
+        opened(change(tmp_path / "copy", "model.onnx", edit))
