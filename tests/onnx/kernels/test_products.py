@@ -17,7 +17,7 @@ def bound(format, kind, isa):
     return IN_8_BITS if isa != PORTABLE and format == "2:4" and kind.startswith("int") else BOUND
 
 
-@settings(max_examples=200)
+@settings(max_examples=120)
 @given(
     format=st.sampled_from(FORMATS),
     kind=st.sampled_from(KINDS),
@@ -45,8 +45,8 @@ def test_products_are_those_of_the_dense_weight(format, kind, isa, rows, columns
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("count", [1, 2, 3, 14])
-@pytest.mark.parametrize("group", [32, 64, 192])
+@pytest.mark.parametrize("count", [1, 3, 14])
+@pytest.mark.parametrize("group", [32, 192])
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 @pytest.mark.parametrize("format", FORMATS)
 def test_scales_of_groups_of_columns(format, kind, group, count, isa):
