@@ -5,8 +5,8 @@
 ``ratio`` is the time of ONNX Runtime's dense fp32 MatMul divided by that of the row: more than 1 is faster. Bytes are
 those of the stored weight relative to dense fp32, and the share of bandwidth is what a row reads each second, of what
 reading memory alone does on as many threads. ``scale`` is the least time with one thread, if that was measured before,
-divided by that of the row. Dense fp16 is a product with a weight that is stored in fp16 and cast in
-each run, which ONNX Runtime is kept from folding. Judge by ratios: times move with whatever else the machine does.
+divided by that of the row. Dense fp16 is a product with a weight that is stored in fp16 and cast in each run, which
+ONNX Runtime is kept from folding. Judge by ratios: times move with whatever else the machine does.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import onnxruntime
 from onnxruntime.capi._pybind_state import quantize_matmul_4bits
 
 from optimum_si.onnx.kernels import KINDS, Packed, library_path, pack
+from optimum_si.onnx.packed_nodes import DOMAIN, packed_node
 from optimum_si.reporting import format_table
 
 
@@ -140,7 +141,7 @@ def _session(nodes: list[ir.Node], x: ir.Value, threads: int) -> onnxruntime.Inf
     weights = [value for node in nodes for value in node.inputs if value is not None and value.const_value is not None]
     nodes[-1].outputs[0].name = "y"
     nodes[-1].outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
-    opsets = {"": 18, "com.microsoft": 1, "optimum.si": 1}
+    opsets = {"": 18, "com.microsoft": 1, DOMAIN: 1}
     graph = ir.Graph([x], nodes[-1].outputs, nodes=nodes, initializers=weights, opset_imports=opsets, name="layer")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -180,13 +181,8 @@ def _int4(weight: np.ndarray, threads: int) -> onnxruntime.InferenceSession:
 
 
 def _sparse(packed: Packed, threads: int) -> onnxruntime.InferenceSession:
-    numbers = {"version": 1, "N": packed.shape[0], "K": packed.shape[1], "group": packed.group}
-    attributes = [ir.AttrInt64(name, number) for name, number in numbers.items()]
-    attributes += [ir.AttrString("format", packed.format), ir.AttrString("kind", packed.kind)]
-    x, parts = _input(packed.shape[1]), [_constant(name, part) for name, part in packed.parts.items()]
-    order = {value.name: value for value in parts}
-    inputs = [x, *(order[name] for name in ("values", "indices", "starts", "scales"))]
-    return _session([ir.Node("optimum.si", "SparseLinear", inputs, attributes)], x, threads)
+    x, parts = _input(packed.shape[1]), {name: _constant(name, part) for name, part in packed.parts.items()}
+    return _session([packed_node(x, packed, parts)], x, threads)
 
 
 def measured(makers: dict[str, tuple[Maker, int]], size: int, rows: int, turns: int, threads: int) -> list[dict]:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -75,18 +76,18 @@ def measured(name: str, args: argparse.Namespace) -> list[str]:
     ]
 
 
-def random_llama() -> PreTrainedModel:
+def random_llama(**sizes: Any) -> PreTrainedModel:
+    """A Llama of 50 M, or of other ``sizes``, fields of its config."""
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=8192,
-        hidden_size=768,
-        intermediate_size=2048,
-        num_hidden_layers=6,
-        num_attention_heads=12,
-        num_key_value_heads=12,
-        tie_word_embeddings=True,
-    )
-    return LlamaForCausalLM(config)
+    usual: dict[str, Any] = {
+        "vocab_size": 8192,
+        "hidden_size": 768,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 12,
+    }
+    return LlamaForCausalLM(LlamaConfig(**usual | sizes, tie_word_embeddings=True)).eval()
 
 
 def generated(model: PreTrainedModel | ORTSIModelForCausalLM, ids: torch.Tensor, count: int) -> None:

@@ -21,8 +21,8 @@ import numpy as np
 import onnxruntime
 import torch
 from corpus import windows
-from runtime import bare, seconds
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from runtime import bare, random_llama, seconds
+from transformers import AutoTokenizer, PreTrainedModel
 
 from optimum_si import ORTSIModelForCausalLM, perplexity
 from optimum_si.loading import load_model
@@ -81,7 +81,7 @@ class Exported:
 
 
 def exported(args: argparse.Namespace, pattern: str, kinds: tuple[str, ...], folder: Path) -> Iterator[Exported]:
-    model, texts = (loaded if args.model else random_llama)(args)
+    model, texts = (loaded if args.model else tiny_llama)(args)
     prune(model, pattern)
     expected = perplexity(model, texts=texts, progress=False)
     options = onnxruntime.SessionOptions()
@@ -119,19 +119,17 @@ def loaded(args: argparse.Namespace) -> tuple[PreTrainedModel, torch.Tensor]:
     return load_model(args.model).float().eval(), torch.as_tensor(texts)
 
 
-def random_llama(args: argparse.Namespace) -> tuple[PreTrainedModel, torch.Tensor]:
-    torch.manual_seed(0)
-    config = LlamaConfig(
+def tiny_llama(args: argparse.Namespace) -> tuple[PreTrainedModel, torch.Tensor]:
+    """Two layers of TinyLlama's shape, and random tokens."""
+    model = random_llama(
         vocab_size=4096,
         hidden_size=2048,
         intermediate_size=5632,
         num_hidden_layers=2,
         num_attention_heads=32,
         num_key_value_heads=32,
-        tie_word_embeddings=True,
     )
-    texts = torch.randint(0, config.vocab_size, (args.windows, 128))
-    return LlamaForCausalLM(config).eval(), texts
+    return model, torch.randint(0, model.config.vocab_size, (args.windows, 128))
 
 
 @torch.no_grad()

@@ -44,6 +44,16 @@ def packed_of(node: ir.Node) -> Packed:
     return packed
 
 
+def packed_node(x: ir.Value, packed: Packed, parts: dict[str, ir.Value], bias: ir.Value | None = None) -> ir.Node:
+    """x W^T (+ bias) with a packed W [N, K], whose ``parts`` are initializers by name; x is fp32 [..., K]."""
+    rows, columns = packed.shape
+    numbers = {"version": VERSION, "N": rows, "K": columns, "group": packed.group}
+    attributes = [ir.AttrInt64(name, number) for name, number in numbers.items()]
+    attributes += [ir.AttrString("format", packed.format), ir.AttrString("kind", packed.kind)]
+    inputs = [x, *(parts[name] for name in PARTS), *([] if bias is None else [bias])]
+    return ir.Node(DOMAIN, OPERATOR, inputs, attributes)
+
+
 def name_of(node: ir.Node) -> str:
     """Of the matrix that was packed."""
     values = node.inputs[1]

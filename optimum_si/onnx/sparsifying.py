@@ -7,8 +7,8 @@ import numpy as np
 import onnx_ir as ir
 
 from .graphs import Matrix, matrix_of, replace_node
-from .kernels.packing import MOST_CSR_COLUMNS, VERSION, Packed, pack, unpack
-from .packed_nodes import BIAS, DOMAIN, OPERATOR, PARTS, name_of, packed_of
+from .kernels.packing import MOST_CSR_COLUMNS, Packed, pack, unpack
+from .packed_nodes import BIAS, DOMAIN, PARTS, name_of, packed_node, packed_of
 
 
 #: Share of zeros from which a weight without a pattern gains, and from which single columns beat bit masks.
@@ -120,25 +120,13 @@ def _initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
 
 
 def _replace(graph: ir.Graph, node: ir.Node, packed: Packed, parts: dict[str, ir.Value]) -> None:
-    rows, columns = packed.shape
-    attributes = [
-        ir.AttrInt64("version", VERSION),
-        ir.AttrString("format", packed.format),
-        ir.AttrString("kind", packed.kind),
-        ir.AttrInt64("N", rows),
-        ir.AttrInt64("K", columns),
-        ir.AttrInt64("group", packed.group),
-    ]
-    inputs = [node.inputs[0], *(parts[name] for name in PARTS)]
     bias = node.inputs[2] if node.op_type == "Gemm" and len(node.inputs) > 2 else None
-    fits = (
-        bias is not None
-        and bias.const_value is not None
-        and bias.const_value.numpy().size == rows == bias.const_value.shape[-1]
-    )
-    if fits:
-        inputs.append(bias)
-    product = ir.Node(DOMAIN, OPERATOR, inputs, attributes, name=node.name)
+    # One number for each output; another bias is added afterwards.
+    constant = None if bias is None else bias.const_value
+    fits = constant is not None and constant.size == packed.shape[0] == constant.shape[-1]
+    assert node.inputs[0] is not None
+    product = packed_node(node.inputs[0], packed, parts, bias if fits else None)
+    product.name = node.name
     graph.insert_before(node, product)
     last = product
     if bias is not None and not fits:

@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from optimum_si import CheckpointError, ConfigurationError, ExportError
 from optimum_si.onnx import ORTSIModelForCausalLM, export
 from optimum_si.onnx.checking import check, summary
-from optimum_si.onnx.graphs import matrices
+from optimum_si.onnx.graphs import Matrix, matrices
 from optimum_si.onnx.kernels import building, library_path
 from optimum_si.onnx.packed_nodes import DOMAIN, is_sparse, packed_of
 from optimum_si.onnx.sparsifying import CSR_MIN, chosen_format, densify, sparsify
@@ -226,6 +226,23 @@ def test_the_rule_of_formats(sparse, tmp_path):
     chosen = {matrix.name: chosen_format(matrix, "fp32") for matrix in matrices(graph)}
     assert set(chosen.values()) == {"2:4", None} and CSR_MIN > 0.5
     assert all(chosen_format(matrix, "fp32", 0.6) is None for matrix in matrices(graph))
+
+
+def test_a_pattern_with_few_weights_takes_columns_unless_in_4_bits():
+    weight = np.zeros((128, 64), np.float32)
+    weight[::8] = 1
+    matrix = Matrix("w", "MatMul", weight, "float32")
+    assert [chosen_format(matrix, values) for values in ("fp32", "fp16", "int8", "int4")] == ["csr"] * 3 + ["2:4"]
+
+
+def test_a_library_that_cannot_be_loaded_is_none(sparse, tmp_path, monkeypatch):
+    model, path = sparse()
+    broken = tmp_path / "kernels.so"
+    broken.write_bytes(b"no library")
+    monkeypatch.setattr("optimum_si.onnx.kernels.library_path", lambda: broken)
+    with pytest.warns(UserWarning, match="computed with dense weights"):
+        answer = ORTSIModelForCausalLM.from_pretrained(path)(input_ids=IDS).logits
+    torch.testing.assert_close(answer, model(input_ids=IDS).logits.detach(), rtol=0, atol=1e-4)
 
 
 def test_packed_graphs_can_be_made_dense_again(sparse):

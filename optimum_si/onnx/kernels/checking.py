@@ -5,6 +5,7 @@ import numpy as np
 from .packing import (
     BLOCK_COLUMNS,
     FORMATS,
+    FOUR_OF_EIGHT,
     GROUP,
     KINDS,
     MASK_STRIP,
@@ -12,11 +13,12 @@ from .packing import (
     PAIR_STRIP,
     SLACK,
     STEP,
+    TWO_OF_FOUR,
     Packed,
 )
 
 
-#: Bytes of a value, half of one for int4.
+#: Bits of a value.
 _BITS = {"fp32": 32, "fp16": 16, "int8": 8, "int4": 4}
 
 
@@ -75,7 +77,9 @@ def _starts(packed: Packed, count: int) -> int:
 def _indices(packed: Packed, indices: np.ndarray, shape: tuple[int, int], padded: tuple[int, int]) -> None:
     (rows, columns), (high, wide) = shape, padded
     if packed.format == "4:8" or (packed.format == "2:4" and packed.kind.startswith("fp")):
-        if (indices % 2).any() or indices.max() >= 2 * (70 if packed.format == "4:8" else 36):
+        if (indices % 2).any() or indices.max() >= 2 * (
+            len(FOUR_OF_EIGHT) if packed.format == "4:8" else len(TWO_OF_FOUR) ** 2
+        ):
             raise ValueError("an index is no code of the pattern: the pattern does not hold.")
     elif packed.format == "2:4":
         slots = indices.reshape(-1, 2, 1) >> np.array([0, 2, 4, 6], np.uint8) & 3

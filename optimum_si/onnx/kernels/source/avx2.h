@@ -191,7 +191,7 @@ void in_pieces(int64_t first, int64_t last, int64_t strip, int64_t bytes, Each&&
 }  // namespace
 
 // Kernels, each in a file of its name: 2:4 in floating point, 2:4 in integers, 4:8 and bitmasks with few rows of x,
-// CSR with one row, and 4:8, bitmasks and CSR with many rows.
+// CSR with one row, and all but 2:4 in integers with many rows.
 void pairs(const Task&, int64_t first, int64_t last);
 void blocks(const Task&, int64_t first, int64_t last);
 void masks(const Task&, int64_t first, int64_t last);

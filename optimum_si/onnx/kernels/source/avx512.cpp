@@ -27,7 +27,6 @@ inline __m256 low_half(__m512 all) { return _mm512_castps512_ps256(all); }
 inline __m256 high_half(__m512 all) {
   return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(all), 1));
 }
-inline __m256i load32(const uint8_t* at) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)); }
 
 // Values by kind: `sixteen` from `number` on, and `expanded` to where the bits of a mask of 16 columns are.
 struct WideFp32 {

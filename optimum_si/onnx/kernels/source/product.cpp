@@ -90,8 +90,7 @@ void product(const Packed& packed, Isa isa, const float* x, int64_t count, const
               parallel);
     return;
   }
-  Task task{&packed, x,    nullptr, nullptr,     {},
-            count,   bias, y,       packed.rows, !all_finite(x, count * columns)};
+  Task task{&packed, x, nullptr, nullptr, {}, count, bias, y, packed.rows, !all_finite(x, count * columns)};
   std::unique_ptr<float[]> wide;
   if (padded != columns) {
     wide.reset(new float[size_t(count * padded)]());
