@@ -3,7 +3,7 @@
     python benchmarks/sparse_decoding.py [MODEL] [--new-tokens 32] [--repeats 7] [--threads N] [--windows 24]
 
 Without a model, a random Llama is measured: two layers of the shape of TinyLlama (2048 x 5632) with a vocabulary that
-has as large a share of the weights, 112 million in all. Time and size do not depend on the weights' values, and its
+has as large a share of the weights, 111 million in all. Time and size do not depend on the weights' values, and its
 perplexity (about the size of its vocabulary) only shows whether the same is computed. Linear layers are pruned by
 magnitude here, whatever the model was before; embeddings and head stay as they are, in fp32. All exports decode in
 turns in one process; ratios are of medians, to dense fp32. Perplexity is compared with that of the same pruned model
@@ -42,7 +42,7 @@ VARIANTS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", help="directory or Hub id (default: a random Llama of 112 M)")
+    parser.add_argument("model", nargs="?", help="directory or Hub id (default: a random Llama of 111 M)")
     parser.add_argument("--new-tokens", type=int, default=32, help="(default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=7, help="(default: %(default)s)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="(default: %(default)s)")
