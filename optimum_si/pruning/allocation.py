@@ -117,7 +117,8 @@ def whole_zeros(
 
 def _moves(rest: int, movable: Sequence[tuple[int, Part, int]], fewer: bool) -> Iterable[tuple[int, int]]:
     """Steps of parts (number, what it allows, its zeros) after which the least of ``rest`` is left."""
-    window = 2 * max((part.grain for _, part, _ in movable), default=0)
+    # What one part gives up others may take, so that as much may be left over on the way.
+    window = (STEPS + 1) * max((part.grain for _, part, _ in movable), default=0)
     # What can be left over, and by which steps.
     reached: dict[int, tuple[tuple[int, int], ...]] = {rest: ()}
     for number, part, zeros in movable:

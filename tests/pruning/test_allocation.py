@@ -52,6 +52,14 @@ def test_a_budget_that_rows_cannot_meet_is_met_to_half_of_their_common_divisor(s
     assert abs(sum(zeros) - budget) <= common / 2
 
 
+def test_a_large_part_gives_up_what_several_small_ones_take():
+    target, shapes = Unstructured(0.5), [(64, 32), (48, 32), (48, 32), (48, 32)]
+    budget = sum(target.zeros(*shape) for shape in shapes)
+    sizes = [rows * columns for rows, columns in shapes]
+    parts = parts_of(target, shapes, 0.35, 0.65)
+    assert sum(whole_zeros([0.625, 0.375, 0.375, 0.375], sizes, parts, budget)) == budget
+
+
 def test_shares_that_fit_stay_as_they_are():
     parts = [Part(8, 0, 64), Part(8, 0, 64), Part(16, 0, 128)]
     assert whole_zeros([0.25, 0.75, 0.5], [64, 64, 128], parts, 16 + 48 + 64) == [16, 48, 64]
