@@ -2,12 +2,14 @@
 
 import ctypes
 import functools
+import hashlib
 import subprocess
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 from optimum_si.onnx.kernels import FORMATS, KINDS, Packed, building, library_path
 
@@ -70,11 +72,19 @@ def _library() -> ctypes.CDLL:
 
 @functools.cache
 def _emulated() -> ctypes.CDLL:
-    with tempfile.TemporaryDirectory() as folder:
-        objects = compiled(building._sources(), Path(folder), ["-O1", "-fPIC"])
-        library = Path(folder) / "emulated.so"
-        subprocess.run([*building.compiler(), "-shared", *objects, "-o", str(library)], check=True)
-        return ctypes.CDLL(str(library))
+    # Beside the real one, for all workers and later runs.
+    command = building.compiler()
+    key = hashlib.sha256(building._key(command).encode() + EMULATION.read_bytes()).hexdigest()[:16]
+    library = building.cache_directory() / f"{key}-emulated.so"
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{library}.lock"):
+        if not library.exists():
+            with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+                objects = compiled(building._sources(), Path(folder), ["-O1", "-fPIC"])
+                made = Path(folder) / library.name
+                subprocess.run([*command, "-shared", *objects, "-o", str(made)], check=True)
+                made.replace(library)
+    return ctypes.CDLL(str(library))
 
 
 def _arguments(packed: Packed) -> tuple:
