@@ -19,7 +19,7 @@ demo: $(READY)  ## Prune a real model and show what was gained.
 	$(BIN)/optimum-cli si demo
 
 # Kernels are compiled on all cores before tests share these, and once instead of by each worker.
-COMPILE = import runpy; runpy.run_path("optimum_si/onnx/kernels/building.py")["library_path"]()
+COMPILE = import runpy; runpy.run_path("optimum_si/onnx/kernels/build.py")["library_path"]()
 
 test: lint  ## Lint, type check and run the tests.
 	-@$(BIN)/python -c '$(COMPILE)'

@@ -7,8 +7,8 @@ from typing import Any
 from subjects import Encoder, LanguageModel, subject
 
 from optimum_si import SIConfig, SIPruner
-from optimum_si.reporting import format_table
-from optimum_si.transformations import TRANSFORMATIONS
+from optimum_si.config.choices import TRANSFORMATIONS
+from optimum_si.report import format_table
 
 
 TARGETS = ("50%", "2:4", "70%")

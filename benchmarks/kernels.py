@@ -25,7 +25,7 @@ from onnxruntime.capi._pybind_state import quantize_matmul_4bits
 
 from optimum_si.onnx.kernels import KINDS, Packed, library_path, pack
 from optimum_si.onnx.packed_nodes import DOMAIN, packed_node
-from optimum_si.reporting import format_table
+from optimum_si.report import format_table
 
 
 #: Format, share of zeros beyond the pattern's, and kinds of values that have a kernel.

@@ -19,8 +19,8 @@ from subjects import ENCODER
 from transformers import AutoTokenizer
 
 from optimum_si import SIConfig, SIPruner, perplexity
-from optimum_si.pruning import RECONSTRUCTIONS
-from optimum_si.reporting import format_table
+from optimum_si.config.choices import RECONSTRUCTIONS
+from optimum_si.report import format_table
 
 
 METHODS = ("magnitude", "wanda", "sparsegpt")

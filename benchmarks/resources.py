@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from optimum_si.reporting import format_table
+from optimum_si.report import format_table
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from optimum_si import ORTSIModelForCausalLM
-from optimum_si.loading import load_model
+from optimum_si.checkpoint.load import load_model
 from optimum_si.onnx import export
-from optimum_si.reporting import format_table
+from optimum_si.report import format_table
 
 
 def main() -> None:

@@ -25,10 +25,10 @@ from runtime import bare, random_llama, seconds
 from transformers import AutoTokenizer, PreTrainedModel
 
 from optimum_si import ORTSIModelForCausalLM, perplexity
-from optimum_si.loading import load_model
-from optimum_si.models.blocks import find_structure
+from optimum_si.checkpoint.load import load_model
+from optimum_si.models.structure import find_structure
 from optimum_si.onnx import export
-from optimum_si.reporting import format_table
+from optimum_si.report import format_table
 
 
 #: Pattern or share of zeros, and how it is exported.

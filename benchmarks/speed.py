@@ -14,10 +14,10 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from optimum_si import SIConfig, SIPruner
-from optimum_si.models.calls import Call
-from optimum_si.models.collect import collect
-from optimum_si.models.views import linear_views
-from optimum_si.reporting import format_table
+from optimum_si.models.forward.calls import Call
+from optimum_si.models.forward.layer_inputs import collect
+from optimum_si.models.weight_view import linear_views
+from optimum_si.report import format_table
 
 
 def main() -> None:

@@ -24,10 +24,10 @@ from transformers import AutoTokenizer
 
 from optimum_si import SIConfig, SIPruner, perplexity
 from optimum_si.calibration import prepare_examples
-from optimum_si.config_groups import CalibrationConfig
-from optimum_si.evaluation import evaluation_texts, max_evaluation_windows
-from optimum_si.loading import load_model, maximum_length
-from optimum_si.reporting import format_table
+from optimum_si.checkpoint.load import load_model, maximum_length
+from optimum_si.config.groups import CalibrationConfig
+from optimum_si.evaluation.perplexity import evaluation_texts, max_evaluation_windows
+from optimum_si.report import format_table
 
 
 QUICK = os.environ.get("SI_QUICK") == "1"

@@ -1,4 +1,4 @@
-"""Calibrate on your own data: a JSON-lines file with a column of text, then the same texts as you tokenise them.
+"""Calibrate on your own data: a JSON-lines file with a column of text, then the same texts as you tokenize them.
 
     python examples/own_data.py MODEL DATA.jsonl COLUMN OUTPUT
 
@@ -23,7 +23,7 @@ def main(model: str, data: str, column: str, output: str) -> None:
 
 
 def from_text(model: str, data: str, column: str, output: str) -> None:
-    """The library tokenises: windows are packed from documents that a seed draws."""
+    """The library tokenizes: windows are packed from documents that a seed draws."""
     recipe = SIConfig(
         "wanda",
         pattern="2:4",
@@ -36,7 +36,7 @@ def from_text(model: str, data: str, column: str, output: str) -> None:
 
 
 def from_tokens(model: str, data: str, column: str) -> None:
-    """You tokenise, for example with a chat template; examples are used as they are, and may differ in length."""
+    """You tokenize, for example with a chat template; examples are used as they are, and may differ in length."""
     pruner = SIPruner.from_pretrained(model)
     lines = Path(data).read_text(encoding="utf-8").splitlines()
     texts = [json.loads(line)[column] for line in lines if line.strip()]

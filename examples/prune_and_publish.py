@@ -10,9 +10,9 @@ import os
 import sys
 
 from optimum_si import SIConfig, SIPruner, perplexity
-from optimum_si.evaluation import evaluation_texts
-from optimum_si.publishing.base import public_name
-from optimum_si.publishing.results import Result, save_results
+from optimum_si.evaluation.perplexity import evaluation_texts
+from optimum_si.hub.base_model import public_name
+from optimum_si.hub.results import Result, save_results
 
 
 QUICK = os.environ.get("SI_QUICK") == "1"

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from optimum_si import SIConfig, SIPruner, perplexity, task_accuracy
-from optimum_si.config_groups import CalibrationConfig
-from optimum_si.evaluation import evaluation_texts, max_evaluation_windows
-from optimum_si.reporting import format_table
-from optimum_si.tasks import load_tasks, mean_score
+from optimum_si.config.groups import CalibrationConfig
+from optimum_si.evaluation.perplexity import evaluation_texts, max_evaluation_windows
+from optimum_si.evaluation.tasks import load_tasks, mean_score
+from optimum_si.report import format_table
 
 
 QUICK = os.environ.get("SI_QUICK") == "1"

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from optimum_si import SIConfig, SIPruner
+from optimum_si.algorithms.pruning.methods.wanda import Wanda
 from optimum_si.calibration import prepare_examples
-from optimum_si.config_groups import CalibrationConfig
-from optimum_si.models.blocks import find_structure
-from optimum_si.models.views import WeightView
-from optimum_si.pruning.methods.wanda import Wanda
-from optimum_si.statistics import MomentAccumulator, Moments
+from optimum_si.config.groups import CalibrationConfig
+from optimum_si.linalg.moments import MomentAccumulator, Moments
+from optimum_si.models.structure import find_structure
+from optimum_si.models.weight_view import WeightView
 
 
 QUICK = os.environ.get("SI_QUICK") == "1"

@@ -10,7 +10,12 @@ from .version import __version__
 
 
 if TYPE_CHECKING:
-    from .configuration import CalibrationConfig, InductionConfig, SIConfig
+    from optimum_si.config.si_config import CalibrationConfig, InductionConfig, SIConfig
+    from optimum_si.evaluation.perplexity import perplexity
+    from optimum_si.evaluation.tasks import task_accuracy
+    from optimum_si.onnx.runtime.causal import ORTSIModelForCausalLM
+    from optimum_si.onnx.runtime.modeling import ORTSIModel
+
     from .errors import (
         CalibrationError,
         CheckpointError,
@@ -24,17 +29,13 @@ if TYPE_CHECKING:
         TaskError,
         UnsupportedModelError,
     )
-    from .evaluation import perplexity
-    from .onnx.causal import ORTSIModelForCausalLM
-    from .onnx.modeling import ORTSIModel
     from .pruner import SIPruner
-    from .reporting import Report
-    from .tasks import task_accuracy
+    from .report import Report
 
 _PUBLIC = {
-    "CalibrationConfig": "configuration",
-    "InductionConfig": "configuration",
-    "SIConfig": "configuration",
+    "CalibrationConfig": "config.si_config",
+    "InductionConfig": "config.si_config",
+    "SIConfig": "config.si_config",
     "CalibrationError": "errors",
     "CheckpointError": "errors",
     "ConfigurationError": "errors",
@@ -46,12 +47,12 @@ _PUBLIC = {
     "SIError": "errors",
     "TaskError": "errors",
     "UnsupportedModelError": "errors",
-    "perplexity": "evaluation",
-    "ORTSIModel": "onnx.modeling",
-    "ORTSIModelForCausalLM": "onnx.causal",
+    "perplexity": "evaluation.perplexity",
+    "ORTSIModel": "onnx.runtime.modeling",
+    "ORTSIModelForCausalLM": "onnx.runtime.causal",
     "SIPruner": "pruner",
-    "Report": "reporting",
-    "task_accuracy": "tasks",
+    "Report": "report",
+    "task_accuracy": "evaluation.tasks",
 }
 
 __all__ = ["__version__", *_PUBLIC]

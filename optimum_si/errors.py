@@ -18,7 +18,7 @@ class UnsupportedModelError(SIError, ValueError):
 
 
 class NumericalError(SIError, ArithmeticError):
-    """NaN or infinity in weights or activations, or a matrix that cannot be factorised."""
+    """NaN or infinity in weights or activations, or a matrix that cannot be factorized."""
 
 
 class CheckpointError(SIError, OSError):

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from optimum_si.calibration.hub import load_calibration_dataset
+from optimum_si.checkpoint.load import load_model, load_tokenizer, maximum_length, refuse_quantized, saved_scales_path
+from optimum_si.checkpoint.save import check_output, replaced_directory
+from optimum_si.checkpoint.saved_scales import SavedScales
+from optimum_si.config.si_config import SIConfig
+from optimum_si.hub.base_model import base_of, public_name
+from optimum_si.hub.card import CARD_NAME, read_card, take_over, write_card
+from optimum_si.models.structure import find_structure, select_views
+from optimum_si.pipeline.run import check_finite, check_vocabulary, checked_step, run_blocks
+
 from .calibration import prepare_examples
-from .calibration.hub import load_calibration_dataset
-from .configuration import SIConfig
 from .errors import ConfigurationError, UnsupportedModelError
-from .loading import load_model, load_tokenizer, maximum_length, refuse_quantised, saved_scales_path
-from .models.blocks import find_structure, select_views
-from .publishing.base import base_of, public_name
-from .publishing.card import CARD_NAME, read_card, take_over, write_card
-from .reporting import Report
-from .run import check_finite, check_vocabulary, checked_step, run_blocks
-from .saving import check_output, replaced_directory
-from .scale_file import SavedScales
+from .report import Report
 from .version import __version__
 
 
@@ -49,7 +50,7 @@ class SIPruner:
                 f"SIPruner takes a transformers PreTrainedModel, not {type(model).__name__}: load one, or give its "
                 "path to SIPruner.from_pretrained."
             )
-        refuse_quantised(getattr(model, "name_or_path", "") or type(model).__name__, model.config)
+        refuse_quantized(getattr(model, "name_or_path", "") or type(model).__name__, model.config)
         self.model = model
         self.tokenizer = tokenizer
         self.source: str = getattr(model, "name_or_path", "") or ""
@@ -79,7 +80,7 @@ class SIPruner:
             kwargs: for ``from_pretrained`` of the model: ``dtype``, ``revision``, ``trust_remote_code``, ...
 
         Raises:
-            UnsupportedModelError: for quantised models, and for repositories that need their own code.
+            UnsupportedModelError: for quantized models, and for repositories that need their own code.
             CheckpointError: when the place holds no readable checkpoint.
         """
         if isinstance(model_or_path, (str, Path)):
@@ -143,7 +144,7 @@ class SIPruner:
     ) -> PreTrainedModel:
         """Learn and absorb scales without pruning: the model computes the same function.
 
-        What it buys: a later scale-sensitive step (magnitude pruning, quantisation) meets a better-shaped model.
+        What it buys: a later scale-sensitive step (magnitude pruning, quantization) meets a better-shaped model.
         The learned s is kept as well, and saved beside the weights, since absorbed scales move no bit of a Wanda or
         SparseGPT mask: ``prune`` of this checkpoint takes s up and gives the same result as ``prune`` of the original.
 
@@ -171,7 +172,7 @@ class SIPruner:
             num_samples: rows to keep.
             dataset_config_name: configuration of the dataset.
             dataset_split: split; None means "train".
-            preprocess_function: mapped over the rows, for example to tokenise them.
+            preprocess_function: mapped over the rows, for example to tokenize them.
             preprocess_batch: give it batches of rows.
             seed: shuffles the rows.
             token: for private datasets.
@@ -248,7 +249,7 @@ class SIPruner:
         """
         if self.report is None:
             raise ConfigurationError("there is nothing to publish yet: call prune or induce first.")
-        from .publishing.push import push_folder
+        from optimum_si.hub.push import push_folder
 
         with tempfile.TemporaryDirectory() as folder:
             directory = Path(folder)
@@ -353,7 +354,7 @@ class SIPruner:
             "sparsity": config.target_sparsity,
             "pattern": config.pattern,
             "reconstruction": config.reconstruction,
-            "quantisation": config.quantisation if report.task == "prune" else "none",
+            "quantization": config.quantization if report.task == "prune" else "none",
             "allocation": config.allocation,
             "transformations": report.transformations or None,
             "measured_sparsity": round(report.sparsity, 6),

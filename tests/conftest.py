@@ -24,7 +24,7 @@ settings.load_profile("optimum-si")
 torch.set_num_threads(1)
 
 #: Tests that export models, or run real commands.
-LONGEST = ("test_demo.py", "docs", "onnx", "publishing", "commands", "examples", "quantisation")
+LONGEST = ("test_demo.py", "docs", "onnx", "publishing", "commands", "examples", "quantization")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,7 +2,7 @@
 
 import math
 
-from optimum_si.reporting import BlockReport, Importance, LayerReport, Report, Spectrum
+from optimum_si.report import BlockReport, Importance, LayerReport, Report, Spectrum
 
 
 KINDS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -41,6 +41,6 @@ def _block(name: str, number: int, induction: bool) -> BlockReport:
     return BlockReport(name, "induced" if induction else "plain", *losses, 1.5, layers, scores)
 
 
-def _bell(centre: int) -> list[float]:
-    values = [math.exp(-(((place - centre) / 5) ** 2)) for place in range(64)]
+def _bell(center: int) -> list[float]:
+    values = [math.exp(-(((place - center) / 5) ** 2)) for place in range(64)]
     return [round(value / sum(values), 5) for value in values]

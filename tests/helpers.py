@@ -35,8 +35,8 @@ from transformers import (
 )
 
 from optimum_si import SIConfig, SIPruner
-from optimum_si.models.blocks import find_structure
-from optimum_si.statistics import MomentAccumulator
+from optimum_si.linalg.moments import MomentAccumulator
+from optimum_si.models.structure import find_structure
 
 
 VOCABULARY = 48
@@ -175,7 +175,7 @@ def same_bytes(first: PreTrainedModel, second: PreTrainedModel) -> bool:
 
 
 def correlated_tokens(count: int = 256, features: int = 16, seed: int = 0) -> torch.Tensor:
-    """fp64 [count, features] of mixed, not centred channels."""
+    """fp64 [count, features] of mixed, not centered channels."""
     generator = torch.Generator().manual_seed(seed)
     mixing = torch.randn(features, features, generator=generator, dtype=torch.float64)
     return torch.randn(count, features, generator=generator, dtype=torch.float64) @ mixing + 1

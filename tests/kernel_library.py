@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from optimum_si.onnx.kernels import FORMATS, KINDS, Packed, building, library_path
+from optimum_si.onnx.kernels import FORMATS, KINDS, Packed, library_path
+from optimum_si.onnx.kernels import build as building
 
 
 PORTABLE, AVX2, AVX512 = ISAS = range(3)

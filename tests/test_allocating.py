@@ -7,9 +7,9 @@ import torch
 from helpers import METHODS, block_weights, induce, prune, same_bytes, tiny
 
 from optimum_si import SIConfig
-from optimum_si.models.blocks import find_structure
+from optimum_si.models.structure import find_structure
+from optimum_si.pipeline.run import checked_step
 from optimum_si.pruner import select_views
-from optimum_si.run import checked_step
 
 
 ALLOCATIONS = ("owl", "error")

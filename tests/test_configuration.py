@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optimum_si import CalibrationConfig, ConfigurationError, InductionConfig, SIConfig
-from optimum_si.config_groups import INITIALISATIONS, SPECTRAL_NORMS
-from optimum_si.configuration import DAMPING_MODES
-from optimum_si.pruning import COMPARISON_GROUPS, METHODS, get_method, parse_pattern
+from optimum_si.algorithms.pruning import get_method
+from optimum_si.config.choices import COMPARISON_GROUPS, METHODS, parse_pattern
+from optimum_si.config.groups import INITIALIZATIONS, SPECTRAL_NORMS
+from optimum_si.config.si_config import DAMPING_MODES
 
 
 REJECTED = {
@@ -67,7 +68,7 @@ REJECTED = {
 REJECTED_INDUCTION = {
     "epochs": (-1, 1.5, True),
     "learning_rate": (0, -1.0, math.inf, "fast"),
-    "initialisation": ("zeros",),
+    "initialization": ("zeros",),
     "objective": ("mae",),
     "own_scales": ("yes",),
     "selection": ("layer",),
@@ -76,7 +77,7 @@ REJECTED_INDUCTION = {
     "spectral_weight": (-0.1,),
     "spectral_p": (3, "nuclear", True),
     "spectral_alpha": (0,),
-    "spectral_normalised": (1,),
+    "spectral_normalized": (1,),
     "shift": ("yes",),
     "new_biases": (None,),
     "validation_fraction": (0, 1),
@@ -192,7 +193,7 @@ _sections = {
         InductionConfig,
         epochs=st.integers(0, 9),
         learning_rate=st.floats(1e-9, 1),
-        initialisation=st.sampled_from(INITIALISATIONS),
+        initialization=st.sampled_from(INITIALIZATIONS),
         max_scale=st.floats(1, 1e6, exclude_min=True),
         spectral_p=st.sampled_from(SPECTRAL_NORMS),
         spectral_alpha=st.none() | st.floats(1e-9, 10),

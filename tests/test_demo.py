@@ -13,7 +13,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, BertCon
 from optimum_si.demo import embeddings, language_model, own_model, run_demo, texts
 from optimum_si.demo.comparison import Row, pattern_holds
 from optimum_si.errors import CalibrationError, CheckpointError, ConfigurationError, SIError
-from optimum_si.reporting import Report
+from optimum_si.report import Report
 
 
 COLUMNS = ("method", "target", "gap closed", "plain s", "SI s")

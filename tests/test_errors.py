@@ -153,7 +153,7 @@ def edit_config(directory, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def test_quantised_checkpoints_are_refused(tmp_path):
+def test_quantized_checkpoints_are_refused(tmp_path):
     tiny("llama").save_pretrained(tmp_path)
     edit_config(tmp_path, quantization_config={"quant_method": "gptq", "bits": 4})
     with pytest.raises(UnsupportedModelError, match="gptq.*prune the original"):
@@ -161,7 +161,7 @@ def test_quantised_checkpoints_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("entry", [SIPruner, SIPruner.from_pretrained], ids=["SIPruner", "from_pretrained"])
-def test_quantised_models_that_are_already_loaded_are_refused(entry):
+def test_quantized_models_that_are_already_loaded_are_refused(entry):
     model = tiny("llama")
     model.config.quantization_config = {"quant_method": "bitsandbytes", "load_in_8bit": True}
     with pytest.raises(UnsupportedModelError, match="bitsandbytes"):

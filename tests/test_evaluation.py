@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from optimum_si import CalibrationError, ConfigurationError, NumericalError, UnsupportedModelError, perplexity
-from optimum_si.evaluation import evaluation_texts, max_evaluation_windows
+from optimum_si.evaluation.perplexity import evaluation_texts, max_evaluation_windows
 
 
 VOCABULARY = 64
@@ -74,7 +74,7 @@ def test_a_model_that_knows_nothing_has_the_perplexity_of_its_vocabulary(model, 
     assert perplexity(model, texts=windows) == pytest.approx(VOCABULARY, rel=1e-6)
 
 
-def test_documents_are_joined_tokenised_once_and_cut_with_the_tail_dropped(model, tokenizer):
+def test_documents_are_joined_tokenized_once_and_cut_with_the_tail_dropped(model, tokenizer):
     ids = tokenizer("\n\n".join(TEXTS))["input_ids"]
     assert ids.count(0) == 1 and ids.count(2) == 2 and len(ids) % 20
     expected = by_hand(model, torch.tensor(ids[: len(ids) // 20 * 20]).view(-1, 20))

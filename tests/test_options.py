@@ -45,14 +45,14 @@ def test_the_comparison_group_is_a_row_or_the_layer(method):
         assert int((weight == 0).sum()) == weight.numel() // 2
 
 
-BASE = {"epochs": 3, "learning_rate": 0.02, "initialisation": "ones"}
+BASE = {"epochs": 3, "learning_rate": 0.02, "initialization": "ones"}
 SPECTRAL = {**BASE, "spectral_weight": 5.0}
 CHANGES = [
     (BASE, {"epochs": 0}),
     (BASE, {"epochs": 6}),
     (BASE, {"learning_rate": 0.1}),
-    (BASE, {"initialisation": "activation"}),
-    (BASE, {"initialisation": "robust"}),
+    (BASE, {"initialization": "activation"}),
+    (BASE, {"initialization": "robust"}),
     (BASE, {"objective": "mse"}),
     (BASE, {"own_scales": False}),
     (BASE, {"max_scale": 1.05}),
@@ -63,7 +63,7 @@ CHANGES = [
     (SPECTRAL, {"spectral_p": 1}),
     (SPECTRAL, {"spectral_p": 2}),
     (SPECTRAL, {"spectral_alpha": 0.01}),
-    (SPECTRAL, {"spectral_normalised": True}),
+    (SPECTRAL, {"spectral_normalized": True}),
 ]
 BASES: dict[tuple, torch.nn.Module] = {}
 
@@ -99,7 +99,7 @@ def test_the_seed_orders_the_batches():
 
 def test_the_automatic_start_is_the_better_of_the_two():
     runs = {
-        name: prune(tiny("opt"), "magnitude", induction={"epochs": 0, "shift": False, "initialisation": name}).report
+        name: prune(tiny("opt"), "magnitude", induction={"epochs": 0, "shift": False, "initialization": name}).report
         for name in ("auto", "ones", "activation")
     }
     loss = {name: report.blocks[0].loss_after for name, report in runs.items()}

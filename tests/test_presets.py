@@ -4,7 +4,7 @@ import pytest
 from helpers import block_weights, calibration, prune, tiny
 
 from optimum_si import CalibrationConfig, ConfigurationError, InductionConfig, SIConfig
-from optimum_si.presets import PRESETS
+from optimum_si.config.presets import PRESETS
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -301,7 +301,7 @@ def test_pruning_after_inducing_in_one_session_equals_pruning(method, recipe):
 
 def test_inducing_twice_learns_by_the_second_recipe():
     first, second = (
-        SIConfig("wanda", induction={**STRONG, "initialisation": "ones"}),
+        SIConfig("wanda", induction={**STRONG, "initialization": "ones"}),
         SIConfig("wanda", induction=STRONG),
     )
     pruner = SIPruner(tiny("opt"))

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from optimum_si import CheckpointError, Report, SIConfig, SIPruner
-from optimum_si.saving import replaced_directory
+from optimum_si.checkpoint.save import replaced_directory
 
 
 AUTO = {
@@ -231,7 +231,7 @@ def test_a_link_to_a_directory_stays_a_link(tmp_path):
 
 
 def test_systems_that_cannot_exchange_directories_rename_twice(tmp_path, monkeypatch):
-    monkeypatch.setattr("optimum_si.saving._exchange", lambda first, second: False)
+    monkeypatch.setattr("optimum_si.checkpoint.save._exchange", lambda first, second: False)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "config.json").write_text("old")
     with replaced_directory(tmp_path / "out", overwrite=True) as directory:

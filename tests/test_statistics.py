@@ -6,7 +6,7 @@ from helpers import correlated_tokens, moments_of, random_scale
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimum_si.statistics import MomentAccumulator
+from optimum_si.linalg.moments import MomentAccumulator
 
 
 @pytest.mark.parametrize("gram", [True, False])

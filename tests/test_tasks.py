@@ -19,8 +19,8 @@ from optimum_si import (
     UnsupportedModelError,
     task_accuracy,
 )
+from optimum_si.evaluation.tasks import ZERO_SHOT_TASKS, TaskScore, load_tasks, mean_score
 from optimum_si.onnx import export
-from optimum_si.tasks import ZERO_SHOT_TASKS, TaskScore, load_tasks, mean_score
 
 
 pytest.importorskip("lm_eval")

@@ -1,7 +1,7 @@
 """Calibration data: from whatever the user has to batches that a model can be called with.
 
-``sources`` reads data (``files``, the Hub, Python objects) into texts or tokenised rows, ``windows`` cuts texts into
-token windows, ``examples`` checks tokenised rows, ``batches`` collates. Nothing here knows what the batches are for.
+``sources`` reads data (``files``, the Hub, Python objects) into texts or tokenized rows, ``windows`` cuts texts into
+token windows, ``examples`` checks tokenized rows, ``batches`` collates. Nothing here knows what the batches are for.
 """
 
 from .batches import make_batches, sorted_by_length

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..errors import CalibrationError, ConfigurationError
+from optimum_si.errors import CalibrationError, ConfigurationError
 
 
 def make_batches(

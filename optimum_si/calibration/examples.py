@@ -1,4 +1,4 @@
-"""Tokenised rows -> examples, whichever way a user holds them."""
+"""Tokenized rows -> examples, whichever way a user holds them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Number
@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import CalibrationError
+from optimum_si.errors import CalibrationError
 
 
 # Dimensions of one unbatched input; the first name that a row has tells whether the row is batched.
 INPUT_RANKS = {"input_ids": 1, "inputs_embeds": 2, "pixel_values": 3, "input_features": 2, "input_values": 1}
 
 
-def tokenised_examples(rows: Sequence[Any], max_length: int | None = None) -> list[dict[str, Tensor]]:
+def tokenized_examples(rows: Sequence[Any], max_length: int | None = None) -> list[dict[str, Tensor]]:
     """Rows as dicts of tensors, one example each.
 
     Args:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..errors import CalibrationError
-from .rows import Source, as_source, is_tokenised, text_column
+from optimum_si.errors import CalibrationError
+
+from .rows import Source, as_source, is_tokenized, text_column
 
 
 def find_files(name: str) -> list[Path] | None:
@@ -48,11 +49,11 @@ def read_files(files: list[Path], column: str | None) -> Source:
     """All files as one source.
 
     Raises:
-        CalibrationError: names the file that cannot be read, or says that some are text and some tokenised.
+        CalibrationError: names the file that cannot be read, or says that some are text and some tokenized.
     """
     sources = [as_source(rows, column, str(file)) for file in files if (rows := READERS[_kind(file)](file, column))]
     if len({source.is_text for source in sources}) > 1:
-        raise CalibrationError("Some of the files are text and some are tokenised: give a glob of one kind.")
+        raise CalibrationError("Some of the files are text and some are tokenized: give a glob of one kind.")
     return Source([row for source in sources for row in source.rows], all(source.is_text for source in sources))
 
 
@@ -100,7 +101,7 @@ def _read_parquet(file: Path, column: str | None) -> list[Any]:
                 return []
             first = next(table.iter_batches(batch_size=1)).to_pylist()[0]
             # Of a table of text, only that column: the others may be many times larger.
-            columns = None if is_tokenised(first, column) else [text_column(first, column, str(file))]
+            columns = None if is_tokenized(first, column) else [text_column(first, column, str(file))]
             return table.read(columns).to_pylist()
     except (OSError, ArrowException) as error:
         raise CalibrationError(f"{file} cannot be read as Parquet: {error}") from error

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import CalibrationError
+from optimum_si.errors import CalibrationError
 
 
 def load_calibration_dataset(

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..config_groups import CalibrationConfig
-from ..errors import CalibrationError
-from .examples import tokenised_examples
+from optimum_si.config.groups import CalibrationConfig
+from optimum_si.errors import CalibrationError
+
+from .examples import tokenized_examples
 from .sources import load_source
 from .windows import Windower, framed_documents, one_window_per_document, packed_windows, windows_at_random_starts
 
@@ -26,16 +27,16 @@ def prepare_examples(
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     max_length: int | None = None,
 ) -> list[dict[str, Tensor]]:
-    """Calibration examples from texts or tokenised data.
+    """Calibration examples from texts or tokenized data.
 
     Text becomes at most ``config.num_samples`` full windows of ``min(config.sequence_length, max_length,
     tokenizer.model_max_length)`` tokens, the same ones for the same seed; for encoders (a tokenizer with cls and sep
-    tokens) it becomes single documents of at most that length, as many as hold the same number of tokens. Tokenised
+    tokens) it becomes single documents of at most that length, as many as hold the same number of tokens. Tokenized
     data is used as it is.
 
     Args:
         dataset: a Hub name ("wikitext2" and "c4" are the splits of the pruning papers), a local file, folder or
-            glob, a list of strings, a ``datasets.Dataset``, or tokenised data: an integer tensor [N, T], a mapping of
+            glob, a list of strings, a ``datasets.Dataset``, or tokenized data: an integer tensor [N, T], a mapping of
             batched values, or a list of tensors ([T] or [n, T]), of lists of ints or of mappings. None means
             ``config.dataset``.
         config: how many windows, how long, which column and split, which seed.
@@ -44,7 +45,7 @@ def prepare_examples(
 
     Returns:
         Dicts of tensors with a leading dimension of 1: ``input_ids`` and ``attention_mask`` are int64 [1, T], the
-        other entries of tokenised examples keep their dtype. Rows without ``input_ids`` keep only what they have.
+        other entries of tokenized examples keep their dtype. Rows without ``input_ids`` keep only what they have.
 
     Raises:
         CalibrationError: there is no data, too little of it, it cannot be read, it is text and there is no tokenizer,
@@ -54,14 +55,14 @@ def prepare_examples(
     if dataset is None:
         raise CalibrationError(
             "There is no calibration data: give a dataset (a Hub name such as 'wikitext2', a local file, folder or "
-            "glob, a list of strings, a datasets.Dataset or tokenised examples) or set calibration.dataset."
+            "glob, a list of strings, a datasets.Dataset or tokenized examples) or set calibration.dataset."
         )
     source = load_source(dataset, config)
     if not source.is_text:
-        return tokenised_examples(source.rows, max_length)
+        return tokenized_examples(source.rows, max_length)
     if tokenizer is None:
         raise CalibrationError(
-            "The calibration data is text and there is no tokenizer: give the model's tokenizer, or tokenise the data "
+            "The calibration data is text and there is no tokenizer: give the model's tokenizer, or tokenize the data "
             "first (a list of dicts with 'input_ids')."
         )
     windower = Windower.for_tokenizer(tokenizer, config.sequence_length, max_length)

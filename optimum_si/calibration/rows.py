@@ -1,4 +1,4 @@
-"""Rows of any origin -> a source: documents of text, or rows that are already tokenised."""
+"""Rows of any origin -> a source: documents of text, or rows that are already tokenized."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..errors import CalibrationError
+from optimum_si.errors import CalibrationError
+
 from .examples import INPUT_RANKS
 
 
@@ -16,7 +17,7 @@ TEXT_COLUMNS = ("text", "content", "document", "article", "body", "sentence", "c
 
 @dataclass(frozen=True)
 class Source:
-    """Documents (strings, None for an empty one) when ``is_text``, else rows for ``tokenised_examples``."""
+    """Documents (strings, None for an empty one) when ``is_text``, else rows for ``tokenized_examples``."""
 
     rows: Sequence[Any]
     is_text: bool
@@ -39,7 +40,7 @@ def as_source(rows: Sequence[Any], column: str | None, origin: str) -> Source:
     if isinstance(first, str):
         _check_kind(rows, str, origin)
         return Source(rows, is_text=True)
-    if not isinstance(first, Mapping) or is_tokenised(first, column):
+    if not isinstance(first, Mapping) or is_tokenized(first, column):
         return Source(rows, is_text=False)
     column = text_column(first, column, origin)
     if hasattr(rows, "column_names"):
@@ -48,7 +49,7 @@ def as_source(rows: Sequence[Any], column: str | None, origin: str) -> Source:
     return Source([row.get(column) for row in rows], is_text=True)
 
 
-def is_tokenised(row: Mapping[str, Any], column: str | None) -> bool:
+def is_tokenized(row: Mapping[str, Any], column: str | None) -> bool:
     """Whether a row is to be used as it is: no column is asked for, and it has a model's inputs or tensors."""
     return column is None and any(
         name in INPUT_RANKS or isinstance(value, (Tensor, np.ndarray)) for name, value in row.items()

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..config_groups import CalibrationConfig
-from ..errors import CalibrationError
+from optimum_si.config.groups import CalibrationConfig
+from optimum_si.errors import CalibrationError
+
 from .files import find_files, looks_like_a_path, read_files
 from .rows import Source, as_source
 
@@ -59,11 +60,11 @@ def load_texts(dataset: Any, config: CalibrationConfig, evaluation: bool = False
         evaluation: load the published evaluation splits of "wikitext2" and "c4", not those for calibration.
 
     Raises:
-        CalibrationError: there is no data, it cannot be read, or it is tokenised.
+        CalibrationError: there is no data, it cannot be read, or it is tokenized.
     """
     source = load_source(dataset, config, evaluation)
     if not source.is_text:
-        raise CalibrationError("The dataset is already tokenised: give texts, or a text column as calibration.column.")
+        raise CalibrationError("The dataset is already tokenized: give texts, or a text column as calibration.column.")
     return [text or "" for text in source.rows]
 
 
@@ -85,7 +86,7 @@ def load_source(dataset: Any, config: CalibrationConfig, evaluation: bool = Fals
     elif not hasattr(dataset, "__len__"):
         raise CalibrationError(
             f"dataset is a {type(dataset).__name__}; accepted: a Hub name, a local file, folder or glob, a list of "
-            "strings, a datasets.Dataset, tokenised examples. Of a stream, give the first rows as a list, such as "
+            "strings, a datasets.Dataset, tokenized examples. Of a stream, give the first rows as a list, such as "
             "list(stream.take(1000))."
         )
     elif not hasattr(dataset, "__getitem__"):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import CalibrationError
+from optimum_si.errors import CalibrationError
 
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from optimum.commands.base import BaseOptimumCLICommand
 
-from ..errors import ConfigurationError, SIError
+from optimum_si.errors import ConfigurationError, SIError
 
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130

@@ -33,7 +33,7 @@ class CheckCommand(SISubcommand):
         parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     def execute(self, args: Namespace) -> None:
-        from ..onnx.checking import check, summary
+        from optimum_si.onnx.inspect import check, summary
 
         found = check(args.directory)
         print(json.dumps([matrix.to_dict() for matrix in found], indent=2) if args.json else summary(found))

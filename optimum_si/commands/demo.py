@@ -3,7 +3,8 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from ..errors import ConfigurationError
+from optimum_si.errors import ConfigurationError
+
 from .base import SISubcommand
 
 
@@ -50,7 +51,7 @@ class DemoCommand(SISubcommand):
         if not args.minutes > 0:
             raise ConfigurationError(f"--minutes {args.minutes:g}: expected a number above 0.")
 
-        from ..demo import run_demo
+        from optimum_si.demo import run_demo
 
         run_demo(
             language_model=args.language_model,

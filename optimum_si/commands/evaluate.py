@@ -6,15 +6,16 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checks import check_integer
-from ..errors import ConfigurationError
+from optimum_si.config.validators import check_integer
+from optimum_si.errors import ConfigurationError
+
 from .base import SISubcommand, add_data_arguments, add_model_arguments, given, model_options
 
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from ..comparing import Evaluation
+    from optimum_si.evaluation.results import Evaluation
 
 #: Options that say something about the data of one measurement only.
 _OF_DATASET = ("dataset_config", "split", "column", "sequence_length", "max_windows")
@@ -71,9 +72,9 @@ class EvaluateCommand(SISubcommand):
 
     def execute(self, args: Namespace) -> None:
         _check_usage(args)
-        from ..comparing import comparison_table
-        from ..config_groups import CalibrationConfig
-        from ..evaluation import evaluation_texts
+        from optimum_si.config.groups import CalibrationConfig
+        from optimum_si.evaluation.perplexity import evaluation_texts
+        from optimum_si.evaluation.results import comparison_table
 
         if args.limit is not None:
             check_integer("limit", args.limit, 1)
@@ -83,12 +84,12 @@ class EvaluateCommand(SISubcommand):
                 args.dataset, CalibrationConfig(**given(args, "dataset_config", "split", "column"))
             )
         if args.tasks:
-            from ..tasks import load_tasks
+            from optimum_si.evaluation.tasks import load_tasks
 
             tasks = load_tasks(args.tasks, args.task_folder)
         found = [_evaluate(args, model, texts, tasks) for model in args.model]
         if args.save:
-            from ..publishing.results import keep_results
+            from optimum_si.hub.results import keep_results
 
             kept = keep_results(found, args.sequence_length, args.max_windows)
             saved = ", ".join(map(str, kept)) or "no folder: none but the dense one is of `prune`"
@@ -118,8 +119,8 @@ def _check_usage(args: Namespace) -> None:
 
 def _evaluate(args: Namespace, name: str, texts: list[str] | None, tasks: Any) -> "Evaluation":
     """Load one model and measure what was asked for; it is freed before the next one is loaded."""
-    from ..comparing import Evaluation
-    from ..evaluation import max_evaluation_windows, perplexity
+    from optimum_si.evaluation.perplexity import max_evaluation_windows, perplexity
+    from optimum_si.evaluation.results import Evaluation
 
     exported = Path(name, "model.onnx").is_file()
     model, tokenizer, sparsity = _open_export(args, name) if exported else _open_checkpoint(args, name)
@@ -129,23 +130,23 @@ def _evaluate(args: Namespace, name: str, texts: list[str] | None, tasks: Any) -
         options = given(args, "sequence_length", "batch_size")
         value = perplexity(model, tokenizer, texts, max_windows=max_windows, **options)
     if tasks is not None:
-        from ..tasks import task_accuracy
+        from optimum_si.evaluation.tasks import task_accuracy
 
         scores = task_accuracy(model, tokenizer, tasks, **given(args, "limit", "batch_size"))
     return Evaluation(name, "ONNX Runtime" if exported else "PyTorch", sparsity, args.dataset, value, scores)
 
 
 def _open_checkpoint(args: Namespace, name: str) -> tuple[Any, Any, float]:
-    from ..pruner import SIPruner
+    from optimum_si.pruner import SIPruner
 
     pruner = SIPruner.from_pretrained(name, **model_options(args))
     return pruner.model, pruner.tokenizer, measured_sparsity(pruner.model)
 
 
 def _open_export(args: Namespace, name: str) -> tuple[Any, Any, float]:
-    from ..loading import load_tokenizer
-    from ..onnx.causal import ORTSIModelForCausalLM
-    from ..onnx.checking import check
+    from optimum_si.checkpoint.load import load_tokenizer
+    from optimum_si.onnx.inspect import check
+    from optimum_si.onnx.runtime.causal import ORTSIModelForCausalLM
 
     # Its checksums are compared as the zeros are counted, and need not be again.
     matrices = check(name)
@@ -159,7 +160,7 @@ def _open_export(args: Namespace, name: str) -> tuple[Any, Any, float]:
 
 def measured_sparsity(model: "PreTrainedModel") -> float:
     """Share of zeros among the weights that pruning could treat, whether or not it did."""
-    from ..models.blocks import find_structure, select_views
+    from optimum_si.models.structure import find_structure, select_views
 
     views = [view for block in select_views(find_structure(model), None, None) for view in block.values()]
     weights = [view.read() for view in views]

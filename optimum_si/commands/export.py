@@ -3,7 +3,8 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from ..errors import ConfigurationError
+from optimum_si.errors import ConfigurationError
+
 from .base import SISubcommand, given
 
 
@@ -66,8 +67,8 @@ class ExportCommand(SISubcommand):
         )
 
     def execute(self, args: Namespace) -> None:
-        from ..evaluation import evaluation_texts
-        from ..onnx import export
+        from optimum_si.evaluation.perplexity import evaluation_texts
+        from optimum_si.onnx import export
 
         # Read first: a mistyped file should not cost an export.
         if args.evaluate and args.runtime == "genai":
@@ -89,8 +90,8 @@ class ExportCommand(SISubcommand):
     def _evaluate(args: Namespace, texts: list[str]) -> None:
         from transformers import AutoTokenizer
 
-        from ..evaluation import perplexity
-        from ..onnx import ORTSIModelForCausalLM
+        from optimum_si.evaluation.perplexity import perplexity
+        from optimum_si.onnx import ORTSIModelForCausalLM
 
         model = ORTSIModelForCausalLM.from_pretrained(args.output, verify=False)
         tokenizer = AutoTokenizer.from_pretrained(args.output)

@@ -2,7 +2,8 @@
 
 from argparse import ArgumentParser, Namespace
 
-from ..saving import check_output
+from optimum_si.checkpoint.save import check_output
+
 from .base import SISubcommand, add_model_arguments, command_line, model_options
 from .recipe import add_recipe_arguments, config_from_args
 
@@ -40,7 +41,7 @@ class InduceCommand(SISubcommand):
         config = config_from_args(args)
         check_output(args.output, args.overwrite)
 
-        from ..pruner import SIPruner
+        from optimum_si.pruner import SIPruner
 
         pruner = SIPruner.from_pretrained(args.model, **model_options(args))
         dataset = config.calibration.dataset

@@ -3,7 +3,8 @@
 import shlex
 from argparse import ArgumentParser, Namespace
 
-from ..saving import check_output
+from optimum_si.checkpoint.save import check_output
+
 from .base import SISubcommand, add_model_arguments, model_options
 from .recipe import add_recipe_arguments, config_from_args
 
@@ -47,7 +48,7 @@ class PruneCommand(SISubcommand):
         config = config_from_args(args)
         check_output(args.output, args.overwrite)
 
-        from ..pruner import SIPruner
+        from optimum_si.pruner import SIPruner
 
         pruner = SIPruner.from_pretrained(args.model, **model_options(args))
         dataset = config.calibration.dataset
@@ -55,7 +56,7 @@ class PruneCommand(SISubcommand):
         assert pruner.report is not None  # a run that ends without an error leaves one
         print(pruner.report.table(), pruner.report.summary(), sep="\n\n")
         if pruner.model.can_generate() and not pruner.model.config.is_encoder_decoder:
-            from ..calibration.files import looks_like_a_path
+            from optimum_si.calibration.files import looks_like_a_path
 
             # Of datasets by name, another split is measured on.
             held_out = "held-out.txt" if dataset is None or looks_like_a_path(dataset) else dataset

@@ -43,7 +43,7 @@ class PushCommand(SISubcommand):
         parser.add_argument("--with-onnx", action="store_true", help="also export to onnx/ (fp32, for the CPU)")
 
     def execute(self, args: Namespace) -> None:
-        from ..publishing.push import push_folder
+        from optimum_si.hub.push import push_folder
 
         commit = push_folder(
             args.directory,

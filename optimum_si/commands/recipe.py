@@ -5,16 +5,23 @@ from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction, N
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import recipe_flags
-from ..errors import ConfigurationError
-from ..presets import PRESETS
-from ..pruning import ALLOCATIONS, METHODS, QUANTISATIONS, RECONSTRUCTIONS, parse_pattern
-from ..transformations import TRANSFORMATIONS
+from optimum_si.config import recipe_flags
+from optimum_si.config.choices import (
+    ALLOCATIONS,
+    METHODS,
+    QUANTIZATIONS,
+    RECONSTRUCTIONS,
+    TRANSFORMATIONS,
+    parse_pattern,
+)
+from optimum_si.config.presets import PRESETS
+from optimum_si.errors import ConfigurationError
+
 from .base import add_data_arguments, given
 
 
 if TYPE_CHECKING:
-    from ..configuration import SIConfig
+    from optimum_si.config.si_config import SIConfig
 
 
 def add_recipe_arguments(parser: ArgumentParser, induction_is_optional: bool) -> None:
@@ -54,7 +61,7 @@ def add_recipe_arguments(parser: ArgumentParser, induction_is_optional: bool) ->
         "channels (for patterns)",
     )
     pruning.add_argument(
-        "--quantisation", choices=QUANTISATIONS, help="round to the grid of such an export (default: none)"
+        "--quantization", choices=QUANTIZATIONS, help="round to the grid of such an export (default: none)"
     )
     pruning.add_argument("--include", nargs="+", metavar="GLOB", help="prune only modules whose name matches")
     pruning.add_argument("--exclude", nargs="+", metavar="GLOB", help="keep modules dense whose name matches")
@@ -90,7 +97,7 @@ def config_from_args(args: Namespace) -> "SIConfig":
     Raises:
         ConfigurationError: when the file or the combination is not a valid recipe.
     """
-    from ..configuration import SIConfig
+    from optimum_si.config.si_config import SIConfig
 
     changes = given(args, *recipe_flags.PLAIN, "sparsity", "pattern")
     recipe = SIConfig.from_dict(_start(args).to_dict(), **changes).to_dict()
@@ -112,7 +119,7 @@ def config_from_args(args: Namespace) -> "SIConfig":
 
 def _start(args: Namespace) -> "SIConfig":
     """What the flags change: a preset, a file, or the defaults."""
-    from ..configuration import SIConfig
+    from optimum_si.config.si_config import SIConfig
 
     if args.preset is not None:
         return SIConfig.preset(args.preset, **given(args, "method", "sparsity", "pattern"))
@@ -120,7 +127,7 @@ def _start(args: Namespace) -> "SIConfig":
 
 
 def _read(path: Path) -> "SIConfig":
-    from ..configuration import SIConfig
+    from optimum_si.config.si_config import SIConfig
 
     file = path / SIConfig.CONFIG_NAME if path.is_dir() else path
     try:

@@ -1,6 +1,6 @@
 """The wheel holds this file as ``optimum/commands/register/register_si.py``, where optimum-cli looks for commands."""
 
-from optimum_si.commands.si import SICommand
+from .si import SICommand
 
 
 REGISTER_COMMANDS = [SICommand]

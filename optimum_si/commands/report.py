@@ -10,7 +10,7 @@ from .base import SISubcommand
 
 
 if TYPE_CHECKING:
-    from ..reporting import Report
+    from optimum_si.report import Report
 
 
 class ReportCommand(SISubcommand):
@@ -42,7 +42,7 @@ class ReportCommand(SISubcommand):
         pictures.add_argument("--no-pictures", action="store_true", help="write no pictures and no page")
 
     def execute(self, args: Namespace) -> None:
-        from ..reporting import Report
+        from optimum_si.report import Report
 
         report = Report.load(args.directory)
         if args.json:
@@ -56,8 +56,8 @@ class ReportCommand(SISubcommand):
 
     @staticmethod
     def _write(report: "Report", args: Namespace) -> None:
-        from ..errors import PictureError
-        from ..reporting import write_report
+        from optimum_si.errors import PictureError
+        from optimum_si.report import write_report
 
         folder = args.output or args.directory / "report"
         # With --json the output is for a program alone.

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigurationError
+from optimum_si.errors import ConfigurationError
 
 
 __all__ = ["run_demo"]

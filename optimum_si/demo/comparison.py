@@ -12,12 +12,12 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from ..configuration import CalibrationConfig, InductionConfig, SIConfig
-from ..errors import CheckpointError
-from ..models.blocks import find_structure
-from ..pruner import SIPruner
-from ..reporting import Report, format_table
-from ..saving import check_output
+from optimum_si.checkpoint.save import check_output
+from optimum_si.config.si_config import CalibrationConfig, InductionConfig, SIConfig
+from optimum_si.errors import CheckpointError
+from optimum_si.models.structure import find_structure
+from optimum_si.pruner import SIPruner
+from optimum_si.report import Report, format_table
 
 
 METHODS = ("magnitude", "wanda", "sparsegpt")

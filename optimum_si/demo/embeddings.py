@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..errors import SIError
-from ..models.calls import evaluation_mode
-from ..onnx.modeling import ORTSIModel
-from ..pruner import SIPruner
+from optimum_si.errors import SIError
+from optimum_si.models.forward.calls import evaluation_mode
+from optimum_si.onnx.runtime.modeling import ORTSIModel
+from optimum_si.pruner import SIPruner
+
 from .comparison import Measure, Scale, best_device, check_saved, compare, say
 from .runtime import compare_runtimes
 from .texts import calibration_docstrings, held_out_sentences

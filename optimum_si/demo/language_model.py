@@ -21,10 +21,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from ..evaluation import perplexity
-from ..onnx.causal import ORTSIModelForCausalLM
-from ..saving import replaced_directory
-from ..version import __version__
+from optimum_si.checkpoint.save import replaced_directory
+from optimum_si.evaluation.perplexity import perplexity
+from optimum_si.onnx.runtime.causal import ORTSIModelForCausalLM
+from optimum_si.version import __version__
+
 from .comparison import Measure, Scale, best_device, check_saved, compare, say
 from .runtime import compare_runtimes
 from .texts import sources
@@ -99,7 +100,7 @@ def train(stream: Tensor, minutes: float, device: torch.device, end_token: int) 
             )
         )
     model.to(device).train()  # type: ignore[arg-type]
-    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.1)
     generator = torch.Generator().manual_seed(0)
     length = min(CONTEXT, len(stream) - 1)
     seconds = 60 * minutes
@@ -108,15 +109,15 @@ def train(stream: Tensor, minutes: float, device: torch.device, end_token: int) 
     form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
     with tqdm(total=1.0, desc="training", bar_format=form) as bar:
         while done < 1:
-            for group in optimiser.param_groups:
+            for group in optimizer.param_groups:
                 group["lr"] = learning_rate(done)
             starts = torch.randint(len(stream) - length, (BATCH,), generator=generator)
             batch = torch.stack([stream[start : start + length] for start in starts.tolist()]).to(device)
             loss = model(input_ids=batch, labels=batch, use_cache=False).loss
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
+            optimizer.step()
             now = min(1.0, (time.monotonic() - started) / seconds)
             bar.set_postfix_str(f"loss {loss.item():.3f}", refresh=False)
             bar.update(now - done)

@@ -6,17 +6,18 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..calibration.sources import load_texts
-from ..config_groups import CalibrationConfig
-from ..errors import CalibrationError, ConfigurationError, UnsupportedModelError
-from ..loading import maximum_length
-from ..pruner import SIPruner
+from optimum_si.calibration.sources import load_texts
+from optimum_si.checkpoint.load import maximum_length
+from optimum_si.config.groups import CalibrationConfig
+from optimum_si.errors import CalibrationError, ConfigurationError, UnsupportedModelError
+from optimum_si.pruner import SIPruner
+
 from .comparison import Measure, Scale, best_device, check_saved, compare, say
 from .embeddings import cosine_measure
 from .language_model import perplexity_measure
 
 
-#: More text than this is never needed, and tokenising a whole corpus takes long.
+#: More text than this is never needed, and tokenizing a whole corpus takes long.
 MAX_CHARACTERS = 1_000_000
 
 

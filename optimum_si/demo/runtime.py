@@ -11,9 +11,10 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from ..onnx import export
-from ..onnx.benchmark import weight_bytes
-from ..reporting import format_table
+from optimum_si.onnx import export
+from optimum_si.onnx.benchmark import weight_bytes
+from optimum_si.report import format_table
+
 from .comparison import Measure, say
 
 

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import SIError
+from optimum_si.errors import SIError
 
 
 SKIPPED = {"site-packages", "dist-packages", "lib2to3", "test", "tests", "idle_test", "__pycache__"}

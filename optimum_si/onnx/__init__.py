@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from .causal import ORTSIModelForCausalLM
-    from .execution import providers
-    from .exporting import export
-    from .modeling import ORTSIModel
+    from optimum_si.onnx.exporting.export import export
+    from optimum_si.onnx.runtime.causal import ORTSIModelForCausalLM
+    from optimum_si.onnx.runtime.modeling import ORTSIModel
+    from optimum_si.onnx.runtime.providers import providers
 
 _PUBLIC = {
-    "export": "exporting",
-    "ORTSIModel": "modeling",
-    "ORTSIModelForCausalLM": "causal",
-    "providers": "execution",
+    "export": "exporting.export",
+    "ORTSIModel": "runtime.modeling",
+    "ORTSIModelForCausalLM": "runtime.causal",
+    "providers": "runtime.providers",
 }
 
 __all__ = ["ORTSIModel", "ORTSIModelForCausalLM", "export", "providers"]

@@ -11,9 +11,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ..checks import check_integer
-from ..errors import CheckpointError, ConfigurationError, SIError
-from ..reporting import format_table
+from optimum_si.config.validators import check_integer
+from optimum_si.errors import CheckpointError, ConfigurationError, SIError
+from optimum_si.report import format_table
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def _work(
 
 def _import_runtimes(path: Path) -> None:
     """What loading would import otherwise, so that neither time nor memory of it counts."""
-    from .causal import ORTSIModelForCausalLM  # noqa: F401
+    from optimum_si.onnx.runtime.causal import ORTSIModelForCausalLM  # noqa: F401
 
     if _runtime_of(path) == "PyTorch":
         import transformers
@@ -193,13 +193,13 @@ def _import_runtimes(path: Path) -> None:
 
 def _load(path: Path, threads: int | None, device: str | None) -> Any:
     if _runtime_of(path) == "PyTorch":
-        from ..loading import load_model
+        from optimum_si.checkpoint.load import load_model
 
         return load_model(path).eval()
     import onnxruntime
 
-    from .causal import ORTSIModelForCausalLM
-    from .modeling import ORTSIModel
+    from optimum_si.onnx.runtime.causal import ORTSIModelForCausalLM
+    from optimum_si.onnx.runtime.modeling import ORTSIModel
 
     options = onnxruntime.SessionOptions()
     if threads is not None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from .kernels.packing import unpack
+from optimum_si.onnx.kernels.pack import unpack
+
 from .packed_nodes import DOMAIN, name_of, packed_of
 
 
@@ -194,7 +195,7 @@ def matrix_of(node: ir.Node) -> Matrix | None:
 
 
 def _unpacked(node: ir.Node) -> np.ndarray:
-    """Quantised steps of a ``MatMulNBits`` weight as int8 [K, N]; 0 stands for an exact zero."""
+    """Quantized steps of a ``MatMulNBits`` weight as int8 [K, N]; 0 stands for an exact zero."""
     bits, columns, rows = _integer(node, "bits", 4), _integer(node, "N", 0), _integer(node, "K", 0)
     packed = node.inputs[1]
     assert packed is not None

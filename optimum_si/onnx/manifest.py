@@ -4,8 +4,8 @@ import json
 import zlib
 from pathlib import Path
 
-from ..errors import CheckpointError
-from ..version import __version__
+from optimum_si.errors import CheckpointError
+from optimum_si.version import __version__
 
 
 MANIFEST = "si_onnx.json"

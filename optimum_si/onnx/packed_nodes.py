@@ -2,9 +2,9 @@
 
 import onnx_ir as ir
 
-from ..errors import CheckpointError
-from .kernels.checking import check
-from .kernels.packing import VERSION, Packed
+from optimum_si.errors import CheckpointError
+from optimum_si.onnx.kernels.pack import VERSION, Packed
+from optimum_si.onnx.kernels.validate import check
 
 
 DOMAIN, OPERATOR = "optimum.si", "SparseLinear"

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 from packaging.version import Version
 
-from ..errors import ExportError, ProviderError
+from optimum_si.errors import ExportError, ProviderError
 
 
 _EXPORT = {"onnx": "1.19", "onnxscript": "0.5", "onnx_ir": "0.1.10", "transformers": "5.23", "torch": "2.9"}

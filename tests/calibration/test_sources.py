@@ -261,7 +261,7 @@ def test_a_mixture_of_texts_and_other_things_is_an_error(tmp_path):
         load_texts(["a", 1], CONFIG)
     (tmp_path / "a.txt").write_text("a")
     write_lines(tmp_path / "b.jsonl", [{"input_ids": [1, 2]}])
-    with pytest.raises(CalibrationError, match="some are tokenised"):
+    with pytest.raises(CalibrationError, match="some are tokenized"):
         load_texts(str(tmp_path), CONFIG)
 
 
@@ -283,6 +283,6 @@ def test_streams_and_numbers_are_refused_with_what_is_accepted():
     assert load_texts(list(stream.take(1)), CONFIG) == ["a"]
 
 
-def test_tokenised_data_has_no_texts():
-    with pytest.raises(CalibrationError, match="already tokenised"):
+def test_tokenized_data_has_no_texts():
+    with pytest.raises(CalibrationError, match="already tokenized"):
         load_texts(torch.ones(1, 4, dtype=torch.long), CONFIG)

@@ -66,7 +66,7 @@ def test_packed_windows_are_the_shuffled_documents_in_one_stream(texts, lm_token
     assert sum(map(len, documents)) - len(stream) < 32
 
 
-def test_only_as_many_documents_are_tokenised_as_the_windows_need(texts, lm_tokenizer):
+def test_only_as_many_documents_are_tokenized_as_the_windows_need(texts, lm_tokenizer):
     seen = []
 
     class Counting:
@@ -172,7 +172,7 @@ def test_a_window_without_room_for_text_is_an_error(texts, bert_tokenizer):
         prepare_examples(texts, replace(CONFIG, sequence_length=2), bert_tokenizer)
 
 
-def test_long_documents_are_tokenised_without_a_warning(texts, bert_tokenizer, caplog, capfd):
+def test_long_documents_are_tokenized_without_a_warning(texts, bert_tokenizer, caplog, capfd):
     bert_tokenizer.deprecation_warnings.clear()
     prepare_examples([" ".join(texts)], CONFIG, bert_tokenizer)
     assert "longer than" not in caplog.text + "".join(capfd.readouterr())

@@ -113,7 +113,7 @@ def test_debug_adds_the_traceback(tmp_path):
 
 
 def test_a_reader_that_leaves_early_costs_one_line(tmp_path):
-    from optimum_si.reporting import Report
+    from optimum_si.report import Report
 
     Report("prune", "wanda", "50%", False).save(tmp_path)
     with subprocess.Popen([*CLI, "si", "report", tmp_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as done:
@@ -124,7 +124,7 @@ def test_a_reader_that_leaves_early_costs_one_line(tmp_path):
 
 
 def test_a_saved_report_is_printed_as_a_table_and_as_json(tmp_path):
-    from optimum_si.reporting import BlockReport, LayerReport, Report
+    from optimum_si.report import BlockReport, LayerReport, Report
 
     layer = LayerReport("layers.0.fc1", (4, 8), 0.5, 0.5, None, 0.1)
     report = Report("prune", "wanda", "50%", False, [BlockReport("layers.0", "plain", None, None, 1.0, [layer])])

@@ -11,9 +11,9 @@ from onnx_models import causal
 
 from optimum_si.commands.base import FAILED, WRONG_USAGE
 from optimum_si.commands.evaluate import EvaluateCommand
-from optimum_si.comparing import Evaluation, comparison_table
+from optimum_si.evaluation.results import Evaluation, comparison_table
+from optimum_si.evaluation.tasks import ZERO_SHOT_TASKS, TaskScore
 from optimum_si.onnx import export
-from optimum_si.tasks import ZERO_SHOT_TASKS, TaskScore
 
 
 pytest.importorskip("lm_eval")

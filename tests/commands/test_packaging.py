@@ -12,7 +12,7 @@ from zipfile import ZipFile
 import pytest
 
 import optimum_si
-from optimum_si.onnx.kernels import building
+from optimum_si.onnx.kernels import build as building
 
 
 ROOT = Path(__file__).parents[2]

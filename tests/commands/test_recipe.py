@@ -62,7 +62,7 @@ def saved(tmp_path) -> SIConfig:
         "wanda",
         pattern="2:4",
         exclude="*.0.*",
-        induction={"epochs": 2, "initialisation": "robust"},
+        induction={"epochs": 2, "initialization": "robust"},
         calibration={"num_samples": 4, "dataset": "a.txt"},
     )
     config.save_pretrained(tmp_path)

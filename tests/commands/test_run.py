@@ -148,7 +148,7 @@ def evaluated(pruner, monkeypatch):
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    import optimum_si.evaluation as evaluation
+    import optimum_si.evaluation.perplexity as evaluation
 
     sizes = {"vocab_size": 16, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
     pruner.model = LlamaForCausalLM(LlamaConfig(**sizes, num_key_value_heads=2, num_hidden_layers=1))

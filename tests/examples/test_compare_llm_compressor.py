@@ -10,7 +10,7 @@ import torch
 from transformers import AutoTokenizer
 
 from optimum_si.calibration import prepare_examples
-from optimum_si.config_groups import CalibrationConfig
+from optimum_si.config.groups import CalibrationConfig
 
 
 SCRIPT = Path(__file__).parents[2] / "examples/compare_llm_compressor.py"

@@ -5,7 +5,7 @@ import json
 from transformers import AutoModelForCausalLM
 
 
-def test_a_column_of_text_and_tokenised_data_both_calibrate(run, checkpoint, tmp_path):
+def test_a_column_of_text_and_tokenized_data_both_calibrate(run, checkpoint, tmp_path):
     data = tmp_path / "notes.jsonl"
     rows = [{"title": "a", "body": f"def number_{number}(): return {number}\n" * 3} for number in range(40)]
     data.write_text("\n".join(map(json.dumps, rows)))

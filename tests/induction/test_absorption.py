@@ -4,12 +4,12 @@ import pytest
 import torch
 from helpers import DECLARED, UPCASTING, logits, random_scale, relative_change, tiny
 
+from optimum_si.algorithms.induction.absorption import absorb, view_factor
+from optimum_si.algorithms.induction.scales import power_of_two
 from optimum_si.errors import UnsupportedModelError
-from optimum_si.induction.absorption import absorb, view_factor
-from optimum_si.induction.scales import power_of_two
-from optimum_si.models.blocks import find_structure
-from optimum_si.models.channels import linear_to_linear, query_with_key, score_only, value_to_output
-from optimum_si.models.views import WeightView
+from optimum_si.models.scale_groups import linear_to_linear, query_with_key, score_only, value_to_output
+from optimum_si.models.structure import find_structure
+from optimum_si.models.weight_view import WeightView
 
 
 def pairs(name):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from optimum_si.induction.masking import log_score, straight_through_mask
-from optimum_si.pruning.targets import NM, Unstructured
+from optimum_si.algorithms.induction.masking import log_score, straight_through_mask
+from optimum_si.algorithms.pruning.targets import NM, Unstructured
 
 
 TARGETS = [Unstructured(0.5), Unstructured(0.6, "layer"), Unstructured(0.0), NM(2, 4), NM(1, 4)]

@@ -6,7 +6,7 @@ from helpers import DECLARED, FAMILIES, UNDECLARED, block_weights, prune, tiny
 from transformers import LlamaConfig, PreTrainedModel
 
 from optimum_si.errors import ConfigurationError, UnsupportedModelError
-from optimum_si.models.blocks import complete_channels, find_structure, select_views
+from optimum_si.models.structure import complete_channels, find_structure, select_views
 
 
 LLAMA = {

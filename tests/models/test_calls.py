@@ -5,11 +5,11 @@ import torch
 from helpers import FAMILIES, inputs_of, tiny, token_windows
 
 from optimum_si.errors import NumericalError, UnsupportedModelError
-from optimum_si.models.blocks import find_structure
-from optimum_si.models.calls import block_output
-from optimum_si.models.calls import capture as capture_with
-from optimum_si.models.collect import collect
-from optimum_si.pipeline import widened
+from optimum_si.models.forward.calls import block_output
+from optimum_si.models.forward.calls import capture as capture_with
+from optimum_si.models.forward.layer_inputs import collect
+from optimum_si.models.structure import find_structure
+from optimum_si.pipeline.block import widened
 
 
 def capture(model, blocks, batches):

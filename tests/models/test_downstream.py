@@ -4,11 +4,11 @@ import pytest
 import torch
 from helpers import DECLARED, inputs_of, tiny
 
-from optimum_si.induction.divergence import divergence
-from optimum_si.models import downstream as module
-from optimum_si.models.blocks import find_structure
-from optimum_si.models.calls import BlockOutput, block_output, capture
-from optimum_si.models.downstream import Downstream
+from optimum_si.algorithms.induction.divergence import divergence
+from optimum_si.models.forward import downstream as module
+from optimum_si.models.forward.calls import BlockOutput, block_output, capture
+from optimum_si.models.forward.downstream import Downstream
+from optimum_si.models.structure import find_structure
 
 
 def opened(name):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers.pytorch_utils import Conv1D
 
-from optimum_si.models.views import WeightView, linear_views
+from optimum_si.models.weight_view import WeightView, linear_views
 
 
 def fused(heads=2, size=3, features=5):

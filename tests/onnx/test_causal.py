@@ -16,8 +16,8 @@ from transformers import DynamicCache, GenerationMixin, PreTrainedTokenizerFast,
 from transformers.generation import candidate_generator
 
 from optimum_si import CheckpointError, ORTSIModel, ORTSIModelForCausalLM, perplexity
-from optimum_si.onnx.cache import SessionCache
-from optimum_si.onnx.causal import CACHE
+from optimum_si.onnx.runtime.cache import SessionCache
+from optimum_si.onnx.runtime.causal import CACHE
 
 
 @pytest.fixture(params=[name for name in CAUSAL if name != "llama-shallow"])
@@ -171,7 +171,7 @@ def test_the_hooks_of_transformers_that_it_relies_on_are_there():
 def test_what_transformers_asks_of_a_cache_is_answered():
     source = inspect.getsource(inspect.getmodule(GenerationMixin)) + inspect.getsource(candidate_generator)
     asked = set(re.findall(rf"""(?:\b(?:cache|{CACHE})|\["(?:cache|{CACHE})"\])\.(\w+)""", source))
-    # Of caches of encoder-decoders, of compiled and quantised ones, and of a model's own multi-token heads.
+    # Of caches of encoder-decoders, of compiled and quantized ones, and of a model's own multi-token heads.
     others = {
         "self_attention_cache",
         "layers",

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 from optimum_si import CheckpointError, ConfigurationError, ExportError, ORTSIModelForCausalLM
 from optimum_si.onnx import export
 from optimum_si.onnx.benchmark import benchmark, plot, summary
-from optimum_si.onnx.checking import check
+from optimum_si.onnx.inspect import check
 
 
 def run(monkeypatch, *words) -> int:

@@ -20,8 +20,10 @@ from optimum_si import (
     SIConfig,
     perplexity,
 )
-from optimum_si.onnx import export, exporting, requirements, tracing
-from optimum_si.onnx.checking import check, summary
+from optimum_si.onnx import export, requirements
+from optimum_si.onnx.exporting import export as exporting
+from optimum_si.onnx.exporting import trace as tracing
+from optimum_si.onnx.inspect import check, summary
 
 
 @pytest.mark.parametrize("name", ["bert", "vit"])
@@ -120,7 +122,7 @@ def test_patterns_are_told_along_the_inputs_not_the_outputs():
 
 
 @pytest.mark.parametrize("values", ["int8", "int4"])
-def test_a_head_that_is_tied_to_the_embeddings_is_quantised_too(exported, values):
+def test_a_head_that_is_tied_to_the_embeddings_is_quantized_too(exported, values):
     found = check(exported("llama-tied", values=values))
     assert [(matrix.rows, matrix.columns, matrix.stored) for matrix in found][-1] == (32, 48, values)
     model = ORTSIModelForCausalLM.from_pretrained(exported("llama-tied", values=values))
@@ -230,7 +232,7 @@ def test_caches_are_not_turned_and_turned_back(exported, name):
 
 
 def test_only_round_trips_are_dropped():
-    from optimum_si.onnx.simplifying import drop_round_trips
+    from optimum_si.onnx.exporting.simplify import drop_round_trips
 
     def graph(heads):
         text = f"""
@@ -357,17 +359,17 @@ def trained():
     windows = torch.where(wrong, mistakes, (starts + torch.arange(24)) % 48)
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**{**_DECODER, "hidden_size": 64, "intermediate_size": 128, "head_dim": 16}))
-    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for batch in windows[64:].split(16):
         loss = model(input_ids=batch, labels=batch).loss
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     return model.eval(), windows[:64]
 
 
 @pytest.mark.parametrize(("values", "size", "quality"), [("int8", 0.30, 1.01), ("int4", 0.20, 1.1)])
-def test_quantised_weights_are_small_and_keep_the_perplexity(tmp_path, trained, values, size, quality):
+def test_quantized_weights_are_small_and_keep_the_perplexity(tmp_path, trained, values, size, quality):
     model, windows = trained
     dense = perplexity(model, texts=windows, progress=False)
     export(model, tmp_path / "out", values=values)

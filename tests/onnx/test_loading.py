@@ -8,7 +8,7 @@ from onnx_models import causal, prompts
 
 from optimum_si import CheckpointError, ConfigurationError, ORTSIModelForCausalLM, ProviderError
 from optimum_si.onnx import providers, requirements
-from optimum_si.onnx.checking import check
+from optimum_si.onnx.inspect import check
 
 
 @pytest.fixture

@@ -16,11 +16,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from optimum_si import CheckpointError, ConfigurationError, ExportError
 from optimum_si.onnx import ORTSIModelForCausalLM, export
-from optimum_si.onnx.checking import check, summary
 from optimum_si.onnx.graphs import Matrix, matrices
-from optimum_si.onnx.kernels import building, library_path
+from optimum_si.onnx.inspect import check, summary
+from optimum_si.onnx.kernels import build as building
+from optimum_si.onnx.kernels import library_path
 from optimum_si.onnx.packed_nodes import DOMAIN, is_sparse, packed_of
-from optimum_si.onnx.sparsifying import CSR_MIN, chosen_format, densify, sparsify
+from optimum_si.onnx.sparsify import CSR_MIN, chosen_format, densify, sparsify
 
 
 IDS = torch.arange(9)[None]
@@ -284,7 +285,7 @@ def change(path, name, edit):
 
 
 def opened(path):
-    from optimum_si.onnx.session import open_session
+    from optimum_si.onnx.runtime.session import open_session
 
     return open_session(path, None, verify=False)
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optimum_si.pruning.allocation import Part, by_errors, by_outliers, whole_zeros
-from optimum_si.pruning.targets import NM, Unstructured
+from optimum_si.algorithms.allocation.budget import Part, by_errors, by_outliers, whole_zeros
+from optimum_si.algorithms.pruning.targets import NM, Unstructured
 
 
 SHAPES = st.lists(st.tuples(st.sampled_from([16, 32, 48, 64]), st.sampled_from([32, 64, 96])), min_size=3, max_size=12)

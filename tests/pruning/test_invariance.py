@@ -4,10 +4,10 @@ import pytest
 import torch
 from helpers import correlated_tokens, moments_of, random_scale, random_weight
 
-from optimum_si.induction.scales import power_of_two
-from optimum_si.pruning import get_method
-from optimum_si.pruning.base import Settings
-from optimum_si.pruning.targets import NM, Unstructured
+from optimum_si.algorithms.induction.scales import power_of_two
+from optimum_si.algorithms.pruning import get_method
+from optimum_si.algorithms.pruning.method import Settings
+from optimum_si.algorithms.pruning.targets import NM, Unstructured
 
 
 ROWS, PATTERN, LAYER = Unstructured(0.5), NM(2, 4), Unstructured(0.5, "layer")
@@ -15,7 +15,7 @@ SCALE, ROW_SCALE = power_of_two(random_scale(16)), power_of_two(random_scale(8))
 
 
 def kept(method, target, settings=None, columns=None, rows=None, shift=False):
-    """The mask of one layer after a scale of its inputs, of its outputs, or with centred moments."""
+    """The mask of one layer after a scale of its inputs, of its outputs, or with centered moments."""
     weight, tokens = random_weight(), correlated_tokens() + torch.linspace(0, 12, 16, dtype=torch.float64)
     if columns is not None:
         weight, tokens = weight * columns, tokens / columns
@@ -66,7 +66,7 @@ def test_output_scaling_moves_unstructured_sparsegpt_but_no_pattern():
 
 
 @pytest.mark.parametrize("target", [ROWS, PATTERN], ids=str)
-def test_centring_moves_wanda_and_sparsegpt_but_not_magnitude(target):
+def test_centering_moves_wanda_and_sparsegpt_but_not_magnitude(target):
     for method in ("wanda", "sparsegpt"):
         assert not torch.equal(kept(method, target), kept(method, target, shift=True))
     assert torch.equal(kept("magnitude", target), kept("magnitude", target, shift=True))

@@ -6,11 +6,11 @@ from helpers import correlated_tokens, moments_of, random_scale, random_weight
 from hypothesis import given
 from hypothesis import strategies as st
 
+from optimum_si.algorithms.pruning import get_method
+from optimum_si.algorithms.pruning.method import Settings
+from optimum_si.algorithms.pruning.methods.sparsegpt import SparseGPT, inverse_factor
+from optimum_si.algorithms.pruning.targets import NM, Unstructured
 from optimum_si.errors import NumericalError
-from optimum_si.pruning import get_method
-from optimum_si.pruning.base import Settings
-from optimum_si.pruning.methods.sparsegpt import SparseGPT, inverse_factor
-from optimum_si.pruning.targets import NM, Unstructured
 
 
 def damped(moments, damping=0.01):
@@ -132,7 +132,7 @@ def test_fewer_tokens_than_inputs_are_no_failure_with_damping():
     assert torch.isfinite(pruned).all()
 
 
-def test_a_matrix_that_cannot_be_factorised_names_the_fix():
+def test_a_matrix_that_cannot_be_factorized_names_the_fix():
     with pytest.raises(NumericalError, match="16 columns.*damping=1: use more calibration data, a larger damping"):
         inverse_factor(-torch.eye(16, dtype=torch.float64), 0.01, "mean")
     with pytest.raises(NumericalError, match="larger damping"):

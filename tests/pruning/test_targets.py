@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from optimum_si.algorithms.pruning.targets import NM, Unstructured, make_target
 from optimum_si.errors import ConfigurationError
-from optimum_si.pruning.targets import NM, Unstructured, make_target
 
 
 SHAPES = {"rows": st.integers(1, 9), "columns": st.integers(1, 40)}

@@ -12,11 +12,11 @@ from huggingface_hub import ModelCard
 from optimum_si import CheckpointError, SIConfig, SIPruner
 from optimum_si.commands.prune import PruneCommand
 from optimum_si.commands.recipe import config_from_args
-from optimum_si.comparing import Evaluation
-from optimum_si.publishing.base import base_of, public_name
-from optimum_si.publishing.card import broken_metadata, build, is_edited, read_facts, write_card
-from optimum_si.publishing.results import Result, keep_results, load_results, save_results
-from optimum_si.tasks import TaskScore
+from optimum_si.evaluation.results import Evaluation
+from optimum_si.evaluation.tasks import TaskScore
+from optimum_si.hub.base_model import base_of, public_name
+from optimum_si.hub.card import broken_metadata, build, is_edited, read_facts, write_card
+from optimum_si.hub.results import Result, keep_results, load_results, save_results
 
 
 RECIPE = {"pattern": "2:4", "induction": None}
@@ -115,7 +115,7 @@ def test_a_model_in_the_cache_of_the_hub_is_named_by_its_id(tmp_path):
         {"method": "wanda", "pattern": "4:8", "induction": None},
         {"method": "wanda", "pattern": "2:4", "reconstruction": "admm", "repair": 0.25, "swaps": True},
         {"preset": "best", "pattern": "2:4", "transformations": None},
-        {"preset": "best", "method": "sparsegpt", "sparsity": 0.7, "quantisation": "int4"},
+        {"preset": "best", "method": "sparsegpt", "sparsity": 0.7, "quantization": "int4"},
         {"preset": "fast", "sparsity": 0.7, "allocation": "owl"},
         {"sparsity": 0.6, "induction": {"epochs": 2, "learning_rate": 0.5}, "seed": 3},
         {

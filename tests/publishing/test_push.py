@@ -15,9 +15,10 @@ from transformers import AutoModelForCausalLM
 
 from optimum_si import ConfigurationError, ORTSIModelForCausalLM, PublishError, SIConfig, SIPruner
 from optimum_si.errors import PictureError
-from optimum_si.publishing import hub_errors, push
-from optimum_si.publishing.push import push_folder
-from optimum_si.publishing.results import Result, save_results
+from optimum_si.hub import errors as hub_errors
+from optimum_si.hub import push
+from optimum_si.hub.push import push_folder
+from optimum_si.hub.results import Result, save_results
 
 
 RECIPE = {"pattern": "2:4", "induction": None}

@@ -6,11 +6,11 @@ import pytest
 import torch
 from helpers import correlated_tokens, moments_of, random_weight
 
-from optimum_si.pruning.methods.wanda import Wanda
-from optimum_si.pruning.targets import NM, Unstructured
-from optimum_si.quantisation import gptq
-from optimum_si.quantisation.gptq import in_turn, quantised, row_errors
-from optimum_si.quantisation.grids import GRIDS, Grid
+from optimum_si.algorithms.pruning.methods.wanda import Wanda
+from optimum_si.algorithms.pruning.targets import NM, Unstructured
+from optimum_si.algorithms.quantization import gptq
+from optimum_si.algorithms.quantization.gptq import in_turn, quantized, row_errors
+from optimum_si.algorithms.quantization.grids import GRIDS, Grid
 
 
 DAMPING = 0.01
@@ -89,7 +89,7 @@ def test_after_a_block_what_is_kept_is_the_best_in_its_mask(monkeypatch):
 def test_the_error_is_lower_than_that_of_rounding_to_the_nearest(values, target, share, dtype):
     weight, gram = layer(96, 64, target, dtype=dtype)
     grid = GRIDS[values]
-    ours, nearest = quantised(weight, gram, grid, DAMPING, "mean"), grid.nearest(weight)
+    ours, nearest = quantized(weight, gram, grid, DAMPING, "mean"), grid.nearest(weight)
     ours, nearest = row_errors(ours - weight, gram), row_errors(nearest - weight, gram)
     assert bool((ours <= nearest).all())
     assert ours.sum() < share * nearest.sum()
@@ -98,7 +98,7 @@ def test_the_error_is_lower_than_that_of_rounding_to_the_nearest(values, target,
 @pytest.mark.parametrize("values", BOTH)
 def test_zeros_stay_and_patterns_hold(values):
     weight, gram = layer(96, 16, NM(2, 4))
-    ours = quantised(weight, gram, GRIDS[values], DAMPING, "mean")
+    ours = quantized(weight, gram, GRIDS[values], DAMPING, "mean")
     assert not ours[weight == 0].any()
     assert int((ours != 0).reshape(16, -1, 4).sum(dim=2).max()) <= 2
     assert not torch.signbit(ours[ours == 0]).any()
@@ -110,9 +110,9 @@ def test_inputs_that_are_always_zero_and_rows_without_weights_do_no_harm(mode):
     weight[2] = 0
     gram[5], gram[:, 5] = 0, 0
     for grid in GRIDS.values():
-        ours = quantised(weight, gram, grid, DAMPING, mode)
+        ours = quantized(weight, gram, grid, DAMPING, mode)
         assert bool(torch.isfinite(ours).all()) and not ours[2].any()
-    ours = quantised(weight, torch.zeros_like(gram), GRIDS["int4"], DAMPING, mode)
+    ours = quantized(weight, torch.zeros_like(gram), GRIDS["int4"], DAMPING, mode)
     assert bool(torch.isfinite(ours).all())
 
 

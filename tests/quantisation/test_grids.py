@@ -1,4 +1,4 @@
-"""Our grids are those of ONNX Runtime's quantisers: what lies on them comes out of an export as it went in."""
+"""Our grids are those of ONNX Runtime's quantizers: what lies on them comes out of an export as it went in."""
 
 import numpy as np
 import onnx_ir
@@ -8,10 +8,10 @@ from helpers import correlated_tokens, moments_of, random_weight
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optimum_si.onnx.quantising import quantise
-from optimum_si.onnx.tracing import Trace
-from optimum_si.quantisation.gptq import in_turn, quantised
-from optimum_si.quantisation.grids import GRIDS
+from optimum_si.algorithms.quantization.gptq import in_turn, quantized
+from optimum_si.algorithms.quantization.grids import GRIDS
+from optimum_si.onnx.exporting.quantize import quantize
+from optimum_si.onnx.exporting.trace import Trace
 
 
 def pruned(seed=0, rows=8, columns=64, share=0.5):
@@ -34,7 +34,7 @@ def exported(weight: torch.Tensor, values: str) -> torch.Tensor:
     graph = onnx_ir.Graph(
         [hidden], node.outputs, nodes=[node], initializers=[value], opset_imports={"": 20}, name="one"
     )
-    result = quantise(Trace("model", onnx_ir.Model(graph, ir_version=10)), values).graph.graph
+    result = quantize(Trace("model", onnx_ir.Model(graph, ir_version=10)), values).graph.graph
     tensors = {name: each.const_value.numpy() for name, each in result.initializers.items()}
     if values == "int8":
         codes, scales = tensors["weight_quantized"], tensors["weight_scale"]
@@ -42,8 +42,8 @@ def exported(weight: torch.Tensor, values: str) -> torch.Tensor:
         return torch.tensor((codes.astype(np.float32) * scales).T)
     packed, scales = tensors["weight_Q4"], tensors["weight_scales"]
     codes = np.stack([packed & 15, packed >> 4], axis=-1).reshape(len(packed), -1, 32).astype(np.float32) - 8
-    dequantised = codes * scales.reshape(len(packed), -1)[..., None]
-    return torch.tensor(dequantised.reshape(len(packed), -1)[:, : weight.shape[1]])
+    dequantized = codes * scales.reshape(len(packed), -1)[..., None]
+    return torch.tensor(dequantized.reshape(len(packed), -1)[:, : weight.shape[1]])
 
 
 @pytest.mark.parametrize("columns", [64, 40])
@@ -84,7 +84,7 @@ def test_rounding_twice_is_rounding_once(seed, columns, share, size, values):
 @pytest.mark.parametrize("values", GRIDS)
 def test_weights_of_fp64_get_scales_that_fp32_can_hold(values):
     weight = pruned().double() * 1.1
-    ours = quantised(weight, moments_of(correlated_tokens(features=64)).gram, GRIDS[values], 0.01, "mean")
+    ours = quantized(weight, moments_of(correlated_tokens(features=64)).gram, GRIDS[values], 0.01, "mean")
     assert ours.dtype == torch.float64
     assert torch.equal(exported(ours, values), ours.float())
 

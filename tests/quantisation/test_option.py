@@ -20,9 +20,9 @@ from helpers import (
 from onnx_models import causal
 
 from optimum_si import ORTSIModelForCausalLM, SIPruner
-from optimum_si.models.blocks import find_structure
+from optimum_si.algorithms.quantization.grids import GRIDS
+from optimum_si.models.structure import find_structure
 from optimum_si.onnx import export
-from optimum_si.quantisation.grids import GRIDS
 
 
 def on_grid(model, values: str) -> bool:
@@ -34,7 +34,7 @@ def on_grid(model, values: str) -> bool:
 def test_every_method_ends_on_the_grid_with_its_own_zeros(method, values):
     recipe = {"method": method, "pattern": "2:4", "induction": None}
     plain = prune(tiny("llama"), **recipe).model
-    model = prune(tiny("llama"), **recipe, quantisation=values).model
+    model = prune(tiny("llama"), **recipe, quantization=values).model
     assert on_grid(model, values) and not on_grid(plain, values)
     # Later blocks see other inputs, so only the masks of the first are the same.
     first, masks = find_structure(plain).blocks[0].name, {name: w != 0 for name, w in block_weights(plain).items()}
@@ -58,19 +58,19 @@ def test_every_method_ends_on_the_grid_with_its_own_zeros(method, values):
 @pytest.mark.parametrize("name", ["llama-tied-biased", "opt"])
 def test_it_composes_with_reconstruction_and_refinement(name, recipe):
     recipe = {"induction": None, **recipe}
-    assert on_grid(prune(tiny(name), **recipe, quantisation="int4").model, "int4")
+    assert on_grid(prune(tiny(name), **recipe, quantization="int4").model, "int4")
 
 
 @pytest.mark.parametrize("name", ["gpt2", "gpt-neox", "bert", "t5", "vit", "qwen3"])
 def test_fused_and_transposed_weights_lie_on_the_grid_too(name):
-    assert on_grid(prune(tiny(name), induction=None, quantisation="int8").model, "int8")
+    assert on_grid(prune(tiny(name), induction=None, quantization="int8").model, "int8")
 
 
 @pytest.mark.parametrize("values", GRIDS)
 @pytest.mark.parametrize("name", ["llama", "opt", "bert-relu"])
 def test_absorbed_scales_leave_the_saved_weights_on_the_grid(name, values, tmp_path):
     induction = {"epochs": 1, "learning_rate": 0.5, "selection": "block"}
-    pruner = prune(tiny(name), "magnitude", save_dir=tmp_path / "model", induction=induction, quantisation=values)
+    pruner = prune(tiny(name), "magnitude", save_dir=tmp_path / "model", induction=induction, quantization=values)
     assert any(layer.absorbed for block in pruner.report.blocks for layer in block.layers)
     saved = SIPruner.from_pretrained(str(tmp_path / "model")).model
     assert same_bytes(saved, pruner.model) and on_grid(saved, values)
@@ -78,7 +78,7 @@ def test_absorbed_scales_leave_the_saved_weights_on_the_grid(name, values, tmp_p
 
 def test_biases_that_may_move_take_up_the_mean_of_the_error():
     recipe = {"reconstruction": "exact", "repair": 1.0, "induction": None}
-    model, plain = (prune(tiny("opt"), **recipe, quantisation=values).model for values in ("int4", "none"))
+    model, plain = (prune(tiny("opt"), **recipe, quantization=values).model for values in ("int4", "none"))
     names = [name for name, _ in plain.named_parameters() if name.endswith("layers.0.fc1.bias")]
     for name in names:
         assert not torch.equal(model.get_parameter(name), plain.get_parameter(name))
@@ -87,7 +87,7 @@ def test_biases_that_may_move_take_up_the_mean_of_the_error():
 
 @pytest.mark.parametrize("values", GRIDS)
 def test_half_precision_keeps_the_codes(values):
-    model = prune(tiny("llama", torch.bfloat16), induction=None, quantisation=values).model
+    model = prune(tiny("llama", torch.bfloat16), induction=None, quantization=values).model
     for weight in block_weights(model).values():
         wide = weight.float()
         # bf16 rounds by up to 2 ** -9, scales included; half a step of the grid would be 2 ** -7 at its end.
@@ -95,22 +95,22 @@ def test_half_precision_keeps_the_codes(values):
 
 
 def test_the_same_seed_gives_the_same_bytes():
-    runs = [prune(tiny("llama"), quantisation="int4").model for _ in range(2)]
+    runs = [prune(tiny("llama"), quantization="int4").model for _ in range(2)]
     assert same_bytes(*runs)
 
 
 def test_inducing_ignores_it():
-    models = [induce(tiny("llama"), "magnitude", quantisation=values).model for values in ("none", "int4")]
+    models = [induce(tiny("llama"), "magnitude", quantization=values).model for values in ("none", "int4")]
     assert same_bytes(*models)
 
 
 def test_the_checkpoint_and_the_report_tell(tmp_path):
     pruners = [
-        prune(tiny("llama"), save_dir=tmp_path / values, induction=None, quantisation=values)
+        prune(tiny("llama"), save_dir=tmp_path / values, induction=None, quantization=values)
         for values in ("none", "int4")
     ]
     recorded = [json.loads((tmp_path / values / "config.json").read_text()) for values in ("none", "int4")]
-    assert [entry["sparsity_config"]["quantisation"] for entry in recorded] == ["none", "int4"]
+    assert [entry["sparsity_config"]["quantization"] for entry in recorded] == ["none", "int4"]
     plain, rounded = (pruner.report.blocks[0].layers[0].error_after for pruner in pruners)
     assert plain < rounded
 
@@ -118,19 +118,19 @@ def test_the_checkpoint_and_the_report_tell(tmp_path):
 @pytest.mark.parametrize("values", GRIDS)
 def test_an_export_is_closer_to_its_checkpoint_than_without(values, tmp_path):
     distances = []
-    for quantisation in ("none", values):
+    for quantization in ("none", values):
         model = causal("llama-shallow")
         # The head is no part of any block, and is rounded by both exports: here it costs nothing. Its rows are no
         # longer than a group of int4, so that what is on this grid is on that of int8 too.
         head = model.lm_head.weight
         head.data = GRIDS["int4"].nearest(head.data)
         assert torch.equal(GRIDS[values].nearest(head), head)
-        model = prune(model, "wanda", calibration("llama"), pattern="2:4", induction=None, quantisation=quantisation)
+        model = prune(model, "wanda", calibration("llama"), pattern="2:4", induction=None, quantization=quantization)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model.save_pretrained(tmp_path / quantisation)
-            export(tmp_path / quantisation, tmp_path / f"{quantisation}-onnx", values=values)
-        exported = ORTSIModelForCausalLM.from_pretrained(tmp_path / f"{quantisation}-onnx", verify=False)
+            model.save_pretrained(tmp_path / quantization)
+            export(tmp_path / quantization, tmp_path / f"{quantization}-onnx", values=values)
+        exported = ORTSIModelForCausalLM.from_pretrained(tmp_path / f"{quantization}-onnx", verify=False)
         ids = token_windows(8)
         distances.append(relative_change(exported(ids).logits, logits(model.model, ids)))
     # In int8 activations, which are rounded in both, are most of the distance.

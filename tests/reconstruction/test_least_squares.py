@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optimum_si import ConfigurationError, SIConfig
-from optimum_si.pruning import get_method
-from optimum_si.pruning.base import Settings
-from optimum_si.pruning.targets import NM, Unstructured
-from optimum_si.reconstruction.least_squares import LeastSquares, eased
-from optimum_si.reconstruction.method import Reconstructed
-from optimum_si.statistics import MomentAccumulator
+from optimum_si.algorithms.pruning import get_method
+from optimum_si.algorithms.pruning.method import Settings
+from optimum_si.algorithms.pruning.targets import NM, Unstructured
+from optimum_si.algorithms.reconstruction.least_squares import LeastSquares, eased
+from optimum_si.algorithms.reconstruction.method import Reconstructed
+from optimum_si.linalg.moments import MomentAccumulator
 
 
 DAMPING = 0.01

@@ -5,7 +5,7 @@ from helpers import moments_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optimum_si.reconstruction.paired import PairedMoments
+from optimum_si.linalg.paired_moments import PairedMoments
 
 
 FEATURES, OUTPUTS = 5, 3
@@ -29,16 +29,16 @@ def paired(cuts, residual=True):
 
 
 @settings(max_examples=20)
-@given(cuts=st.lists(st.integers(1, 23), max_size=4, unique=True), residual=st.booleans(), centre=st.booleans())
-def test_pull_is_the_cross_moment_of_what_the_dense_model_has_beyond(cuts, residual, centre):
+@given(cuts=st.lists(st.integers(1, 23), max_size=4, unique=True), residual=st.booleans(), center=st.booleans())
+def test_pull_is_the_cross_moment_of_what_the_dense_model_has_beyond(cuts, residual, center):
     total, sparse, dense, error = paired(cuts, residual)
     weight = tokens(9, OUTPUTS, FEATURES, 0)
     beyond = (dense - sparse) @ weight.T + (error if residual else 0)
     inputs = sparse
     torch.testing.assert_close(total.mean_pull(weight), beyond.mean(0), rtol=1e-12, atol=1e-12)
-    if centre:
+    if center:
         beyond, inputs = beyond - beyond.mean(0), sparse - sparse.mean(0)
-    torch.testing.assert_close(total.pull(weight, centre), beyond.T @ inputs / 24, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(total.pull(weight, center), beyond.T @ inputs / 24, rtol=1e-11, atol=1e-11)
 
 
 @settings(max_examples=10)
@@ -57,14 +57,14 @@ def test_a_large_mean_cancels_nothing_in_single_precision():
     dense = sparse + tokens(1, 4096, offset=0)
     exact = PairedMoments.of(sparse, dense)
     rounded = PairedMoments.of(sparse.float(), dense.float())
-    assert (rounded.centred - exact.centred).norm() < 1e-3 * exact.centred.norm()
+    assert (rounded.centered - exact.centered).norm() < 1e-3 * exact.centered.norm()
 
 
 def test_some_outputs_are_those_of_all():
     total, *_ = paired([5, 9])
     weight, rows = tokens(9, OUTPUTS, FEATURES, 0), slice(None, None, 2)
-    for centre in (True, False):
-        torch.testing.assert_close(total.outputs(rows).pull(weight[rows], centre), total.pull(weight, centre)[rows])
+    for center in (True, False):
+        torch.testing.assert_close(total.outputs(rows).pull(weight[rows], center), total.pull(weight, center)[rows])
     torch.testing.assert_close(total.outputs(rows).mean_pull(weight[rows]), total.mean_pull(weight)[rows])
 
 
@@ -72,6 +72,6 @@ def test_moments_alone_are_those_of_equal_inputs():
     sparse, weight = tokens(3, 24), tokens(9, OUTPUTS, FEATURES, 0)
     alone = PairedMoments.alone(moments_of(sparse))
     torch.testing.assert_close(alone.moments().gram, sparse.T @ sparse / 24)
-    assert not alone.pull(weight, centre=True).any() and not alone.mean_pull(weight).any()
+    assert not alone.pull(weight, center=True).any() and not alone.mean_pull(weight).any()
     diagonal = PairedMoments.alone(moments_of(sparse, gram=False)).moments()
     torch.testing.assert_close(diagonal.diagonal, sparse.square().mean(0))

@@ -5,8 +5,8 @@ import torch
 from helpers import block_weights, calibration, prune, same_bytes, tiny
 
 from optimum_si import ConfigurationError, SIConfig
-from optimum_si.induction.problem import Batch
-from optimum_si.reconstruction.refining import refine
+from optimum_si.algorithms.block_state import Batch
+from optimum_si.algorithms.refinement.refine import refine
 
 
 RECIPE = {"pattern": "2:4", "induction": None, "refine_epochs": 2}

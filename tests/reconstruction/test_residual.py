@@ -4,9 +4,9 @@ import pytest
 import torch
 from helpers import inputs_of, tiny
 
-from optimum_si.models.blocks import find_structure
-from optimum_si.models.calls import block_output, capture
-from optimum_si.reconstruction.residual import OUTPUT, stream_places
+from optimum_si.models.forward.calls import block_output, capture
+from optimum_si.models.forward.residual_stream import OUTPUT, stream_places
+from optimum_si.models.structure import find_structure
 
 
 #: The writers of a block and the place where the stream can be read first, by names inside the block.

@@ -12,10 +12,11 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from optimum_si import ConfigurationError, SIConfig, deciding
-from optimum_si.reconstruction import sequence
-from optimum_si.reconstruction.observing import paired_moments
-from optimum_si.reconstruction.sequence import DAMPINGS, Fit, _lowest, fit_block
+from optimum_si import ConfigurationError, SIConfig
+from optimum_si.algorithms.reconstruction import sequence
+from optimum_si.algorithms.reconstruction.observe import paired_moments
+from optimum_si.algorithms.reconstruction.sequence import DAMPINGS, Fit, _lowest, fit_block
+from optimum_si.pipeline import deciding
 
 
 WRITERS = ["model.layers.0.self_attn.o_proj", "model.layers.0.mlp.down_proj"]

@@ -8,14 +8,14 @@ from helpers import METHODS, block_weights, calibration, induce, prune, same_byt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optimum_si.pruning import get_method
-from optimum_si.pruning.base import Settings
-from optimum_si.pruning.targets import NM, Unstructured
-from optimum_si.reconstruction.least_squares import LeastSquares
-from optimum_si.reconstruction.method import Reconstructed
-from optimum_si.reconstruction.swapping import Swapped
-from optimum_si.reconstruction.swaps import _within_groups, best_swap
-from optimum_si.statistics import MomentAccumulator
+from optimum_si.algorithms.pruning import get_method
+from optimum_si.algorithms.pruning.method import Settings
+from optimum_si.algorithms.pruning.targets import NM, Unstructured
+from optimum_si.algorithms.reconstruction.least_squares import LeastSquares
+from optimum_si.algorithms.reconstruction.method import Reconstructed
+from optimum_si.algorithms.reconstruction.swapping import Swapped
+from optimum_si.algorithms.reconstruction.swaps import _within_groups, best_swap
+from optimum_si.linalg.moments import MomentAccumulator
 
 
 TARGETS = [NM(2, 4), NM(1, 4), Unstructured(0.5), Unstructured(0.7), Unstructured(0.6, "layer")]

@@ -12,7 +12,7 @@ import numpy
 import pytest
 from example_reports import example
 
-from optimum_si.reporting import Report, write_report
+from optimum_si.report import Report, write_report
 
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -20,9 +20,9 @@ from helpers import (
 )
 
 from optimum_si import CheckpointError, SIPruner
-from optimum_si.distributions import BINS, HIGH, LOW, affordable, relative_histogram, spread_positions
-from optimum_si.pruning import get_method
-from optimum_si.reporting import REPORT_NAME, Report
+from optimum_si.algorithms.pruning import get_method
+from optimum_si.linalg.histograms import BINS, HIGH, LOW, affordable, relative_histogram, spread_positions
+from optimum_si.report import REPORT_NAME, Report
 
 
 STRONG = {"epochs": 2, "learning_rate": 0.05, "selection": "block"}
@@ -71,7 +71,7 @@ def test_before_is_the_plain_score_of_the_first_block(method):
 @pytest.mark.parametrize("method", METHODS)
 def test_the_scaled_score_is_what_pruning_ranks_by(method):
     """Pruning a layer with all weights in one group takes away exactly the lowest scaled scores."""
-    from optimum_si.pruning.targets import Unstructured
+    from optimum_si.algorithms.pruning.targets import Unstructured
 
     weight, moments, scale = random_weight(1, 16), moments_of(correlated_tokens()), random_scale(16)
     tool = get_method(method)()
@@ -120,7 +120,7 @@ def test_positions_are_few_and_hold_both_ends():
 
 def test_singular_values_of_large_layers_are_left_out(monkeypatch):
     assert affordable(1024, 4096) and not affordable(4096, 4096)
-    monkeypatch.setattr("optimum_si.distributions.AFFORDABLE", 100)
+    monkeypatch.setattr("optimum_si.linalg.histograms.AFFORDABLE", 100)
     assert prune(tiny("llama"), induction=None).report.spectrum is None
 
 

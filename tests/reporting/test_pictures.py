@@ -9,8 +9,8 @@ import pytest
 from example_reports import example
 
 from optimum_si import CheckpointError, PictureError
-from optimum_si.reporting import Report, draw, write_report
-from optimum_si.reporting.series import places, spread
+from optimum_si.report import Report, draw, write_report
+from optimum_si.report.series import places, spread
 
 
 ALL = ["importance.png", "layers.png", "blocks.png", "singular-values.png", "scales.png"]

@@ -11,7 +11,7 @@ from helpers import prune, tiny
 from optimum_si import CheckpointError
 from optimum_si.commands.report import ReportCommand
 from optimum_si.commands.si import SICommand
-from optimum_si.reporting import Report
+from optimum_si.report import Report
 
 
 def report(*words: object) -> int:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optimum_si.transformations.permutation import best_order, kept_share
+from optimum_si.algorithms.transforms.permutation import best_order, kept_share
 
 
 def scores(rows, columns, seed, heavy=False):

@@ -4,9 +4,9 @@ import pytest
 import torch
 from helpers import correlated_tokens, random_weight
 
-from optimum_si.pruning.targets import NM, Unstructured
-from optimum_si.transformations.importance import ColumnTerm, RowTerm, lost_share, mean_lost
-from optimum_si.transformations.orthogonal import learn, orthogonalised
+from optimum_si.algorithms.pruning.targets import NM, Unstructured
+from optimum_si.algorithms.transforms.importance import ColumnTerm, RowTerm, lost_share, mean_lost
+from optimum_si.algorithms.transforms.orthogonal import learn, orthogonalized
 
 
 TARGETS = [Unstructured(0.5), Unstructured(0.7, "layer"), NM(2, 4)]
@@ -25,18 +25,18 @@ def terms_for(target, parts=1, size=16):
 
 
 def random_orthogonal(parts, size):
-    return orthogonalised(torch.randn(parts, size, size, generator=torch.Generator().manual_seed(2)).double())
+    return orthogonalized(torch.randn(parts, size, size, generator=torch.Generator().manual_seed(2)).double())
 
 
-@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("centered", [False, True])
 @pytest.mark.parametrize("parts", [1, 3])
 @pytest.mark.parametrize("target", TARGETS, ids=str)
-def test_less_is_lost_and_the_rotation_is_orthogonal(target, parts, centred):
+def test_less_is_lost_and_the_rotation_is_orthogonal(target, parts, centered):
     terms = terms_for(target, parts)
-    rotation = learn(terms, parts, 16, centred, steps=20)
+    rotation = learn(terms, parts, 16, centered, steps=20)
     identity = torch.eye(16, dtype=torch.float64)
     assert (rotation @ rotation.mT - identity).abs().max() <= 1e-12
-    if centred:
+    if centered:
         assert (rotation.sum(dim=-1) - 1).abs().max() <= 1e-12
     before, after = (mean_lost(terms, each.float()) for each in (identity.expand(parts, 16, 16), rotation))
     assert after < 0.95 * before

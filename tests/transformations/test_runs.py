@@ -19,8 +19,9 @@ from helpers import (
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from optimum_si import SIConfig, SIPruner
-from optimum_si.reporting import Report
-from optimum_si.transformations import TRANSFORMATIONS, orthogonal
+from optimum_si.algorithms.transforms import orthogonal
+from optimum_si.config.choices import TRANSFORMATIONS
+from optimum_si.report import Report
 
 
 ALL = list(TRANSFORMATIONS)

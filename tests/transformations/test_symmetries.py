@@ -17,10 +17,10 @@ from transformers import (
     OPTForSequenceClassification,
 )
 
-from optimum_si.models.blocks import find_structure
-from optimum_si.models.symmetries import Space, find_symmetries
-from optimum_si.transformations.basis import fold, is_foldable, needs_untying, permute, rotate
-from optimum_si.transformations.orthogonal import orthogonalised
+from optimum_si.algorithms.transforms.basis import fold, is_foldable, needs_untying, permute, rotate
+from optimum_si.algorithms.transforms.orthogonal import orthogonalized
+from optimum_si.models.invariances import Space, find_symmetries
+from optimum_si.models.structure import find_structure
 
 
 SMALL = {
@@ -38,10 +38,10 @@ def symmetries_of(model):
     return find_symmetries(model, find_structure(model))
 
 
-def random_rotation(space: Space, centred: bool = False) -> torch.Tensor:
+def random_rotation(space: Space, centered: bool = False) -> torch.Tensor:
     generator = torch.Generator().manual_seed(3)
     values = torch.randn(space.parts, space.size, space.size, generator=generator, dtype=torch.float64)
-    return orthogonalised(values, centred)
+    return orthogonalized(values, centered)
 
 
 def random_order(space: Space) -> torch.Tensor:
@@ -100,10 +100,10 @@ def untied(name: str, dtype: torch.dtype):
 @pytest.mark.parametrize("name", ROTATABLE)
 def test_the_residual_stream_can_be_rotated_once_norms_are_folded(name, dtype):
     model, residual = untied(name, dtype)
-    assert residual.rotatable and is_foldable(residual) and residual.centred == (name == "opt")
+    assert residual.rotatable and is_foldable(residual) and residual.centered == (name == "opt")
     check(name, model, dtype, lambda: fold(residual))
     assert all(bool((norm.weight == 1).all()) for norm, _ in residual.reads)
-    check(name, model, dtype, lambda: rotate(residual.space, random_rotation(residual.space, residual.centred)))
+    check(name, model, dtype, lambda: rotate(residual.space, random_rotation(residual.space, residual.centered)))
 
 
 def test_a_rotation_that_moves_the_mean_is_no_symmetry_of_layer_norm():
@@ -164,7 +164,7 @@ def test_other_heads_follow_the_stream(build):
     if residual.rotatable and not needs_untying(residual):
         with torch.no_grad():
             fold(residual)
-            rotate(residual.space, random_rotation(residual.space, residual.centred))
+            rotate(residual.space, random_rotation(residual.space, residual.centered))
         assert relative_change(answer(model), before) <= 1e-5
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from ..channels import Channels
-from ..symmetries import BlockSymmetries, Ends
-from ..views import WeightView
+from optimum_si.models.invariances import BlockSymmetries, Ends
+from optimum_si.models.scale_groups import Channels
+from optimum_si.models.weight_view import WeightView
 
 
 #: s passes through an activation of this degree as s ** (1 / degree); other activations let no scale through.

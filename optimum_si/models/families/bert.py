@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ..channels import Channels, linear_to_linear, query_with_key, value_to_output
-from ..symmetries import BlockSymmetries, Ends, heads_of, hidden_space, query_space, value_space
-from ..views import WeightView, linear_views
+from optimum_si.models.invariances import BlockSymmetries, Ends, heads_of, hidden_space, query_space, value_space
+from optimum_si.models.scale_groups import Channels, linear_to_linear, query_with_key, value_to_output
+from optimum_si.models.weight_view import WeightView, linear_views
+
 from . import HOMOGENEOUS_DEGREE, Family
 
 

@@ -4,8 +4,8 @@
 ``optimum.si::SparseLinear``; the classes of ``optimum_si.onnx`` do so by themselves.
 """
 
-from .building import KernelsUnavailable, library_path
-from .packing import FORMATS, KINDS, Packed, pack, unpack
+from .build import KernelsUnavailable, library_path
+from .pack import FORMATS, KINDS, Packed, pack, unpack
 
 
 __all__ = ["FORMATS", "KINDS", "KernelsUnavailable", "Packed", "library_path", "pack", "unpack"]

@@ -35,8 +35,8 @@ class KernelBuildHook(BuildHookInterface):
 
 
 def _building(root: Path) -> Any:
-    """``building.py`` alone: the package itself needs what is not installed yet."""
-    path = root / "optimum_si" / "onnx" / "kernels" / "building.py"
+    """``build.py`` alone: the package itself needs what is not installed yet."""
+    path = root / "optimum_si" / "onnx" / "kernels" / "build.py"
     spec = importlib.util.spec_from_file_location("kernel_building", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from optimum_si.onnx.kernels import KernelsUnavailable, building, library_path
+from optimum_si.onnx.kernels import KernelsUnavailable, library_path
+from optimum_si.onnx.kernels import build as building
 
 
 @pytest.fixture

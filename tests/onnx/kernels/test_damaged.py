@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kernel_library import multiply, problem, sparse_weight
 
 from optimum_si.onnx.kernels import FORMATS, KINDS, pack
-from optimum_si.onnx.kernels.checking import check
+from optimum_si.onnx.kernels.validate import check
 
 
 def packed(format, kind="fp32", rows=12, columns=40):

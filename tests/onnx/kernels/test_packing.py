@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_library import problem, sparse_weight
 
+from optimum_si.algorithms.quantization.grids import GRIDS
 from optimum_si.onnx.kernels import FORMATS, KINDS, pack, unpack
-from optimum_si.quantisation.grids import GRIDS
 
 
 #: Largest error of a stored value, of the largest in its scale's group.

@@ -125,7 +125,7 @@ void all_rows(const Task& task, int64_t first, int64_t last) {
 
 }  // namespace
 
-void quantise(const float* x, int64_t count, int8_t* out, float* scales) {
+void quantize(const float* x, int64_t count, int8_t* out, float* scales) {
   const __m256 no_sign = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
   const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
   for (int64_t start = 0; start < count; start += kUnit) {

@@ -116,7 +116,7 @@ namespace portable { void multiply(const Task&, int64_t, int64_t); }
 namespace avx2 {
 void multiply(const Task&, int64_t, int64_t);
 // x in 8 bits with a scale for each unit; `count` is whole units.
-void quantise(const float* x, int64_t count, int8_t* out, float* scales);
+void quantize(const float* x, int64_t count, int8_t* out, float* scales);
 }  // namespace avx2
 namespace avx512 { void multiply(const Task&, int64_t, int64_t); }
 

@@ -107,7 +107,7 @@ void product(const Packed& packed, Isa isa, const float* x, int64_t count, const
       scales.reset(new float[size_t(count * padded / kUnit)]);
       task.x8 = narrow.get(), task.x8_scales = scales.get();
 #if defined(__x86_64__)
-      avx2::quantise(task.x, count * padded, narrow.get(), scales.get());
+      avx2::quantize(task.x, count * padded, narrow.get(), scales.get());
 #endif
     } else if (wants_turned(packed, count)) {
       turned = turn(task, isa == Isa::kAvx512 && count > 8 ? 16 : 8, task.turned);

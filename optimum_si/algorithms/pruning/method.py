@@ -1,0 +1,110 @@
+"""The interface of a pruning method: the statistics it needs, a score, and a new weight."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from optimum_si.linalg.moments import Moments
+
+from .targets import Target
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What methods may read of the recipe beside the target."""
+
+    damping: float = 0.01
+    damping_mode: str = "mean"
+    block_size: int = 128
+
+
+class PruningMethod(ABC):
+    """A pruning method, from one layer's weight and input moments to its pruned weight.
+
+    A learned scale changes the score and never the weight: scores are taken on moments that the fast update (Eq. 10)
+    has transformed by it, which is Eq. 11 for every method.
+    """
+
+    #: Default comparison group of an unstructured target, "row" or "layer".
+    group: ClassVar[str] = "row"
+    #: True when the full Gram matrix is needed, False when its diagonal is enough.
+    needs_gram: ClassVar[bool] = False
+    #: True when a scale of output rows moves the mask, since rows share a threshold.
+    ranks_rows_together: ClassVar[bool] = False
+    #: True when a target of group "row" is met by each row, False when only by the layer as a whole.
+    counts_rows: ClassVar[bool] = True
+    #: False when :meth:`prune` changes kept weights.
+    keeps_weights: ClassVar[bool] = True
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+
+    @abstractmethod
+    def score(self, weight: Tensor, moments: Moments) -> Tensor:
+        """Importance of each weight.
+
+        Args:
+            weight: [d_out, d_in], fp32 or fp64.
+            moments: input moments of the layer, ``gram`` [d_in, d_in] only where ``needs_gram``.
+
+        Returns:
+            [d_out, d_in] >= 0, zero where the weight is zero.
+        """
+
+    def scaled_score(
+        self, weight: Tensor, moments: Moments, scale: Tensor | None = None, row_scale: Tensor | None = None
+    ) -> Tensor:
+        """What :meth:`prune` ranks by: the score refreshed by the fast update (Eq. 10). Arguments are those of it."""
+        score = self.score(weight, moments if scale is None else moments.transformed(scale))
+        return score if row_scale is None else score * row_scale[:, None].to(score.dtype)
+
+    def prune(
+        self,
+        weight: Tensor,
+        moments: Moments,
+        target: Target,
+        scale: Tensor | None = None,
+        row_scale: Tensor | None = None,
+    ) -> Tensor:
+        """The pruned weight; zeros of ``weight`` stay zeros and count.
+
+        Args:
+            weight: [d_out, d_in].
+            moments: input moments.
+            target: how many weights go, and where.
+            scale: learned s, [d_in]; the score is refreshed by the fast update (Eq. 10), the weight is not scaled.
+            row_scale: factor of each output row that absorption brings, [d_out]; matters to methods that rank rows
+                together.
+
+        Returns:
+            [d_out, d_in] in the dtype of ``weight``.
+        """
+        score = self.scaled_score(weight, moments, scale, row_scale)
+        # Zeros go first, also where an input that is always zero makes other scores zero: they count.
+        return weight * target.keep(score.masked_fill(weight == 0, -1))
+
+
+class Improved(PruningMethod):
+    """A method whose result is improved on the full Gram matrix; it ranks weights as that method does.
+
+    Args:
+        method: what is improved.
+        settings: None are those of the method.
+    """
+
+    needs_gram = True
+
+    def __init__(self, method: PruningMethod, settings: Settings | None = None) -> None:
+        super().__init__(settings or method.settings)
+        self.method = method
+        self.ranks_rows_together = method.ranks_rows_together  # type: ignore[misc]
+
+    def score(self, weight: Tensor, moments: Moments) -> Tensor:
+        return self.method.score(weight, moments)
+
+    def scaled_score(
+        self, weight: Tensor, moments: Moments, scale: Tensor | None = None, row_scale: Tensor | None = None
+    ) -> Tensor:
+        return self.method.scaled_score(weight, moments, scale, row_scale)

@@ -1,0 +1,124 @@
+"""SparseGPT (Frantar & Alistarh 2023, arXiv 2301.00774): prune a column, repair with those that follow."""
+
+import torch
+from torch import Tensor
+
+from optimum_si.algorithms.pruning.method import PruningMethod
+from optimum_si.algorithms.pruning.targets import NM, Target, Unstructured
+from optimum_si.errors import NumericalError
+from optimum_si.linalg.moments import Moments
+
+
+class SparseGPT(PruningMethod):
+    """Score ``w^2 / U_jj^2`` with U the upper Cholesky factor of the damped H^-1, times s_j^2 (Eq. 11).
+
+    An unstructured target ranks the weights of ``block_size`` columns over all rows together; N:M ranks each group.
+    Every weight that goes is compensated by the weights to its right, exactly on H.
+    """
+
+    needs_gram = True
+    counts_rows = False
+    keeps_weights = False
+
+    def score(self, weight: Tensor, moments: Moments) -> Tensor:
+        factor = inverse_factor(moments.gram, self.settings.damping, self.settings.damping_mode).to(weight.dtype)
+        # Inputs that are always zero carry nothing: their weights go first.
+        alive = moments.diagonal > 0
+        return (weight / factor.diagonal()).square() * alive
+
+    def scaled_score(
+        self, weight: Tensor, moments: Moments, scale: Tensor | None = None, row_scale: Tensor | None = None
+    ) -> Tensor:
+        # As `prune` takes s up: on transformed moments the damping, which is not scaled with them, would count more.
+        score = self.score(weight, moments)
+        return score if scale is None else score * scale.to(score.dtype).square()
+
+    def prune(
+        self,
+        weight: Tensor,
+        moments: Moments,
+        target: Target,
+        scale: Tensor | None = None,
+        row_scale: Tensor | None = None,
+    ) -> Tensor:
+        factor = inverse_factor(moments.gram, self.settings.damping, self.settings.damping_mode).to(weight.dtype)
+        importance = factor.diagonal().reciprocal() if scale is None else scale.to(weight.dtype) / factor.diagonal()
+        importance = importance * (moments.diagonal > 0)
+        rows, columns = weight.shape
+        was_zero = weight == 0
+        weight = weight.clone()
+        gone = 0
+        size = self.settings.block_size
+        if isinstance(target, NM):  # groups must not straddle two blocks
+            size = max(size // target.of, 1) * target.of
+        for start in range(0, columns, size):
+            stop = min(start + size, columns)
+            block = weight[:, start:stop]
+            dead = was_zero[:, start:stop]
+            if isinstance(target, Unstructured):
+                # Blocks that were sparser than their share leave less to prune for those that follow.
+                count = min(max(target.pruned(rows * stop) - gone, 0), rows * (stop - start))
+                zeroed = _lowest(block, importance[start:stop], dead, count) | dead
+            else:
+                zeroed = dead.clone()
+            # Columns as rows: each step then reads and writes memory in its order.
+            columns_left = block.T.contiguous()
+            errors = torch.empty_like(columns_left)
+            for column in range(stop - start):
+                if isinstance(target, NM) and column % target.of == 0:
+                    group = slice(column, column + target.of)
+                    score = (columns_left[group].T * importance[start:stop][group]).square()
+                    zeroed[:, group] |= ~target.keep(score.masked_fill_(dead[:, group], -1))
+                row = factor[start + column, start:stop]
+                torch.mul(columns_left[column], zeroed[:, column] / row[column], out=errors[column])
+                # Also sets the pruned column itself to zero, up to rounding: made exact below.
+                columns_left[column:].addr_(row[column:], errors[column], alpha=-1)
+            block.copy_(columns_left.T)
+            block.masked_fill_(zeroed, 0)
+            gone += int(zeroed.sum())
+            weight[:, stop:] -= errors.T @ factor[start:stop, stop:]
+        return weight
+
+
+def _lowest(block: Tensor, importance: Tensor, dead: Tensor, count: int) -> Tensor:
+    """bool like ``block``: its ``count`` least important weights over all rows, those already zero first."""
+    score = (block * importance).square().masked_fill(dead, -1).reshape(1, -1)
+    return ~Unstructured(count / score.numel()).keep(score).reshape(block.shape)
+
+
+def inverse_factor(gram: Tensor | None, damping: float, mode: str) -> Tensor:
+    """U with H^-1 = U^T U, U upper triangular [d_in, d_in], H damped.
+
+    fp32 first; fp64 where that fails; then ten and a hundred times the damping.
+
+    Args:
+        gram: H, [d_in, d_in].
+        damping: share of the diagonal that is added to it.
+        mode: "mean", the same for all channels, or "channel", each by its own share.
+
+    Raises:
+        NumericalError: when none of these gives a factor.
+    """
+    assert gram is not None, "SparseGPT needs the full Gram matrix"
+    for factor, dtype in ((1, torch.float32), (1, torch.float64), (10, torch.float64), (100, torch.float64)):
+        lower, failed = torch.linalg.cholesky_ex(damped(gram, damping * factor, mode).to(dtype))
+        if failed:
+            continue
+        upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+        if not failed and bool(torch.isfinite(upper).all()):
+            return upper
+    raise NumericalError(
+        f"the Gram matrix of its inputs ({len(gram)} columns) cannot be factorized, even with "
+        f"damping={100 * damping:g}: use more calibration data, a larger damping, or method='wanda'."
+    )
+
+
+def damped(gram: Tensor, damping: float, mode: str) -> Tensor:
+    """H with a larger diagonal, 1 where inputs are always zero; arguments as for :func:`inverse_factor`."""
+    diagonal = gram.diagonal()
+    filled = gram + torch.diag((diagonal == 0).to(gram.dtype))
+    extra = diagonal.mean().expand_as(diagonal) if mode == "mean" else filled.diagonal()
+    return filled + torch.diag(extra * damping)
+
+
+METHOD = SparseGPT

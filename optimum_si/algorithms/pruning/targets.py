@@ -1,0 +1,190 @@
+"""Targets: which weights of a [d_out, d_in] score are kept. Exact counts; ties are broken by index."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from optimum_si.config.choices import parse_pattern
+from optimum_si.errors import ConfigurationError
+
+
+class Target(ABC):
+    """How many weights are set to zero, and among which weights they are chosen."""
+
+    #: True where rows share one threshold, so that scaling a row moves the mask.
+    shares_rows: ClassVar[bool] = False
+
+    @abstractmethod
+    def keep(self, score: Tensor) -> Tensor:
+        """Mask of the weights with the highest scores.
+
+        Args:
+            score: [d_out, d_in], higher means more important.
+
+        Returns:
+            bool [d_out, d_in], True where a weight is kept. Counts are exact: among equal scores the lower index
+            is pruned first.
+        """
+
+    @abstractmethod
+    def threshold(self, log_score: Tensor) -> Tensor:
+        """The cut between kept and pruned log scores, midway between its two neighbors.
+
+        Args:
+            log_score: [d_out, d_in].
+
+        Returns:
+            Differentiable tensor that broadcasts against ``self.groups(log_score)``.
+        """
+
+    def groups(self, values: Tensor) -> Tensor:
+        """View of [d_out, d_in] values in which the last dimension is one comparison group."""
+        return values
+
+    @property
+    @abstractmethod
+    def share(self) -> float:
+        """Share of zeros aimed at."""
+
+    @abstractmethod
+    def with_share(self, share: float) -> "Target":
+        """The same groups with another share of zeros."""
+
+    @abstractmethod
+    def zeros(self, rows: int, columns: int) -> int:
+        """Zeros in a layer of [rows, columns]."""
+
+    @abstractmethod
+    def grain(self, rows: int, columns: int) -> int:
+        """By how many the zeros of a layer of [rows, columns] change at least: one in each group."""
+
+    @abstractmethod
+    def exchange(self, columns: int) -> int:
+        """How many consecutive columns of a row may exchange a kept weight for a pruned one."""
+
+    @abstractmethod
+    def check(self, name: str, columns: int) -> None:
+        """Raise :class:`ConfigurationError` where the layer ``name`` cannot be cut into groups."""
+
+
+@dataclass(frozen=True)
+class Unstructured(Target):
+    """``round(sparsity * size)`` zeros in every output row, or in the whole layer."""
+
+    sparsity: float
+    group: str = "row"
+
+    @property
+    def shares_rows(self) -> bool:  # type: ignore[override]
+        """True where the whole layer is one group."""
+        return self.group == "layer"
+
+    def groups(self, values: Tensor) -> Tensor:
+        return values.reshape(1, -1) if self.group == "layer" else values
+
+    def keep(self, score: Tensor) -> Tensor:
+        rows = self.groups(score)
+        return _keep_highest(rows, rows.shape[1] - self.pruned(rows.shape[1])).reshape(score.shape)
+
+    def threshold(self, log_score: Tensor) -> Tensor:
+        rows = self.groups(log_score)
+        return _cut(rows, self.pruned(rows.shape[1]))
+
+    @property
+    def share(self) -> float:
+        return self.sparsity
+
+    def with_share(self, share: float) -> "Unstructured":
+        return replace(self, sparsity=share)
+
+    def zeros(self, rows: int, columns: int) -> int:
+        return self.pruned(rows * columns) if self.shares_rows else rows * self.pruned(columns)
+
+    def grain(self, rows: int, columns: int) -> int:
+        return 1 if self.shares_rows else rows
+
+    def exchange(self, columns: int) -> int:
+        return columns
+
+    def check(self, name: str, columns: int) -> None:
+        """Rows and layers of any size can be cut."""
+
+    def pruned(self, size: int) -> int:
+        """Zeros among ``size`` weights."""
+        return round(self.sparsity * size)
+
+
+@dataclass(frozen=True)
+class NM(Target):
+    """At most N non-zeros in every M consecutive input weights."""
+
+    kept: int
+    of: int
+
+    def groups(self, values: Tensor) -> Tensor:
+        return values.reshape(-1, self.of)
+
+    def keep(self, score: Tensor) -> Tensor:
+        return _keep_highest(self.groups(score), self.kept).reshape(score.shape)
+
+    def threshold(self, log_score: Tensor) -> Tensor:
+        ranked = self.groups(log_score).sort(dim=1).values
+        pruned = self.of - self.kept
+        return (ranked[:, pruned - 1 : pruned] + ranked[:, pruned : pruned + 1]) / 2
+
+    @property
+    def share(self) -> float:
+        return 1 - self.kept / self.of
+
+    def with_share(self, share: float) -> "NM":
+        return replace(self, kept=self.of - round(share * self.of))
+
+    def zeros(self, rows: int, columns: int) -> int:
+        return (self.of - self.kept) * self.grain(rows, columns)
+
+    def grain(self, rows: int, columns: int) -> int:
+        return rows * (columns // self.of)
+
+    def exchange(self, columns: int) -> int:
+        return self.of
+
+    def check(self, name: str, columns: int) -> None:
+        if columns % self.of:
+            raise ConfigurationError(
+                f"pattern '{self.kept}:{self.of}' needs a multiple of {self.of} input columns, but layer {name!r} has "
+                f"{columns}: exclude that layer (exclude=['{name}']) or choose another pattern."
+            )
+
+
+def make_target(sparsity: float | None, pattern: str | None, group: str) -> Target:
+    """The target of a recipe: a pattern where one is given, a sparsity within ``group`` otherwise."""
+    return Unstructured(sparsity or 0.0, group) if pattern is None else NM(*parse_pattern(pattern))
+
+
+def _keep_highest(rows: Tensor, count: int) -> Tensor:
+    """bool [g, n] with exactly ``count`` True per row: the highest values, the later index first among equals."""
+    size = rows.shape[1]
+    if count == size:
+        return torch.ones_like(rows, dtype=torch.bool)
+    if count == 0:
+        return torch.zeros_like(rows, dtype=torch.bool)
+    # kthvalue is several times cheaper than a full sort; only ties at the cut need to be ranked.
+    cut = rows.kthvalue(size - count, dim=1, keepdim=True).values
+    above, tied = rows > cut, rows == cut
+    spare = count - above.sum(dim=1, keepdim=True)
+    tied_from_the_end = tied.flip(1).cumsum(1).flip(1)
+    return above | (tied & (tied_from_the_end <= spare))
+
+
+def _cut(rows: Tensor, pruned: int) -> Tensor:
+    """[g, 1], midway between the highest pruned and the lowest kept value of each row."""
+    if pruned == 0:
+        return rows.detach().amin(dim=1, keepdim=True) - 1
+    highest_pruned = rows.kthvalue(pruned, dim=1, keepdim=True).values
+    if pruned == rows.shape[1]:
+        return highest_pruned + 1
+    lowest_kept = rows.detach().masked_fill(rows <= highest_pruned, float("inf")).argmin(dim=1, keepdim=True)
+    return (highest_pruned + rows.gather(1, lowest_kept)) / 2

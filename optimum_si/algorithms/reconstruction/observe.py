@@ -1,0 +1,148 @@
+"""One site of a block, as the pruned model and as the dense model reach it."""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from optimum_si.algorithms.block_state import Batch, BlockProblem, Weights
+from optimum_si.linalg.moments import MomentAccumulator, Moments
+from optimum_si.linalg.paired_moments import PairedMoments
+from optimum_si.models.forward.layer_inputs import Site
+
+
+class _Reached(Exception):
+    """Raised where nothing of the block is needed any more."""
+
+
+class _Glance:
+    """Input of a layer, and with ``place`` its output and the stream that this joins, from one run of a block.
+
+    Args:
+        layer: whose input is wanted.
+        place: where the stream can be read, see :func:`optimum_si.models.forward.residual_stream.stream_places`.
+    """
+
+    def __init__(self, layer: nn.Module, place: nn.Module | str | None) -> None:
+        self.layer, self.place = layer, place
+        self.input: Tensor | None = None
+        self.written: Tensor | None = None
+        self.stream: Tensor | None = None
+
+    def at(self, run: Callable[[], Tensor]) -> "_Glance":
+        """Fill in what ``run`` passes by, and stop it where that is all."""
+        handles = [self.layer.register_forward_pre_hook(self._enter)]
+        if self.place is not None:
+            handles.append(self.layer.register_forward_hook(self._leave))
+        if isinstance(self.place, nn.Module):
+            handles.append(self.place.register_forward_pre_hook(self._arrive))
+        try:
+            self.stream = run()
+        except _Reached:
+            pass
+        finally:
+            for handle in handles:
+                handle.remove()
+        return self
+
+    def _enter(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        if self.input is None:
+            self.input = args[0]
+        if self.place is None:
+            raise _Reached
+
+    def _leave(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        if self.written is None:
+            self.written = output
+
+    def _arrive(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        if self.written is not None:
+            self.stream = args[0]
+            raise _Reached
+
+    def tokens(self, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Inputs [n, d_in], and what the stream holds beside the layer's output [n, d_out]; padding left out."""
+        assert self.input is not None
+        if self.place is None:
+            return _flat(self.input, mask), None
+        assert self.stream is not None and self.written is not None, "a place shows the stream after the layer"
+        return _flat(self.input, mask), _flat(self.stream, mask) - _flat(self.written, mask)
+
+
+@torch.no_grad()
+def paired_moments(
+    problem: BlockProblem, site: Site, place: nn.Module | str | None, weights: Weights, batches: Iterable[Batch]
+) -> PairedMoments | None:
+    """Moments of a site's inputs in both models.
+
+    Args:
+        problem: the block.
+        site: one activation.
+        place: where the residual stream can be read that its only reader writes to; None where there is none.
+        weights: of all layers of the block, those before the site as they were fitted.
+        batches: with ``dense``.
+
+    Returns:
+        None where no batch reaches the site (an expert that no token is routed to).
+    """
+    total: PairedMoments | None = None
+    for batch in batches:
+        found = _of_batch(problem, site.views[0].module, place, weights, batch)
+        if found is not None:
+            total = found if total is None else total.merged(found)
+    return total
+
+
+def _of_batch(
+    problem: BlockProblem, layer: nn.Module, place: nn.Module | str | None, weights: Weights, batch: Batch
+) -> PairedMoments | None:
+    assert batch.dense is not None
+    call = batch.call.cast(batch.hidden.dtype)
+    after_pruned = _Glance(layer, place).at(partial(problem.run, batch.hidden, call, weights))
+    after_dense = _Glance(layer, place).at(partial(call.run, problem.block, batch.dense))
+    if after_pruned.input is None or not after_pruned.input.numel():
+        return None
+    of_other_states = id(after_pruned.input) in call.states()
+    mask = batch.other_mask if of_other_states else batch.mask
+    x_sparse, beside_sparse = after_pruned.tokens(mask)
+    rows = after_pruned.input.numel() // after_pruned.input.shape[-1]
+    routed = not of_other_states and rows != batch.hidden[..., 0].numel()
+    if routed or after_dense.input is None or after_dense.input.shape != after_pruned.input.shape:
+        # Other tokens may have come here in the dense model: only the pruned model's are known.
+        residual = None if beside_sparse is None else torch.zeros_like(beside_sparse)
+        return PairedMoments.of(x_sparse, x_sparse, residual)
+    x_dense, beside_dense = after_dense.tokens(mask)
+    residual = None if beside_sparse is None or beside_dense is None else beside_dense - beside_sparse
+    return PairedMoments.of(x_sparse, x_dense, residual)
+
+
+def moments_after_pruning(
+    problem: BlockProblem, site: Site, weights: Weights, others: Mapping[str, Tensor]
+) -> Moments | None:
+    """Moments of a site's inputs in the pruned model, full Gram matrix included.
+
+    Args:
+        problem: the block; its batches need no dense inputs.
+        site: one activation.
+        weights: of all layers of the block.
+        others: further parameters of the block, by name inside it.
+
+    Returns:
+        None where the block has no batches, or none of them reaches the site.
+    """
+    layer, accumulator = site.views[0].module, None
+    same = problem.training is problem.validation
+    for batch in problem.training if same else problem.validation + problem.training:
+        call = batch.call.cast(batch.hidden.dtype)
+        glance = _Glance(layer, None).at(partial(problem.run, batch.hidden, call, weights, others))
+        if glance.input is not None:
+            tokens, _ = glance.tokens(batch.other_mask if id(glance.input) in call.states() else batch.mask)
+            accumulator = accumulator or MomentAccumulator(tokens.shape[1], True, tokens.device)
+            accumulator.add(tokens)
+    return None if accumulator is None else accumulator.moments()
+
+
+def _flat(values: Tensor, mask: Tensor | None) -> Tensor:
+    tokens = values.reshape(-1, values.shape[-1])
+    return tokens[mask.reshape(-1)] if mask is not None and mask.numel() == len(tokens) else tokens

@@ -1,0 +1,1 @@
+"""Learning the kept weights of a whole block by gradient."""

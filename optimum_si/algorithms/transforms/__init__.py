@@ -1,0 +1,1 @@
+"""Transformations of a whole model beyond scales: rotations and permutations, absorbed exactly."""

@@ -1,0 +1,80 @@
+"""What a rotation is learned by: the share of a layer's importance that its target prunes.
+
+Importance is (|W_ij| sqrt(H_jj))^2. DenoiseRotator (2025) concentrates it by its entropy within rows; on a small Llama
+the share that is lost at the very target of the run gave lower perplexity for the same steps.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from optimum_si.algorithms.pruning.targets import Target
+
+
+@dataclass(frozen=True, eq=False)
+class RowTerm:
+    """A layer whose output rows are rotated: W' = Q^T W.
+
+    Args:
+        weight: [parts, repeats, size, d_in].
+        diagonal: of H of its input, [d_in].
+        target: what is pruned of the layer.
+    """
+
+    weight: Tensor
+    diagonal: Tensor
+    target: Target
+
+    @property
+    def count(self) -> int:
+        """Weights of the layer."""
+        return self.weight.numel()
+
+    def lost(self, rotation: Tensor) -> Tensor:
+        """Share of the importance that is pruned under Q [parts, size, size]."""
+        rotated = torch.einsum("pnm,prni->prmi", rotation, self.weight)
+        return lost_share((rotated.square() * self.diagonal).flatten(0, 2), self.target)
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnTerm:
+    """A layer whose input columns are rotated: W' = W Q, on inputs with the moments Q^T H Q.
+
+    Args:
+        weight: [d_out, parts, repeats, size].
+        gram: blocks of H on its diagonal, [parts, repeats, size, size].
+        target: what is pruned of the layer.
+    """
+
+    weight: Tensor
+    gram: Tensor
+    target: Target
+
+    @property
+    def count(self) -> int:
+        """Weights of the layer."""
+        return self.weight.numel()
+
+    def lost(self, rotation: Tensor) -> Tensor:
+        """Share of the importance that is pruned under Q [parts, size, size]."""
+        rotated = torch.einsum("oprn,pnm->oprm", self.weight, rotation)
+        moved = torch.einsum("prnk,pkm->prnm", self.gram, rotation)
+        diagonal = torch.einsum("pnm,prnm->prm", rotation, moved).clamp_min(0)
+        return lost_share((rotated.square() * diagonal).flatten(1), self.target)
+
+
+Term = RowTerm | ColumnTerm
+
+
+def lost_share(importance: Tensor, target: Target) -> Tensor:
+    """Share of ``importance`` [d_out, d_in] >= 0 that ``target`` prunes; differentiable with the mask held fixed."""
+    pruned = ~target.keep(importance.detach())
+    return (importance * pruned).sum() / importance.sum().clamp_min(torch.finfo(importance.dtype).tiny)
+
+
+def mean_lost(terms: list[Term], rotation: Tensor) -> float:
+    """Over all layers, each by its number of weights."""
+    with torch.no_grad():
+        total = sum(term.count for term in terms)
+        return sum(float(term.lost(rotation)) * term.count for term in terms) / total

@@ -1,0 +1,1 @@
+"""Checkpoints on disk: loading, saving, and what lies beside the weights."""

@@ -1,0 +1,181 @@
+"""Loading a checkpoint with the class that its own config names, and refusing what must not be pruned."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import GENERATION_CONFIG_NAME, cached_file
+
+from optimum_si.errors import CheckpointError, UnsupportedModelError
+
+from .saved_scales import SCALES_NAME
+
+
+#: Arguments of ``from_pretrained`` that say where files come from; also good for tokenizers and side files.
+_PLACE = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
+
+
+def load_model(path: str | Path, **kwargs: Any) -> PreTrainedModel:
+    """A model with the class in its config's ``architectures``, so that heads are kept.
+
+    Args:
+        path: directory or Hub id.
+        kwargs: for ``from_pretrained``; ``dtype`` defaults to that of the checkpoint.
+
+    Raises:
+        UnsupportedModelError: for quantized weights, and for repositories that need their own code.
+        CheckpointError: when nothing can be read there.
+    """
+    if not isinstance(path, (str, Path)) or not str(path):
+        raise CheckpointError(f"{path!r} is no model: give a directory that `save_pretrained` wrote, or a Hub id.")
+    path = str(path)
+    trust = kwargs.get("trust_remote_code", False)
+    kwargs.setdefault("dtype", "auto")
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust, **_place(kwargs))
+        _refuse(path, config, trust)
+        if (file := find_file(path, GENERATION_CONFIG_NAME, **kwargs)) is not None:
+            read_generation_config(file)
+        name = (config.architectures or [""])[0]
+        model_class = getattr(transformers, name, None)
+        if model_class is None:
+            model_class = _auto_class(config, name)
+        if hasattr(model_class, "_model_mapping"):
+            return model_class.from_pretrained(path, **kwargs)
+        kwargs.pop("trust_remote_code", None)
+        return model_class.from_pretrained(path, **kwargs)
+    except (UnsupportedModelError, CheckpointError):
+        raise
+    except Exception as error:
+        # OSError for missing files, SafetensorError for damaged ones, ValueError for code, and more.
+        if "trust_remote_code" in str(error) or "custom code" in str(error):
+            raise UnsupportedModelError(_needs_code(path)) from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(
+            f"{path!r} cannot be loaded as a transformers model: {reason} Give a directory that `save_pretrained` "
+            "wrote or a Hub id; with HF_HUB_OFFLINE=1 only what is in the cache is found."
+        ) from error
+
+
+def load_tokenizer(source: str | Path, required: bool, **kwargs: Any) -> PreTrainedTokenizerBase | None:
+    """The tokenizer at a place; None where there is none and it is not required.
+
+    A tokenizer without any file of its own is none: transformers makes an empty one from the model's config alone.
+
+    Raises:
+        CheckpointError: when it is required and cannot be loaded.
+    """
+    if not str(source):
+        return None
+    try:
+        trust = kwargs.get("trust_remote_code", False)
+        tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=trust, **_place(kwargs))
+        names = {"tokenizer_config.json", "tokenizer.json", *tokenizer.vocab_files_names.values()}
+        if not any(find_file(source, name, **kwargs) for name in names):
+            raise OSError(f"it has none of {', '.join(sorted(names))}.")
+        return tokenizer
+    except Exception as error:
+        if not required:
+            return None
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"no tokenizer can be loaded from {str(source)!r}: {reason}") from error
+
+
+def read_generation_config(file: Path) -> GenerationConfig:
+    """``generation_config.json``, read strictly: transformers takes its defaults where the file is damaged.
+
+    Raises:
+        CheckpointError: when it is no JSON object, or holds values that contradict each other.
+    """
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        return GenerationConfig.from_dict(values)
+    except Exception as error:  # ValueError, TypeError and more, whatever is damaged
+        raise CheckpointError(
+            f"{str(file)!r} cannot be read ({type(error).__name__}: {error}): repair it, or delete it to generate "
+            "with the defaults."
+        ) from error
+
+
+def maximum_length(model: PreTrainedModel) -> int | None:
+    """Tokens that the model's positions allow, or None where they are unbounded."""
+    config: Any = model.config.get_text_config()
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx"):
+        if isinstance(length := getattr(config, name, None), int) and length > 0:
+            # RoBERTa and its relatives start to count positions after the padding index.
+            offset = config.pad_token_id + 1 if _counts_from_padding(model) else 0
+            return length - offset
+    return None
+
+
+def saved_scales_path(model: PreTrainedModel, source: str, **kwargs: Any) -> Path | None:
+    """``si_scales.safetensors`` beside the weights that ``model`` was loaded from, when `induce` wrote them."""
+    record = getattr(model.config, "sparsity_config", None)
+    if not source or not isinstance(record, dict) or record.get("pruned", True):
+        return None
+    return find_file(source, SCALES_NAME, **kwargs)
+
+
+def find_file(source: str | Path, name: str, **kwargs: Any) -> Path | None:
+    """A file of a directory or of a repository on the Hub, where it has one."""
+    if Path(source).is_dir():
+        local = Path(source, kwargs.get("subfolder") or "", name)
+        return local if local.is_file() else None
+    found = cached_file(str(source), name, _raise_exceptions_for_missing_entries=False, **_place(kwargs))
+    return None if found is None else Path(found)
+
+
+def _place(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {name: kwargs[name] for name in _PLACE if name in kwargs}
+
+
+def _refuse(path: str, config: Any, trust: bool) -> None:
+    refuse_quantized(path, config)
+    if (
+        getattr(config, "auto_map", None)
+        and not trust
+        and not hasattr(transformers, (config.architectures or [""])[0])
+    ):
+        raise UnsupportedModelError(_needs_code(path))
+
+
+def refuse_quantized(name: str, config: Any) -> None:
+    """Raise :class:`UnsupportedModelError` for a model whose weights are quantized."""
+    recipe = getattr(config, "quantization_config", None)
+    if recipe:
+        values = recipe if isinstance(recipe, dict) else recipe.to_dict()
+        raise UnsupportedModelError(
+            f"{name!r} holds quantized weights (quant_method={values.get('quant_method', 'unknown')!r}), which cannot "
+            "be pruned: prune the original checkpoint and quantize the result."
+        )
+
+
+def _needs_code(path: str) -> str:
+    return (
+        f"{path!r} needs its own modeling code: read that code, then load it with trust_remote_code=True "
+        "(--trust-remote-code on the command line)."
+    )
+
+
+def _auto_class(config: Any, name: str) -> Any:
+    """An Auto class for an architecture that transformers does not export by name."""
+    for auto in getattr(config, "auto_map", None) or {}:
+        if auto.startswith("AutoModel"):
+            return getattr(transformers, auto)
+    return AutoModel
+
+
+def _counts_from_padding(model: PreTrainedModel) -> bool:
+    return any(
+        getattr(module, "padding_idx", None) is not None and name.endswith("position_embeddings")
+        for name, module in model.named_modules()
+    )

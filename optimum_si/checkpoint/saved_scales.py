@@ -1,0 +1,149 @@
+"""``si_scales.safetensors``: learned scales beside an induced checkpoint, which a later ``prune`` takes up.
+
+An absorbed checkpoint does not show them to Wanda or SparseGPT (design: input scales move no bit of their masks), so
+they are kept apart: for each block the learned s, the powers of two that were absorbed, and the bias changes.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from optimum_si.algorithms.block_state import Candidate
+from optimum_si.algorithms.induction.absorption import absorb
+from optimum_si.algorithms.induction.choose import Choice
+from optimum_si.config.si_config import SIConfig
+from optimum_si.errors import CheckpointError
+from optimum_si.models.structure import INPUT_OF, Block
+from optimum_si.pipeline.block import Outcome
+
+
+SCALES_NAME = "si_scales.safetensors"
+_VERSION = "1"
+
+
+@dataclass(frozen=True, eq=False)
+class SavedScales:
+    """Scales of a whole model.
+
+    Args:
+        method, target: what they were learned for, such as "wanda" and "2:4".
+        tensors: "BLOCK|scale|CHANNELS", "BLOCK|absorbed|CHANNELS" and "BLOCK|bias|LAYER" -> values.
+        shifted: whether biases took up the shift, for each block that was induced.
+        transformations: those that the model went through before; `prune` does not repeat them.
+    """
+
+    method: str
+    target: str
+    tensors: Mapping[str, Tensor]
+    shifted: Mapping[str, bool]
+    transformations: Sequence[str] = ()
+
+    @classmethod
+    def of(
+        cls, config: SIConfig, outcomes: Mapping[str, Outcome], transformations: Sequence[str] = ()
+    ) -> "SavedScales":
+        """What a run learned, from the outcome of each block by its name."""
+        tensors: dict[str, Tensor] = {}
+        shifted: dict[str, bool] = {}
+        for name, outcome in outcomes.items():
+            candidate = outcome.choice.candidate
+            if candidate is None:
+                continue
+            shifted[name] = candidate.shifted
+            for kind, values in (
+                ("scale", candidate.scales),
+                ("absorbed", outcome.absorbed),
+                ("bias", candidate.bias_change),
+            ):
+                for key, value in values.items():
+                    tensors[f"{name}|{kind}|{key}"] = value.detach().cpu().contiguous()
+        return cls(config.method, config.target_name, tensors, shifted, tuple(transformations))
+
+    def undo(self, block: Block) -> None:
+        """Take the absorbed powers of two out of a block again, which restores it bit for bit."""
+        # Last in, first out: in between, every weight is one that its dtype held before.
+        for channels in reversed(block.channels):
+            absorbed = self.tensors.get(f"{block.name}|absorbed|{channels.name}")
+            if absorbed is not None:
+                absorb(channels, 1 / absorbed)
+
+    def choice(self, block: Block, device: torch.device) -> Choice:
+        """The saved choice for a block that is about to be pruned to the target that it was learned for."""
+        if block.name not in self.shifted:
+            return Choice("plain", None)
+        changes = self._of(block, "bias", device)
+        scales = self._of(block, "scale", device)
+        return Choice("induced" if scales else "shift", Candidate(scales, self.shifted[block.name], changes))
+
+    def without_absorbed(self) -> "SavedScales":
+        """The same scales for a model that they were taken out of again."""
+        kept = {key: value for key, value in self.tensors.items() if key.split("|")[1] != "absorbed"}
+        return replace(self, tensors=kept)
+
+    def check(self, blocks: Sequence[Block]) -> None:
+        """Raise :class:`CheckpointError` where these scales were not learned on a model of this shape."""
+        by_name = {block.name: block for block in blocks}
+        for key, value in self.tensors.items():
+            block_name, kind, name = key.split("|", 2)
+            block = by_name.get(block_name)
+            if block is None or not _fits(block, kind, name, len(value)):
+                raise CheckpointError(
+                    f"{SCALES_NAME} was learned on another model: its {kind} {name!r} of block {block_name!r} with "
+                    f"{len(value)} entries, which this model does not have. Run `induce` again or delete the file."
+                )
+
+    def _of(self, block: Block, kind: str, device: torch.device) -> dict[str, Tensor]:
+        prefix = f"{block.name}|{kind}|"
+        return {key[len(prefix) :]: value.to(device) for key, value in self.tensors.items() if key.startswith(prefix)}
+
+    def save(self, directory: Path) -> None:
+        """Write ``si_scales.safetensors`` into a directory."""
+        metadata = {
+            "version": _VERSION,
+            "method": self.method,
+            "target": self.target,
+            "shifted": json.dumps(dict(self.shifted)),
+            "transformations": json.dumps(list(self.transformations)),
+        }
+        save_file(dict(self.tensors), str(directory / SCALES_NAME), metadata=metadata)
+
+    @classmethod
+    def load(cls, path: Path) -> "SavedScales":
+        """Read ``si_scales.safetensors``.
+
+        Raises:
+            CheckpointError: when the file is damaged or of a later version.
+        """
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                metadata: dict[str, Any] = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}
+            if metadata.get("version") != _VERSION:
+                raise CheckpointError(
+                    f"{str(path)!r} has version {metadata.get('version')!r}, this optimum-si reads {_VERSION!r}: "
+                    "update optimum-si, or run `induce` again."
+                )
+            transformations = json.loads(metadata.get("transformations", "[]"))
+            return cls(
+                metadata["method"], metadata["target"], tensors, json.loads(metadata["shifted"]), transformations
+            )
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise CheckpointError(f"{str(path)!r} is damaged ({error}): run `induce` again, or delete it.") from error
+
+
+def _fits(block: Block, kind: str, name: str, size: int) -> bool:
+    """Whether a block has the channels, or the layer with a bias, that a saved tensor is for."""
+    if kind == "bias":
+        view = block.views.get(name[len(block.name) + 1 :])
+        return view is not None and view.shape[0] == size
+    if name.startswith(INPUT_OF):
+        views = [block.views.get(local) for local in name[len(INPUT_OF) :].split(",")]
+        return all(view is not None and view.shape[1] == size for view in views)
+    return any(channels.name == name and channels.size == size for channels in block.channels)

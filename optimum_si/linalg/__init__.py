@@ -1,0 +1,1 @@
+"""Mathematics that several algorithms share: tensors in, tensors out. Imports torch alone."""

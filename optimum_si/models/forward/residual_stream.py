@@ -1,0 +1,80 @@
+"""Which layers write to the residual stream, and where it can be read: found by data flow, in any architecture."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from optimum_si.models.weight_view import WeightView
+
+from .calls import Call
+
+
+#: The block's output, as a place where the stream can be read.
+OUTPUT = "output"
+
+#: Relative size of the test signal, and of what may be missing from it where it is found again.
+SIGNAL, TOLERANCE = 0.1, 0.01
+
+
+@torch.no_grad()
+def stream_places(
+    block: nn.Module, hidden: Tensor, call: Call, views: Iterable[WeightView]
+) -> dict[str, nn.Module | str]:
+    """For each layer that writes to the residual stream, the first place that shows the stream with its output in it.
+
+    A signal is added to the output of a layer; where the input of a norm, or the block's output, changes by exactly
+    that signal, it is the layer's output plus something else: the stream.
+
+    Args:
+        block: with dense weights.
+        hidden: inputs of the block, [batch, tokens, features].
+        call: the block's other arguments.
+        views: its weights.
+
+    Returns:
+        By view name, a norm (whose input is the stream) or :data:`OUTPUT`. Layers that write elsewhere are left out.
+    """
+    norms = [module for module in block.modules() if "norm" in type(module).__name__.lower()]
+    generator = torch.Generator().manual_seed(0)
+    signal = torch.randn(hidden.shape, generator=generator).to(hidden) * (SIGNAL * hidden.std())
+
+    def seen(disturbed: nn.Module | None) -> dict[nn.Module | str, Tensor]:
+        found: dict[nn.Module | str, Tensor] = {}
+
+        def note(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            found.setdefault(module, args[0])
+
+        def disturb(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            # Layers that see other tokens (an encoder's, those routed to an expert) do not write to the stream.
+            return output + signal.view_as(output) if output.numel() == signal.numel() else output
+
+        handles = [norm.register_forward_pre_hook(note) for norm in norms]
+        if disturbed is not None:
+            handles.append(disturbed.register_forward_hook(disturb))
+        try:
+            found[OUTPUT] = call.run(block, hidden)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return found
+
+    usual = seen(None)
+    places: dict[str, nn.Module | str] = {}
+    for view in views:
+        if not view.index and view.shape[0] == hidden.shape[-1]:
+            other = seen(view.module)
+            place = next((place for place in usual if _shifted(usual[place], other.get(place), signal)), None)
+            if place is not None:
+                places[view.name] = place
+    return places
+
+
+def _shifted(before: Tensor, after: Tensor | None, signal: Tensor) -> bool:
+    """Whether two tensors differ by the signal and nothing else."""
+    if after is None or after.shape != before.shape or before.numel() != signal.numel():
+        return False
+    if before.shape[-1] != signal.shape[-1]:  # cut into heads: no stream, whatever its size
+        return False
+    missing = (after - before).reshape(signal.shape) - signal
+    return bool(missing.norm() <= TOLERANCE * signal.norm())

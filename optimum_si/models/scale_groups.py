@@ -1,0 +1,114 @@
+"""Channels: where one learned scale enters the weights around it, so that the function stays the same (Eq. 3)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from .weight_view import WeightView
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """One place that a scale enters: ``view[axis] *= s[index] ** power``.
+
+    Args:
+        view: a linear map.
+        axis: "columns" (inputs of the map) or "rows" (outputs; the bias follows).
+        power: 1, -1, or a root where an activation between is homogeneous of a higher degree.
+        index: for each row or column, which entry of s it takes; None means its own.
+    """
+
+    view: WeightView
+    axis: Literal["rows", "columns"]
+    power: float = 1.0
+    index: Tensor | None = None
+
+    def factor(self, scale: Tensor) -> Tensor:
+        """The factor of each row or column, from s."""
+        picked = scale if self.index is None else scale[self.index.to(scale.device)]
+        return picked if self.power == 1 else picked**self.power
+
+
+@dataclass(frozen=True, eq=False)
+class Channels:
+    """Channels that share one learned scale s, and every place that it enters.
+
+    Args:
+        name: short name within the block, such as "up->down"; part of the key under which s is saved.
+        size: entries of s.
+        slots: linear maps that s enters.
+        norms: normalization layers whose output is divided by s (weight, and bias if there is one).
+        absorbable: False where no producer can take 1 / s: then s weighs the score only.
+        base: s is rounded to powers of this when it is absorbed; 4 where its square root is absorbed too.
+        rows_only: True for q <-> k, which scales output rows on both sides and so moves only masks whose threshold is
+            shared by rows.
+    """
+
+    name: str
+    size: int
+    slots: tuple[Slot, ...]
+    norms: tuple[nn.Module, ...] = ()
+    absorbable: bool = True
+    rows_only: bool = False
+    base: int = 2
+
+    def consumers(self) -> list[Slot]:
+        """The slots whose input channels s scales."""
+        return [slot for slot in self.slots if slot.axis == "columns"]
+
+
+def score_only(name: str, views: list[WeightView]) -> Channels:
+    """Channels of an input that no producer can scale: s weighs the score and is not absorbed."""
+    return Channels(name, views[0].shape[1], tuple(Slot(view, "columns") for view in views), absorbable=False)
+
+
+def norm_to_linears(name: str, norm: nn.Module, views: list[WeightView]) -> Channels:
+    """A norm whose output feeds only ``views``: gamma (and beta) / s, columns * s."""
+    return Channels(name, views[0].shape[1], tuple(Slot(view, "columns") for view in views), norms=(norm,))
+
+
+def linear_to_linear(name: str, producer: WeightView, consumer: WeightView, degree: int = 1) -> Channels:
+    """up -> down of a gated MLP, or fc1 -> fc2 around a ReLU: rows / s ** (1 / degree), columns * s.
+
+    Args:
+        degree: of the positively homogeneous activation between them (ReLU 1, squared ReLU 2).
+    """
+    slots = (Slot(producer, "rows", -1.0 / degree), Slot(consumer, "columns"))
+    return Channels(name, consumer.shape[1], slots, base=2**degree)
+
+
+def value_to_output(name: str, value: WeightView, output: WeightView, head_size: int) -> Channels:
+    """v -> o of attention; under grouped queries the heads that read one value head share its s."""
+    size, columns = value.shape[0], output.shape[1]
+    repeats = columns // size
+    index = None
+    if repeats > 1:
+        value_heads = torch.arange(size).view(-1, head_size)
+        index = value_heads.repeat_interleave(repeats, dim=0).reshape(-1)
+    return Channels(name, size, (Slot(value, "rows", -1.0), Slot(output, "columns", index=index)))
+
+
+def query_with_key(
+    name: str, query: WeightView, key: WeightView, head_size: int, rotary_size: int | None, interleaved: bool = False
+) -> Channels:
+    """q <-> k of attention: rows of q * s, rows of k / s.
+
+    Args:
+        head_size: channels of a head.
+        rotary_size: rotated channels of a head; None without RoPE. Both channels of a rotated pair share one s.
+        interleaved: pairs are (2i, 2i + 1) instead of (i, i + rotary_size / 2).
+    """
+    channel = torch.arange(head_size)
+    if rotary_size:
+        half = rotary_size // 2
+        pair = channel // 2 if interleaved else channel % half
+        # Numbers need not be dense: channels past the rotary part keep their own, which are >= rotary_size.
+        channel = torch.where(channel < rotary_size, pair, channel)
+    entries, within_head = channel.unique(return_inverse=True)
+    key_heads, query_heads = key.shape[0] // head_size, query.shape[0] // head_size
+    of_key = torch.arange(key_heads)[:, None] * len(entries) + within_head
+    of_query = of_key.repeat_interleave(query_heads // key_heads, dim=0)
+    slots = (Slot(query, "rows", 1.0, of_query.reshape(-1)), Slot(key, "rows", -1.0, of_key.reshape(-1)))
+    return Channels(name, key_heads * len(entries), slots, rows_only=True)

@@ -1,0 +1,237 @@
+"""Finding the transformer blocks of a model, the weights in them, and the channels that can be scaled."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import Tensor, nn
+
+from optimum_si.errors import ConfigurationError, UnsupportedModelError
+
+from .families import UNDECLARED, Family, find_family
+from .scale_groups import Channels, score_only
+from .weight_view import WeightView, is_conv1d, linear_views
+
+
+#: Begins the name of channels that no pair declares; names of their readers follow.
+INPUT_OF = "input of "
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """One transformer block.
+
+    Args:
+        name: module name in the model, such as "model.layers.0".
+        module: the block.
+        views: every weight that can be pruned, by its name inside the block.
+        channels: declared channels of this block.
+        no_shift: names inside the block whose bias is left alone.
+    """
+
+    name: str
+    module: nn.Module
+    views: Mapping[str, WeightView]
+    channels: list[Channels]
+    no_shift: tuple[str, ...] = ()
+
+    def parameter_name(self, view: WeightView, attribute: str) -> str:
+        """Name inside the block of the parameter that holds ``view`` ("weight") or its bias."""
+        return f"{view.name[len(self.name) + 1 :]}.{attribute}"
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """A model as the pruner sees it.
+
+    Args:
+        blocks: in forward order.
+        family: the declared family, or :data:`UNDECLARED`.
+        declared: whether pairs are known.
+        untreated: names of weights inside blocks that cannot be treated (3-D experts, ...).
+        other_lists: names of further block lists that stay dense (a decoder beside an encoder).
+    """
+
+    blocks: list[Block]
+    family: Family
+    declared: bool
+    untreated: list[str]
+    other_lists: list[str]
+
+
+def find_structure(model: nn.Module) -> Structure:
+    """Blocks, weight views and channels of any ``PreTrainedModel``.
+
+    Raises:
+        UnsupportedModelError: when no list of blocks with linear weights is found; names the modules seen.
+    """
+    config: Any = model.config
+    prefix, modules, others = _block_list(model)
+    if len({id(module) for module in modules}) < len(modules):
+        raise UnsupportedModelError(
+            f"{prefix!r} of {type(model).__name__} holds one block several times: pruning it for one of its places "
+            "would change the others."
+        )
+    family = find_family(config.model_type)
+    shared = _shared_parameters(model)
+    blocks, untreated = [], []
+    for number, module in enumerate(modules):
+        name = f"{prefix}.{number}" if prefix else str(number)
+        views = {view.name[len(name) + 1 :]: view for view in linear_views(module, name)}
+        views = {local: view for local, view in views.items() if not _is_router(local, view, config)}
+        channels = (family or UNDECLARED).channels(module, views, config)
+        channels = [_unabsorbable_if_shared(entry, shared) for entry in channels]
+        blocks.append(Block(name, module, views, channels, (family or UNDECLARED).no_shift))
+        untreated += _untreated(module, name, views)
+    return Structure(blocks, family or UNDECLARED, family is not None, untreated, others)
+
+
+def select_views(
+    structure: Structure, include: list[str] | None, exclude: list[str] | None
+) -> list[dict[str, WeightView]]:
+    """For each block, the views to prune, by name inside the block.
+
+    Raises:
+        ConfigurationError: when a glob matches no layer, or nothing is left; names what there is.
+    """
+    names = [view.name for block in structure.blocks for view in block.views.values()]
+    for kind, globs in (("include", include), ("exclude", exclude)):
+        for glob in globs or []:
+            if not any(fnmatchcase(name, glob) for name in names):
+                raise ConfigurationError(
+                    f"{kind}={glob!r} matches none of the {len(names)} layers; their names look like "
+                    f"{', '.join(map(repr, names[:8]))}."
+                )
+
+    def wanted(view: WeightView) -> bool:
+        included = include is None or any(fnmatchcase(view.name, glob) for glob in include)
+        return included and not any(fnmatchcase(view.name, glob) for glob in exclude or [])
+
+    selected = []
+    seen: set[Any] = set()
+    for block in structure.blocks:
+        chosen = {}
+        for local, view in block.views.items():
+            # Two modules that share one parameter are one weight: it is pruned once.
+            identity = (id(view.tensor()), str(view.index))
+            if wanted(view) and identity not in seen:
+                seen.add(identity)
+                chosen[local] = view
+        selected.append(chosen)
+    if not any(selected):
+        raise ConfigurationError(
+            f"include={include} and exclude={exclude} leave no layer to prune; there are {len(names)}, such as "
+            f"{names[:4]}."
+        )
+    return selected
+
+
+def complete_channels(block: Block, sites: list[list[WeightView]], own: bool) -> list[Channels]:
+    """The declared channels, and score-only scales beside them.
+
+    Args:
+        sites: views that read the same activation, together.
+        own: give each layer that shares a scale with others, or has none, one of its own. Otherwise only inputs that
+            no declared channels cover get one, shared by their readers.
+    """
+    inside = len(block.name) + 1
+    declared = [(channels, slot) for channels in block.channels for slot in channels.consumers()]
+    if own:
+        alone = {id(slot.view) for channels, slot in declared if len(channels.consumers()) == 1 and slot.index is None}
+        groups = [[view] for site in sites for view in site if id(view) not in alone]
+    else:
+        covered = {id(slot.view) for _, slot in declared}
+        groups = [[view for view in site if id(view) not in covered] for site in sites]
+    extra = [score_only(INPUT_OF + ",".join(view.name[inside:] for view in views), views) for views in groups if views]
+    return block.channels + extra
+
+
+def add_biases(model: nn.Module, structure: Structure) -> list[str]:
+    """Give zero biases to layers that can declare them in the model's config, and say so there.
+
+    Returns:
+        The config fields that were switched on; empty where the architecture declares none.
+    """
+    config: Any = model.config
+    switched = []
+    for setting, names in structure.family.new_biases.items():
+        if not hasattr(config, setting):
+            continue
+        for block in structure.blocks:
+            for name in names:
+                module = block.views[name].module
+                if module.bias is None:
+                    weight = block.views[name].tensor()
+                    module.bias = nn.Parameter(weight.detach().new_zeros(weight.shape[0]), weight.requires_grad)
+        setattr(config, setting, True)
+        switched.append(setting)
+    return switched
+
+
+def _block_list(model: nn.Module) -> tuple[str, nn.ModuleList, list[str]]:
+    """Name and modules of the longest list of one class that holds linear weights, and the names of the others."""
+    found = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList)
+        and len({type(child) for child in module}) == 1
+        and linear_views(module[0], "")
+        and not isinstance(module[0], nn.Linear)
+    }
+    outermost = {
+        name: module
+        for name, module in found.items()
+        if not any(other != name and name.startswith(other + ".") for other in found)
+    }
+    if not outermost:
+        seen = [name for name, module in model.named_modules() if name and not list(module.children())]
+        raise UnsupportedModelError(
+            f"{type(model).__name__} has no list of transformer blocks with nn.Linear or Conv1D weights. Modules "
+            f"seen: {', '.join(seen[:12])}{', ...' if len(seen) > 12 else ''}. optimum-si prunes a ModuleList of "
+            "blocks of one class, as transformers models have."
+        )
+    longest = max(outermost, key=lambda name: len(outermost[name]))
+    others = [f"{name} ({len(module)} blocks)" for name, module in outermost.items() if name != longest]
+    return longest, outermost[longest], others
+
+
+def _shared_parameters(model: nn.Module) -> set[int]:
+    """ids of parameters that more than one module holds."""
+    uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
+    return {identity for identity, count in uses.items() if count > 1}
+
+
+def _unabsorbable_if_shared(channels: Channels, shared: set[int]) -> Channels:
+    """A parameter that serves twice must not be scaled for one of its uses."""
+    tensors: list[Tensor | None] = [slot.view.tensor() for slot in channels.slots]
+    tensors += [getattr(norm, name, None) for norm in channels.norms for name in ("weight", "bias")]
+    return (
+        replace(channels, absorbable=False)
+        if any(id(tensor) in shared for tensor in tensors if tensor is not None)
+        else channels
+    )
+
+
+def _is_router(local: str, view: WeightView, config: Any) -> bool:
+    """True for the layer that scores experts; routers stay dense."""
+    experts = [getattr(config, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")]
+    last = local.rsplit(".", 1)[-1]
+    return view.shape[0] in (1, *experts) and re.search(r"gate|router", last) is not None
+
+
+def _untreated(module: nn.Module, prefix: str, views: Mapping[str, WeightView]) -> list[str]:
+    """Weights of a block that no view covers: parameters of two or more dimensions outside linears and embeddings."""
+    covered = {id(view.tensor()) for view in views.values()}
+    left_dense = {
+        id(child.weight)
+        for child in module.modules()
+        if isinstance(child, (nn.Embedding, nn.Linear)) or is_conv1d(child)
+    }
+    return [
+        f"{prefix}.{name} {list(parameter.shape)}"
+        for name, parameter in module.named_parameters()
+        if parameter.ndim >= 2 and min(parameter.shape[-2:]) > 1 and id(parameter) not in covered | left_dense
+    ]

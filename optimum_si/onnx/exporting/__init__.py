@@ -1,0 +1,1 @@
+"""From a checkpoint to graphs for ONNX Runtime: trace, simplify, quantize, verify, write."""

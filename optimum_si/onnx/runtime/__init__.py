@@ -1,0 +1,1 @@
+"""Running exports: sessions, providers, and models that answer as transformers' do."""
