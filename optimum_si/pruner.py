@@ -2,7 +2,6 @@
 
 import logging
 import tempfile
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -19,6 +18,7 @@ from optimum_si.hub.base_model import base_of, public_name
 from optimum_si.hub.card import CARD_NAME, read_card, take_over, write_card
 from optimum_si.models.structure import find_structure, select_views
 from optimum_si.pipeline.run import check_finite, check_vocabulary, checked_step, run_blocks
+from optimum_si.warnings import warn
 
 from .calibration import prepare_examples
 from .errors import ConfigurationError, UnsupportedModelError
@@ -340,10 +340,9 @@ class SIPruner:
                 self.scales.target,
             )
             return self.scales
-        warnings.warn(
+        warn(
             f"the saved scales were learned for {self.scales.method} {self.scales.target}; for {config.method} "
             f"{config.target_name} they are learned anew.",
-            stacklevel=4,
         )
         return None
 

@@ -14,8 +14,8 @@ import huggingface_hub.constants  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 import transformers.utils.hub  # noqa: E402
-from hub_server import HubServer  # noqa: E402
 from hypothesis import settings  # noqa: E402
+from support.hub_server import HubServer  # noqa: E402
 
 
 # No deadline: the first example pays for imports. CI draws the same examples every time.
@@ -24,7 +24,7 @@ settings.load_profile("optimum-si")
 torch.set_num_threads(1)
 
 #: Tests that export models, or run real commands.
-LONGEST = ("test_demo.py", "docs", "onnx", "publishing", "commands", "examples", "quantization")
+LONGEST = ("demo", "docs", "onnx", "hub", "commands", "examples", "algorithms/quantization")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -44,7 +44,7 @@ def one_trace_per_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     if find_spec("onnxscript") is None:
         yield
         return
-    from trace_cache import remembering
+    from support.trace_cache import remembering
     from transformers.exporters import OnnxExporter
 
     folder = tmp_path_factory.getbasetemp()

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import (
+from support.models import (
     DECLARED,
     FAMILIES,
     METHODS,

@@ -1,6 +1,5 @@
 """User's data -> examples: the one function that a run calls."""
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor
 
 from optimum_si.config.groups import CalibrationConfig
 from optimum_si.errors import CalibrationError
+from optimum_si.warnings import warn
 
 from .examples import tokenized_examples
 from .sources import load_source
@@ -71,10 +71,9 @@ def prepare_examples(
     windows = draw(source.rows, windower, config.num_samples, config.seed)
     filled = sum(window.numel() for window in windows) // windower.length
     if filled < config.num_samples:
-        warnings.warn(
+        warn(
             f"The calibration text fills {filled} windows of {windower.length} tokens, fewer than "
             f"num_samples={config.num_samples}: all of it is used.",
             UserWarning,
-            stacklevel=2,
         )
     return [{"input_ids": window, "attention_mask": torch.ones_like(window)} for window in windows]

@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import re
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from optimum_si.config.si_config import SIConfig
 from optimum_si.errors import CheckpointError
 from optimum_si.report import Report
+from optimum_si.warnings import warn
 
 from .base_model import public_name
 from .results import RESULTS_NAME, Result, load_results, write_beside
@@ -121,7 +121,7 @@ def write_card(directory: Path, name: str, previous: str | None = None) -> None:
     """
     if previous is not None and is_edited(previous):
         if reason := broken_metadata(previous):
-            warnings.warn(f"{CARD_NAME} was edited and is kept, but its metadata is broken: {reason}", stacklevel=2)
+            warn(f"{CARD_NAME} was edited and is kept, but its metadata is broken: {reason}")
         text = previous
     else:
         text = build(read_facts(directory, name))

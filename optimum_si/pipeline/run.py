@@ -1,7 +1,6 @@
 """One run over all blocks: what is checked before anything changes, the batches, and the loop."""
 
 import time
-import warnings
 from dataclasses import replace
 
 import torch
@@ -31,6 +30,7 @@ from optimum_si.models.forward.streams import Stream
 from optimum_si.models.structure import Structure, add_biases
 from optimum_si.models.weight_view import WeightView
 from optimum_si.report import Report
+from optimum_si.warnings import warn
 
 from .block import BlockStep, Outcome
 from .deciding import Decider
@@ -123,10 +123,9 @@ def run_blocks(
     """
     config, started = step.config, time.perf_counter()
     if config.induction is not None and config.induction.new_biases and not add_biases(model, structure):
-        warnings.warn(
+        warn(
             f"induction.new_biases: {model.config.model_type!r} declares no biases that it could add; shifts go into "
             "the biases that it has.",
-            stacklevel=4,
         )
     _warn_about(structure, model.config.model_type)
     with evaluation_mode(model):
@@ -135,10 +134,9 @@ def run_blocks(
         surveyor = Surveyor(model, structure.blocks, views, batches, output)
         applied = transform(structure, surveyor, config, step.targets, transformed)
         if applied and saved is not None:
-            warnings.warn(
+            warn(
                 f"the saved scales were learned before transformations={applied}, which move the channels: they are "
                 "learned anew.",
-                stacklevel=4,
             )
             saved = None
         stream = Stream.start(capture(model, structure.blocks, batches, output), _holds_out(config))
@@ -160,10 +158,9 @@ def run_blocks(
     treated = {layer.name for outcome in outcomes.values() for layer in outcome.report.layers}
     chosen = [view.name for selected in views for view in selected.values()]
     if unread := [name for name in chosen if name not in treated]:
-        warnings.warn(
+        warn(
             f"{len(unread)} layers were never called with the calibration data and stay dense: "
             f"{', '.join(unread[:4])}{', ...' if len(unread) > 4 else ''}.",
-            stacklevel=4,
         )
     report = Report(
         task,
@@ -227,16 +224,14 @@ def _left_dense(structure: Structure, treated: set[str]) -> list[str]:
 def _warn_about(structure: Structure, model_type: str) -> None:
     """Say what the model has that cannot be treated as well as it could."""
     if not structure.declared:
-        warnings.warn(
+        warn(
             f"model family {model_type!r} is not declared in optimum-si: it is pruned by every method, but without "
             "pairs that could absorb a scale.",
-            stacklevel=5,
         )
     if structure.untreated:
-        warnings.warn(
+        warn(
             f"{len(structure.untreated)} weights inside blocks cannot be treated and stay dense: "
             f"{', '.join(structure.untreated[:4])}{', ...' if len(structure.untreated) > 4 else ''}.",
-            stacklevel=5,
         )
     if structure.other_lists:
-        warnings.warn(f"other lists of blocks stay dense: {', '.join(structure.other_lists)}.", stacklevel=5)
+        warn(f"other lists of blocks stay dense: {', '.join(structure.other_lists)}.")

@@ -5,9 +5,9 @@ import shutil
 from argparse import ArgumentParser
 
 import pytest
-from helpers import calibration, prune
-from lm_tasks import only_own_tasks, word_tokenizer, write_task
-from onnx_models import causal
+from support.lm_tasks import only_own_tasks, word_tokenizer, write_task
+from support.models import calibration, prune
+from support.onnx_models import causal
 
 from optimum_si.commands.base import FAILED, WRONG_USAGE
 from optimum_si.commands.evaluate import EvaluateCommand

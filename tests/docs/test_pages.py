@@ -8,8 +8,8 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
-from helpers import _OPT, save_with_tokenizer
 from optimum.commands.optimum_cli import main as optimum_cli
+from support.models import _OPT, save_with_tokenizer
 from transformers import OPTConfig, OPTForCausalLM
 
 from optimum_si.commands.si import SICommand

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import save_with_tokenizer, tiny
+from support.models import save_with_tokenizer, tiny
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import block_weights
+from support.models import block_weights
 from transformers import AutoModelForCausalLM
 
 from optimum_si import SIConfig, SIPruner

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from helpers import save_with_tokenizer, tiny
+from support.models import save_with_tokenizer, tiny
 
 
 ROOT = Path(__file__).parents[2]

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from lm_tasks import write_task
+from support.lm_tasks import write_task
 
 
 def test_the_papers_pairs_stand_beside_ours(run, checkpoint, text_file):

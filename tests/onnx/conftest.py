@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import calibration, prune, tiny
-from onnx_models import CAUSAL, causal
+from support.models import calibration, prune, tiny
+from support.onnx_models import CAUSAL, causal
 
 from optimum_si.onnx import export
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
-from helpers import _DECODER, VOCABULARY, calibration, prune
-from onnx_models import causal, genai_tokens
 from optimum.commands.optimum_cli import main
+from support.models import _DECODER, VOCABULARY, calibration, prune
+from support.onnx_models import causal, genai_tokens
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 

@@ -9,8 +9,8 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
-from helpers import calibration, prune
-from onnx_models import genai_tokens
+from support.models import calibration, prune
+from support.onnx_models import genai_tokens
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 

@@ -1,7 +1,6 @@
 """Transformations of a whole model: which apply, the proof that its function stays, and a record of what was done."""
 
 import logging
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from optimum_si.models.forward.calls import inputs_for, without_cache
 from optimum_si.models.invariances import find_symmetries
 from optimum_si.models.structure import Structure
 from optimum_si.pipeline.block import widened
+from optimum_si.warnings import warn
 
 from .heads import rotate_heads
 from .permutation import permute_channels
@@ -62,10 +62,9 @@ def transform(
         return []
     model = surveyor.model
     if sparse := _sparse_layers(structure):
-        warnings.warn(
+        warn(
             f"transformations={wanted} would fill the zeros that {len(sparse)} layers have already ({sparse[0]}, ...) "
             "and are left out: transform the dense model, and prune all layers in one run.",
-            stacklevel=5,
         )
         return []
     symmetries = find_symmetries(model, structure)
@@ -77,10 +76,9 @@ def transform(
     if residual is not None and can_rotate(residual):
         steps["residual"] = lambda: rotate_residual(residual, surveyor, targets)
     if missing := [name for name in wanted if name not in steps]:
-        warnings.warn(
+        warn(
             f"transformations={missing} do not apply to this {type(model).__name__} (model type "
             f"{model.config.model_type!r}) and are left out.",
-            stacklevel=5,
         )
     wanted = [name for name in wanted if name in steps]
     if not wanted:
@@ -114,18 +112,16 @@ def _applied(
     change = float((_answer(model, probe) - expected).norm() / expected.norm().clamp_min(1e-30))
     if change <= tolerance:
         if before.tied and not getattr(model.config, "tie_word_embeddings", None):
-            warnings.warn(
+            warn(
                 f"transformation {name!r}: the head takes up the final norm's weight, so it is no longer tied to the "
                 "embeddings: the checkpoint grows by one such matrix, and its config says tie_word_embeddings=False.",
-                stacklevel=6,
             )
         return True
     before.restore()
-    warnings.warn(
+    warn(
         f"transformation {name!r} would move the answers of this {type(model).__name__} (model type "
         f"{model.config.model_type!r}) by {change:.1%}, so it was taken back: its structure is not the one that the "
         "family declares.",
-        stacklevel=6,
     )
     return False
 

@@ -1,13 +1,13 @@
 """Opening an exported graph: what is damaged or missing is found before it computes."""
 
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
 
 from optimum_si.errors import CheckpointError, ConfigurationError, ProviderError
 from optimum_si.onnx.manifest import check_files
 from optimum_si.onnx.requirements import require_runtime
+from optimum_si.warnings import warn
 
 from .providers import Provider, providers
 
@@ -83,9 +83,8 @@ def _opened(path: Path, options: Any, chosen: list[Provider]) -> Any:
     try:
         options.register_custom_ops_library(str(library_path()))
     except Exception as error:  # none (KernelsUnavailable), or it cannot be loaded here, or computes the wrong thing
-        warnings.warn(
+        warn(
             f"{str(path)!r} is computed with dense weights, as slow and large as if nothing had been pruned: {error}",
-            stacklevel=4,
         )
         return _densified(path, options, chosen)
     return session()

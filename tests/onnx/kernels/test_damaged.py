@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_library import multiply, problem, sparse_weight
+from support.kernel_library import multiply, problem, sparse_weight
 
 from optimum_si.onnx.kernels import FORMATS, KINDS, pack
 from optimum_si.onnx.kernels.validate import check

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_library import ISAS, PORTABLE, multiply, sparse_weight
+from support.kernel_library import ISAS, PORTABLE, multiply, sparse_weight
 
 from optimum_si.onnx.kernels import FORMATS, KINDS, pack, unpack
 

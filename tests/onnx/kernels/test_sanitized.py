@@ -4,7 +4,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from kernel_library import compiled, sparse_weight
+from support.kernel_library import compiled, sparse_weight
 
 from optimum_si.onnx.kernels import FORMATS, KINDS, pack
 from optimum_si.onnx.kernels import build as building

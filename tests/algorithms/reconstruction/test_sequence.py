@@ -1,0 +1,268 @@
+"""Layers fitted in sequence solve the least squares that design 1.5 states, and keep every promise of a plain run."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from support.models import (
+    block_weights,
+    calibration,
+    induce,
+    logits,
+    prune,
+    relative_change,
+    same_bytes,
+    tiny,
+    token_windows,
+)
+from transformers import (
+    SwitchTransformersConfig,
+    SwitchTransformersForConditionalGeneration,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from optimum_si import ConfigurationError, SIConfig
+from optimum_si.algorithms.reconstruction import sequence
+from optimum_si.algorithms.reconstruction.observe import paired_moments
+from optimum_si.algorithms.reconstruction.sequence import DAMPINGS, Fit, _lowest, fit_block
+from optimum_si.pipeline import deciding
+
+
+WRITERS = ["model.layers.0.self_attn.o_proj", "model.layers.0.mlp.down_proj"]
+RECIPE = {"pattern": "2:4", "induction": None, "reconstruction": "exact"}
+DAMPING = 0.01
+
+
+def seen(model, windows):
+    """Inputs of the two writers, what they write, and the stream after each: tokens as rows."""
+    found = {}
+    layer = model.model.layers[0]
+    modules = {"o": layer.self_attn.o_proj, "down": layer.mlp.down_proj, "norm": layer.post_attention_layernorm}
+
+    def note(name):
+        def hook(module, args, output):
+            found[name], found[f"{name} out"] = args[0].flatten(0, -2), output.flatten(0, -2)
+
+        return hook
+
+    handles = [module.register_forward_hook(note(name)) for name, module in modules.items()]
+    handles.append(layer.register_forward_hook(lambda _, __, output: found.update(stream=output.flatten(0, -2))))
+    logits(model, windows)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
+def test_each_layer_is_the_direct_solution_for_its_target(share):
+    windows = token_windows(16)
+    dense = tiny("llama", torch.float64)
+    pruned = prune(tiny("llama", torch.float64), data=windows, include=WRITERS, repair=share, **RECIPE).model
+    in_dense, in_pruned = seen(dense, windows), seen(pruned, windows)
+    stream = {"o": "norm", "down": "stream"}
+    for name, module in (("o", "self_attn.o_proj"), ("down", "mlp.down_proj")):
+        weight = dense.get_submodule(f"model.layers.0.{module}").weight
+        found = pruned.get_submodule(f"model.layers.0.{module}").weight
+        x_dense, x_pruned = in_dense[name], in_pruned[name]
+        beside = [at[stream[name]] - at[f"{name} out"] for at in (in_dense, in_pruned)]
+        target = x_pruned @ weight.T + share * ((x_dense - x_pruned) @ weight.T + beside[0] - beside[1])
+        gram = x_pruned.T @ x_pruned / len(x_pruned)
+        damping = DAMPING * gram.diagonal().mean()
+        damped = gram + damping * torch.eye(len(gram), dtype=gram.dtype)
+        aim = target.T @ x_pruned / len(x_pruned) + damping * weight
+        for row in range(len(weight)):
+            kept = found[row] != 0
+            assert int(kept.sum()) == len(kept) // 2
+            solution = torch.linalg.solve(damped[kept][:, kept], aim[row, kept])
+            torch.testing.assert_close(found[row, kept], solution, rtol=1e-5, atol=1e-6)
+
+
+def test_a_bias_is_fitted_with_its_weight():
+    # Mean output error is zero only where the bias took up what pruning and earlier layers changed on average.
+    windows, names = token_windows(16), ["model.decoder.layers.0.fc1", "model.decoder.layers.0.fc2"]
+    dense, model = tiny("opt", torch.float64), tiny("opt", torch.float64)
+    prune(model, data=windows, include=names, repair=1.0, **RECIPE)
+    outputs = []
+    for entry in (dense, model):
+        handle = entry.model.decoder.layers[0].register_forward_hook(lambda _, __, out: outputs.append(out))
+        logits(entry, windows)
+        handle.remove()
+    states = [out[0] if isinstance(out, tuple) else out for out in outputs]
+    change = (states[1] - states[0]).flatten(0, -2)
+    assert change.mean(0).norm() < 1e-9 * states[0].norm() and change.norm() > 0.01
+
+
+def test_layers_that_nothing_broke_are_fitted_alike_whatever_the_share():
+    names = ["model.layers.0.self_attn.q_proj"]
+    models = [
+        prune(tiny("llama", torch.float64), include=names, repair=share, **RECIPE).model for share in (0.0, 0.5, 1.0)
+    ]
+    for model in models[1:]:
+        for name, weight in block_weights(model).items():
+            torch.testing.assert_close(weight, block_weights(models[0])[name], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "repair"),
+    [(name, "auto") for name in ("llama", "opt", "bert", "gpt2", "gpt-neox", "t5", "vit")] + [("llama", 0.5)],
+)
+def test_every_family_keeps_its_pattern(name, repair):
+    model = prune(tiny(name), "sparsegpt" if name == "opt" else "wanda", repair=repair, **RECIPE).model
+    for weight in block_weights(model).values():
+        assert int((weight.reshape(-1, 4) != 0).sum(1).max()) <= 2
+        assert bool(torch.isfinite(weight).all())
+
+
+@pytest.mark.parametrize("name", ["llama", "opt"])
+def test_repair_brings_the_whole_model_closer(name):
+    windows = token_windows(64)
+    dense = logits(tiny(name), windows)
+    losses = [
+        relative_change(logits(prune(tiny(name), data=windows, repair=share, **RECIPE).model, windows), dense)
+        for share in (0, 0.5)
+    ]
+    assert losses[1] < losses[0]
+
+
+def test_auto_chooses_layer_by_layer_and_none_does_nothing():
+    models = [prune(tiny("llama"), repair=repair, **RECIPE).model for repair in (0, 0.25, 0.5, "auto")]
+    for one in range(len(models)):
+        for other in range(one):
+            assert not same_bytes(models[one], models[other])
+
+
+def test_the_report_says_how_each_layer_was_fitted():
+    report = prune(tiny("llama"), repair="auto", **RECIPE).report
+    assert all(0 <= layer.share <= 1 for layer in report.layers) and len(report.layers) == 14
+    assert {round(layer.damping / DAMPING) for layer in report.layers} <= set(DAMPINGS)
+    assert prune(tiny("llama"), repair=0, **RECIPE).report.layers[0].share is None
+
+
+def test_padding_and_batches_change_nothing():
+    model = prune(tiny("llama", torch.float64), data=token_windows(16), repair=0.5, **RECIPE).model
+    rows = [{"input_ids": row[None], "attention_mask": torch.ones_like(row)[None]} for row in token_windows(16)]
+    padded = [
+        {
+            "input_ids": torch.cat([torch.zeros(1, 4, dtype=torch.long), row["input_ids"]], 1),
+            "attention_mask": torch.cat([torch.zeros(1, 4, dtype=torch.long), row["attention_mask"]], 1),
+        }
+        for row in rows
+    ]
+    for data, batch_size in ((padded, 8), (token_windows(16), 1)):
+        again = prune(
+            tiny("llama", torch.float64), data=data, repair=0.5, calibration={"batch_size": batch_size}, **RECIPE
+        ).model
+        for name, weight in block_weights(again).items():
+            torch.testing.assert_close(weight, block_weights(model)[name], rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_narrow_models_are_fitted_in_single_precision(dtype):
+    model = prune(tiny("llama", dtype), repair="auto", refine_epochs=1, **RECIPE).model
+    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+    for weight in block_weights(model).values():
+        assert int((weight.reshape(-1, 4) != 0).sum(1).max()) <= 2 and bool(torch.isfinite(weight).all())
+
+
+@pytest.mark.parametrize("name", ["llama", "opt"])
+def test_pruning_what_was_induced_is_pruning_the_original(tmp_path, name):
+    recipe = {
+        "pattern": "2:4",
+        "reconstruction": "exact",
+        "refine_epochs": 1,
+        "induction": {"epochs": 2, "learning_rate": 0.05, "selection": "block"},
+    }
+    data = calibration("", 32)
+    whole = prune(tiny(name), "magnitude", data, **recipe)
+    induce(tiny(name), "magnitude", data, save_dir=tmp_path / "induced", **recipe)
+    in_two = prune(str(tmp_path / "induced"), "magnitude", data, **recipe)
+    # Without biases fitted weights leave these scales nothing to gain.
+    assert name == "llama" or any(block.choice != "plain" for block in whole.report.blocks)
+    assert same_bytes(whole.model, in_two.model)
+
+
+def test_layers_that_read_an_encoder_are_fitted_too():
+    # More decoder than encoder blocks: the decoder is pruned, whose cross attention sees other tokens.
+    config = T5Config(vocab_size=48, d_model=32, d_kv=8, d_ff=48, num_layers=1, num_decoder_layers=2, num_heads=4)
+    model = T5ForConditionalGeneration(config).eval()
+    pruned = prune(model, data=calibration("t5"), repair="auto", **RECIPE).model
+    weights = {name: weight for name, weight in block_weights(pruned).items() if name.startswith("decoder")}
+    assert weights and all(int((weight.reshape(-1, 4) != 0).sum(1).max()) <= 2 for weight in weights.values())
+
+
+@pytest.mark.parametrize("repair", [0.5, "auto"])
+def test_experts_are_fitted_to_the_tokens_that_reach_them(repair):
+    torch.manual_seed(0)
+    config = SwitchTransformersConfig(
+        vocab_size=48, d_model=32, d_kv=8, d_ff=48, num_heads=4, num_experts=6, num_layers=2, num_decoder_layers=1,
+        num_sparse_encoder_layers=1, num_sparse_decoder_layers=0, expert_capacity=64,
+    )  # fmt: skip
+    pruner = prune(
+        SwitchTransformersForConditionalGeneration(config).eval(), data=calibration("t5"), repair=repair, **RECIPE
+    )
+    for weight in block_weights(pruner.model).values():
+        assert bool(torch.isfinite(weight).all())
+    assert any("expert" in layer.name and layer.sparsity >= 0.5 for layer in pruner.report.layers)
+
+
+def test_weights_apart_are_fitted_to_the_training_windows_only(monkeypatch):
+    seen = []
+
+    def watched(problem, sites, *rest):
+        dense = {layer.view.name: (layer.weight.clone(), layer.bias) for layer in problem.layers}
+        moments = paired_moments(problem, sites[0], None, dense, problem.training).moments()
+        seen.append((problem, sites[0], dense, moments.gram, fit_block(problem, sites, *rest)))
+        return seen[-1][-1]
+
+    monkeypatch.setattr(deciding, "fit_block", watched)
+    prune(tiny("llama", torch.float64), data=token_windows(24), repair=0.5, refine_epochs=1, **RECIPE)
+    problem, site, dense, gram, fitted = seen[0]
+    assert problem.training is not problem.validation
+    damped = gram + DAMPING * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    for view in site.views:
+        apart, fitted_to_all = fitted.apart[view.name][0], fitted.weights[view.name][0]
+        assert torch.equal(apart != 0, fitted_to_all != 0)
+        # Nothing is left to gain inside of the mask.
+        gradient = ((apart - dense[view.name][0]) @ damped) * (apart != 0)
+        other = ((fitted_to_all - dense[view.name][0]) @ damped) * (apart != 0)
+        assert gradient.norm() < 1e-2 * other.norm()
+
+
+@pytest.mark.parametrize("name", ["llama", "opt"])
+def test_no_share_that_was_not_chosen_errs_less_on_the_held_out_windows(monkeypatch, name):
+    choices = []
+
+    def watched(fitter, others, held_out):
+        chosen = choose(fitter, others, held_out)
+        error = fitter._error_on(held_out)
+        errors = {fit: error(*fitter.solve(others, fit, None)) for fit in all_fits()}
+        choices.append((error(*fitter.solve(others, chosen, None)), min(errors.values()), max(errors.values())))
+        return chosen
+
+    choose = sequence._Fitter.choose
+    monkeypatch.setattr(sequence._Fitter, "choose", watched)
+    prune(tiny(name, torch.float64), data=token_windows(24), repair="auto", **RECIPE)
+    assert choices
+    for chosen, least, most in choices:
+        assert chosen <= least + 1e-3 * (most - least) + 1e-12
+
+
+def all_fits():
+    return [Fit(step / 4, DAMPING * factor) for step in range(5) for factor in DAMPINGS]
+
+
+def test_shares_out_of_range_are_refused():
+    for wrong in (-0.1, 1.5, "most", True):
+        with pytest.raises(ConfigurationError, match=r"repair=.*'auto'"):
+            SIConfig(reconstruction="exact", repair=wrong)
+
+
+@given(st.floats(-5, 5), st.floats(-5, 5), st.floats(-5, 5))
+def test_the_best_share_is_the_lowest_point_of_the_parabola(bend, slope, start):
+    def error(share):
+        return start + share * (slope + share * bend)
+
+    share, least = _lowest(error(0), error(0.5), error(1))
+    assert 0 <= share <= 1 and least == pytest.approx(error(share), abs=1e-6)
+    assert all(least <= error(step / 100) + 1e-6 for step in range(101))

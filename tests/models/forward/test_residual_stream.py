@@ -1,0 +1,56 @@
+"""Layers that write to the residual stream are found by what flows, in any architecture."""
+
+import pytest
+import torch
+from support.models import inputs_of, tiny
+
+from optimum_si.models.forward.calls import block_output, capture
+from optimum_si.models.forward.residual_stream import OUTPUT, stream_places
+from optimum_si.models.structure import find_structure
+
+
+#: The writers of a block and the place where the stream can be read first, by names inside the block.
+EXPECTED = {
+    "llama": {"self_attn.o_proj": "post_attention_layernorm", "mlp.down_proj": OUTPUT},
+    "qwen3": {"self_attn.o_proj": "post_attention_layernorm", "mlp.down_proj": OUTPUT},
+    "opt": {"self_attn.out_proj": "final_layer_norm", "fc2": OUTPUT},
+    "opt-post-norm": {"self_attn.out_proj": "self_attn_layer_norm", "fc2": "final_layer_norm"},
+    "bert": {"attention.output.dense": "attention.output.LayerNorm", "output.dense": "output.LayerNorm"},
+    "gpt2": {"attn.c_proj": "ln_2", "mlp.c_proj": OUTPUT},
+    # Attention and MLP side by side: only the output of the block holds both.
+    "gpt-neox": {"attention.dense": OUTPUT, "mlp.dense_4h_to_h": OUTPUT},
+}
+
+
+def places(name, number=1):
+    model = tiny(name)
+    structure = find_structure(model)
+    batches = [{key: value[:2] for key, value in inputs_of(name).items()}]
+    output = block_output(model, structure.blocks, batches[0])
+    captured = next(iter(capture(model, structure.blocks, batches, output)))
+    block = structure.blocks[number]
+    # Hidden states of the first block serve as well as any.
+    found = stream_places(block.module, captured.hidden, captured.calls[number], block.views.values())
+    names = {module: name for name, module in block.module.named_modules()}
+    return {
+        name.removeprefix(f"{block.name}."): place if isinstance(place, str) else names[place]
+        for name, place in found.items()
+    }
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_writers_and_the_place_to_read_the_stream_are_found(name):
+    assert places(name) == EXPECTED[name]
+
+
+def test_the_probe_leaves_no_hook_behind():
+    model = tiny("llama")
+    structure = find_structure(model)
+    batches = [inputs_of("llama")]
+    output = block_output(model, structure.blocks, batches[0])
+    captured = next(iter(capture(model, structure.blocks, batches, output)))
+    block = structure.blocks[0]
+    before = captured.calls[0].run(block.module, captured.hidden)
+    stream_places(block.module, captured.hidden, captured.calls[0], block.views.values())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert torch.equal(before, captured.calls[0].run(block.module, captured.hidden))

@@ -1,0 +1,153 @@
+"""Blocks, weights and pairs that are found in each family."""
+
+import pytest
+import torch
+from support.models import DECLARED, FAMILIES, UNDECLARED, block_weights, prune, tiny
+from transformers import LlamaConfig, PreTrainedModel
+
+from optimum_si.errors import ConfigurationError, UnsupportedModelError
+from optimum_si.models.structure import complete_channels, find_structure, select_views
+
+
+LLAMA = {
+    "input_layernorm->q,k,v",
+    "v->o",
+    "post_attention_layernorm->gate,up",
+    "up->down",
+}
+PAIRS = {
+    "llama": {*LLAMA, "q<->k"},
+    "llama-tied-biased": {*LLAMA, "q<->k"},
+    "mistral": {*LLAMA, "q<->k"},
+    "qwen2": {*LLAMA, "q<->k"},
+    "qwen3": LLAMA,
+    "opt": {"v->out", "q<->k", "self_attn_layer_norm->q,k,v", "final_layer_norm->fc1", "fc1->fc2"},
+    "opt-post-norm": {"v->out", "q<->k", "fc1->fc2"},
+    "bert": {"value->output", "query<->key"},
+    "bert-relu": {"value->output", "query<->key", "intermediate->output"},
+    **dict.fromkeys(UNDECLARED, set()),
+}
+COUNTS = (
+    dict.fromkeys(DECLARED, 7)
+    | dict.fromkeys(("opt", "opt-post-norm", "bert", "bert-relu", "vit", "t5"), 6)
+    | dict.fromkeys(("gpt2", "gpt-neox"), 4)
+)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_each_family_declares_just_the_pairs_that_hold(name):
+    structure = find_structure(tiny(name))
+    assert structure.declared == (name in DECLARED)
+    assert len(structure.blocks) == 2 and not structure.untreated
+    for block in structure.blocks:
+        assert {channels.name for channels in block.channels} == PAIRS[name]
+        assert all(channels.absorbable for channels in block.channels)
+        assert len(block.views) == COUNTS[name]
+
+
+def test_names_are_those_of_modules():
+    model = tiny("opt")
+    structure = find_structure(model)
+    modules = dict(model.named_modules())
+    for block in structure.blocks:
+        assert modules[block.name] is block.module
+        for local, view in block.views.items():
+            assert view.name == f"{block.name}.{local}" and modules[view.name] is view.module
+            assert dict(block.module.named_parameters())[block.parameter_name(view, "weight")] is view.tensor()
+
+
+def test_embeddings_and_heads_are_outside_the_blocks():
+    weights = block_weights(tiny("llama"))
+    assert len(weights) == 14 and all(name.startswith("model.layers.") for name in weights)
+
+
+def test_the_longest_list_is_pruned_and_the_other_is_named():
+    structure = find_structure(tiny("t5"))
+    assert structure.blocks[0].name == "encoder.block.0"
+    assert structure.other_lists == ["decoder.block (2 blocks)"]
+
+
+def test_keys_have_no_shift_where_there_is_no_rope():
+    assert find_structure(tiny("opt")).blocks[0].no_shift == ("self_attn.k_proj",)
+    assert find_structure(tiny("bert")).blocks[0].no_shift == ("attention.self.key",)
+    assert find_structure(tiny("qwen2")).blocks[0].no_shift == ()
+
+
+def test_a_parameter_of_two_modules_is_not_scaled():
+    model = tiny("llama")
+    first, second = model.model.layers
+    second.mlp.up_proj.weight = first.mlp.up_proj.weight
+    for block in find_structure(model).blocks:
+        absorbable = {channels.name: channels.absorbable for channels in block.channels}
+        assert not absorbable["up->down"] and not absorbable["post_attention_layernorm->gate,up"]
+        assert absorbable["v->o"] and absorbable["q<->k"] and absorbable["input_layernorm->q,k,v"]
+
+
+def test_a_norm_of_two_blocks_is_not_scaled():
+    model = tiny("llama")
+    first, second = model.model.layers
+    second.input_layernorm.weight = first.input_layernorm.weight
+    for block in find_structure(model).blocks:
+        absorbable = {channels.name: channels.absorbable for channels in block.channels}
+        assert not absorbable["input_layernorm->q,k,v"] and absorbable["up->down"]
+
+
+@pytest.mark.parametrize("place", ["one block", "two blocks"])
+def test_a_weight_that_two_modules_share_is_pruned_once(place):
+    model = tiny("llama")
+    first, second = model.model.layers
+    other = first.mlp.gate_proj if place == "one block" else second.mlp.up_proj
+    other.weight = first.mlp.up_proj.weight
+    selected = select_views(find_structure(model), None, None)
+    assert sum(len(views) for views in selected) == 13
+    report = prune(model, "sparsegpt", sparsity=0.5, induction=None).report
+    assert report.sparsity == pytest.approx(0.5, abs=0.01)
+
+
+def test_globs_choose_layers():
+    structure = find_structure(tiny("llama"))
+    selected = select_views(structure, ["*.mlp.*"], ["*.0.mlp.up_proj"])
+    assert [sorted(views) for views in selected] == [
+        ["mlp.down_proj", "mlp.gate_proj"],
+        ["mlp.down_proj", "mlp.gate_proj", "mlp.up_proj"],
+    ]
+
+
+@pytest.mark.parametrize("kind", ["include", "exclude"])
+def test_a_glob_that_matches_nothing_shows_names(kind):
+    globs = {"include": None, "exclude": None, kind: ["*.nothing"]}
+    with pytest.raises(ConfigurationError, match=rf"{kind}='\*\.nothing'.*14 layers.*self_attn\.q_proj"):
+        select_views(find_structure(tiny("llama")), **globs)
+
+
+def test_globs_that_leave_nothing_are_refused():
+    with pytest.raises(ConfigurationError, match="leave no layer"):
+        select_views(find_structure(tiny("llama")), ["*.mlp.*"], ["*"])
+
+
+def test_each_input_has_a_scale():
+    block = find_structure(tiny("opt-post-norm")).blocks[0]
+    views = block.views
+    shared = [[views["self_attn.q_proj"], views["self_attn.k_proj"]], [views["fc1"]], [views["fc2"]]]
+    extra = {channels.name for channels in complete_channels(block, shared, own=False)} - PAIRS["opt-post-norm"]
+    assert extra == {"input of self_attn.q_proj,self_attn.k_proj", "input of fc1"}
+    own = {channels.name for channels in complete_channels(block, shared, own=True)} - PAIRS["opt-post-norm"]
+    assert own == {"input of self_attn.q_proj", "input of self_attn.k_proj", "input of fc1"}
+
+
+def test_scales_of_undeclared_inputs_only_weigh_the_score():
+    block = find_structure(tiny("gpt2")).blocks[0]
+    channels = complete_channels(block, [[view] for view in block.views.values()], own=False)
+    assert len(channels) == 4 and not any(entry.absorbable for entry in channels)
+
+
+def test_a_model_without_blocks_names_what_was_seen():
+    class Flat(PreTrainedModel):
+        config_class = LlamaConfig
+
+        def __init__(self):
+            super().__init__(LlamaConfig())
+            self.only_layer = torch.nn.Linear(8, 8)
+
+    with pytest.raises(UnsupportedModelError, match="Flat.*only_layer"):
+        find_structure(Flat())
