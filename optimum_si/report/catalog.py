@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import pictures as draw
-from .report import Report
-from .series import MOST_PLACES, spread
+from . import pictures as drawing
+from .records import RunReport
+from .series import MAX_GROUPS, score_histogram
 
 
 if TYPE_CHECKING:
@@ -17,11 +17,11 @@ class Picture:
     """One picture.
 
     Args:
-        name: of its file, without the ending.
-        title: what it is about.
-        text: what it shows, in plain words.
-        alt: what it shows, for those who do not see it.
-        figure: drawn, without a title.
+        name: name of its file, without the ending.
+        title: what the picture is about.
+        text: what the picture shows, in plain words.
+        alt: what the picture shows, for those who do not see it.
+        figure: the drawing, without a title.
     """
 
     name: str
@@ -31,19 +31,19 @@ class Picture:
     figure: "Figure"
 
 
-def pictures(report: Report) -> list[Picture]:
+def pictures(run: RunReport) -> list[Picture]:
     """Every picture that has something to show, in the order in which they are read."""
     made = [
-        _picture("importance", "Importance of the weights", _importance_words(report), draw.importance(report)),
-        _picture("layers", "Error and zeros, layer by layer", _layer_words(report), draw.layers(report)),
-        _picture("blocks", "What each block costs the model", _block_words(report), draw.blocks(report)),
+        _picture("importance", "Importance of the weights", _importance_words(run), drawing.importance(run)),
+        _picture("layers", "Error and zeros, layer by layer", _layer_words(run), drawing.layers(run)),
+        _picture("blocks", "What each block costs the model", _block_words(run), drawing.blocks(run)),
         _picture(
             "singular-values",
             "Singular values of one layer",
-            _spectrum_words(report),
-            draw.singular_values(report),
+            _spectrum_words(run),
+            drawing.singular_values(run),
         ),
-        _picture("scales", "Learned channel scales", _scale_words(report), draw.scales(report)),
+        _picture("scales", "Learned channel scales", _scale_words(run), drawing.scales(run)),
     ]
     return [picture for picture in made if picture is not None]
 
@@ -53,36 +53,36 @@ def _picture(name: str, title: str, words: tuple[str, str], figure: "Figure | No
     return None if figure is None else Picture(name, title, text, alt, figure)
 
 
-def _importance_words(report: Report) -> tuple[str, str]:
+def _importance_words(run: RunReport) -> tuple[str, str]:
     what = "Every weight has a score, and those with the lowest go."
-    values = spread(report)
+    values = score_histogram(run)
     if values is None or values.after is None:
         text = f"{what} The shape shows how the scores of this run are spread around the mean of their row."
         return text, "Histogram of the scores of all weights, relative to the mean of their row."
     text = (
-        f"{what} The grey shape shows how scores are spread before induction, the green line how they are spread with "
+        f"{what} The gray shape shows how scores are spread before induction, the green line how they are spread with "
         "the learned scales. Below is the difference: where it is above zero, more weights are found after induction."
     )
     return text, "Two histograms of the scores of all weights, before and after induction, and their difference."
 
 
-def _layer_words(report: Report) -> tuple[str, str]:
-    place = "block: its layers are averaged" if len(report.layers) > MOST_PLACES else "layer"
+def _layer_words(run: RunReport) -> tuple[str, str]:
+    unit = "block: its layers are averaged" if len(run.layers) > MAX_GROUPS else "layer"
     text = (
         "How far a layer's answers on calibration text are from the dense layer's, as a share of their size, for "
-        f"each {place}."
+        f"each {unit}."
     )
-    if report.induction:
+    if run.induction:
         text += (
             " A single layer may do a little worse than with the plain method: induction is judged by what the model "
             "loses, not by its parts."
         )
-    if report.task == "prune":
+    if run.task == "prune":
         text += " The bars below show the share of zeros."
     return text, "Relative output error and share of zeros, from the first block to the last."
 
 
-def _block_words(report: Report) -> tuple[str, str]:
+def _block_words(run: RunReport) -> tuple[str, str]:
     text = (
         "What is lost on windows of text that nothing was learned from, once a block and those before it are pruned. "
         "Lower is better. Where induction does not clearly help, the plain method is kept and both bars are as "
@@ -91,8 +91,8 @@ def _block_words(report: Report) -> tuple[str, str]:
     return text, "Held-out loss of each block with the plain method and as chosen."
 
 
-def _spectrum_words(report: Report) -> tuple[str, str]:
-    layer = report.spectrum.layer if report.spectrum is not None else ""
+def _spectrum_words(run: RunReport) -> tuple[str, str]:
+    layer = run.spectrum.layer if run.spectrum is not None else ""
     text = (
         f"Singular values say how strongly a layer acts in each of its directions. For {layer}, from the middle of "
         "the model: the closer both lines are, the more of the layer's shape is kept."
@@ -100,10 +100,10 @@ def _spectrum_words(report: Report) -> tuple[str, str]:
     return text, f"Singular values of {layer}, dense and pruned, from the largest to the smallest."
 
 
-def _scale_words(report: Report) -> tuple[str, str]:
-    place = "block" if len(report.layers) > MOST_PLACES else "layer"
+def _scale_words(run: RunReport) -> tuple[str, str]:
+    unit = "block" if len(run.layers) > MAX_GROUPS else "layer"
     text = (
-        f"Induction learns a factor s for every input channel. For each {place}: the whole range, the middle four "
+        f"Induction learns a factor s for every input channel. For each {unit}: the whole range, the middle four "
         "fifths and the median. At 1 a channel stays as it is; above it, its weights count more when scores are "
         "compared."
     )

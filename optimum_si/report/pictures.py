@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .report import Report
-from .series import Place, places, spread
+from .records import RunReport
+from .series import LayerGroup, layer_groups, score_histogram
 from .style import CHOSEN, CHOSEN_PALE, INK, PLAIN, QUIET, legend, new_figure, quiet
 
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 #: Values of s that an axis names: where they are far apart, and where they are close.
 _WIDE_TICKS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16)
 _NARROW_TICKS = (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.4, 1.6, 1.8, 2)
-#: Block numbers that fit the width.
-_MOST_TICKS = 12
+#: Labels of blocks that fit the width.
+_MAX_TICKS = 12
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def importance(report: Report) -> "Figure | None":
+def importance(run: RunReport) -> "Figure | None":
     """How scores are spread before and after induction, and what changed."""
-    values = spread(report)
+    values = score_histogram(run)
     if values is None:
         return None
     changed = values.after is not None
@@ -40,7 +40,7 @@ def importance(report: Report) -> "Figure | None":
         below = rows[1]
         lowest, highest = _percent(values.lowest), _percent(values.highest)
         mean = [after - before for after, before in zip(values.after or [], values.before, strict=True)]
-        if len(report.blocks) > 1:
+        if len(run.blocks) > 1:
             below.stairs(highest, edges, baseline=lowest, fill=True, color=CHOSEN_PALE, label="range of the blocks")
         below.stairs(_percent(mean), edges, baseline=None, color=CHOSEN, linewidth=1.8, label="whole model")
         below.set_ylim(1.15 * min(lowest), 1.15 * max(highest))
@@ -58,37 +58,37 @@ def importance(report: Report) -> "Figure | None":
     return figure
 
 
-def layers(report: Report) -> "Figure | None":
+def layers(run: RunReport) -> "Figure | None":
     """Relative output error and sparsity, layer by layer, or block by block where layers are many."""
-    where = places(report)
-    if not where:
+    groups = layer_groups(run)
+    if not groups:
         return None
-    pruned = any(place.sparsity is not None for place in where)
+    pruned = any(group.sparsity is not None for group in groups)
     figure = new_figure()
     rows = _panels(figure, [3, 1] if pruned else [1])
     axes = rows[0]
-    _pairs(axes, [place.error_before for place in where], [place.error_after for place in where])
+    _pairs(axes, [group.error_before for group in groups], [group.error_after for group in groups])
     axes.set_ylabel("output error")
     axes.yaxis.set_major_formatter(_percentages_of_one)
     axes.set_ylim(bottom=0, top=1.12 * axes.get_ylim()[1])
     if pruned:
         below = rows[1]
-        shares = [place.sparsity or 0 for place in where]
-        below.bar(range(len(where)), shares, width=0.72, color=CHOSEN_PALE)
+        sparsities = [group.sparsity or 0 for group in groups]
+        below.bar(range(len(groups)), sparsities, width=0.72, color=CHOSEN_PALE)
         below.set_ylim(0, 1)
         below.set_yticks([0, 0.5, 1], ["0%", "50%", "100%"])
         below.set_ylabel("zeros")
     for row in rows:
         quiet(row)
-    _mark_blocks(rows[-1], where)
+    _mark_blocks(rows[-1], groups)
     return figure
 
 
-def blocks(report: Report) -> "Figure | None":
+def blocks(run: RunReport) -> "Figure | None":
     """What each block costs on held-out windows, with the plain method and as chosen."""
     known = [
-        (str(number), block.loss_before, block.loss_after)
-        for number, block in enumerate(report.blocks)
+        (str(index), block.loss_before, block.loss_after)
+        for index, block in enumerate(run.blocks)
         if block.loss_before is not None and block.loss_after is not None
     ]
     if not known:
@@ -106,9 +106,9 @@ def blocks(report: Report) -> "Figure | None":
     return figure
 
 
-def singular_values(report: Report) -> "Figure | None":
+def singular_values(run: RunReport) -> "Figure | None":
     """Singular values of one layer, dense and pruned."""
-    values = report.spectrum
+    values = run.spectrum
     if values is None:
         return None
     figure = new_figure()
@@ -125,12 +125,12 @@ def singular_values(report: Report) -> "Figure | None":
     return figure
 
 
-def scales(report: Report) -> "Figure | None":
+def scales(run: RunReport) -> "Figure | None":
     """The learned s of each layer: its range, where four fifths of it lie, and its median."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
-    where = places(report)
-    known = [(position, place.scales) for position, place in enumerate(where) if place.scales is not None]
+    groups = layer_groups(run)
+    known = [(position, group.scales) for position, group in enumerate(groups) if group.scales is not None]
     if not known:
         return None
     positions = [position for position, _ in known]
@@ -150,7 +150,7 @@ def scales(report: Report) -> "Figure | None":
     axes.set_ylabel("s (log scale)")
     quiet(axes)
     legend(axes)
-    _mark_blocks(axes, where)
+    _mark_blocks(axes, groups)
     return figure
 
 
@@ -161,34 +161,34 @@ def _panels(figure: "Figure", heights: list[int]) -> "list[Axes]":
     return list(panels)
 
 
-def _filled(edges: list[float], *shares: list[float]) -> tuple[float, float]:
+def _filled(edges: list[float], *histograms: list[float]) -> tuple[float, float]:
     """The edges between which bins hold more than a trace."""
-    filled = [place for place, share in enumerate(zip(*shares, strict=True)) if max(share) > 5e-4]
+    filled = [index for index, fractions in enumerate(zip(*histograms, strict=True)) if max(fractions) > 5e-4]
     return (edges[filled[0]], edges[filled[-1] + 1]) if filled else (edges[0], edges[-1])
 
 
 def _pairs(axes: "Axes", before: Sequence[float | None], after: Sequence[float]) -> None:
-    """A dot for the plain method and one for what was chosen at each place, and the way between them."""
+    """A dot for the plain method and one for what was chosen at each position, and the way between them."""
     positions = range(len(after))
-    paired = [(place, old, new) for place, old, new in zip(positions, before, after, strict=True) if old is not None]
+    paired = [(x, old, new) for x, old, new in zip(positions, before, after, strict=True) if old is not None]
     if paired:
-        where, old, new = zip(*paired, strict=True)
-        axes.vlines(where, old, new, color=CHOSEN_PALE, linewidth=3)
-        axes.scatter(where, old, s=26, facecolor="none", edgecolor=PLAIN, linewidth=1.5, label="plain method")
+        x, old, new = zip(*paired, strict=True)
+        axes.vlines(x, old, new, color=CHOSEN_PALE, linewidth=3)
+        axes.scatter(x, old, s=26, facecolor="none", edgecolor=PLAIN, linewidth=1.5, label="plain method")
     axes.scatter(positions, after, s=20, color=CHOSEN, zorder=3, label="as chosen" if paired else "pruned")
     legend(axes)
 
 
-def _mark_blocks(axes: "Axes", where: list[Place]) -> None:
-    """Number the blocks where they start."""
-    starts = [position for position, place in enumerate(where) if place.starts]
-    single = len(starts) == len(where)
+def _mark_blocks(axes: "Axes", groups: list[LayerGroup]) -> None:
+    """Label the blocks, and draw a line where each starts."""
+    starts = [position for position, group in enumerate(groups) if group.starts_block]
+    single = len(starts) == len(groups)
     centers = [
         position if single else (position + after - 1) / 2
-        for position, after in zip(starts, [*starts[1:], len(where)], strict=True)
+        for position, after in zip(starts, [*starts[1:], len(groups)], strict=True)
     ]
-    _name_ticks(axes, centers, [where[position].label for position in starts])
-    axes.set_xlim(-0.8, len(where) - 0.2)
+    _name_ticks(axes, centers, [groups[position].label for position in starts])
+    axes.set_xlim(-0.8, len(groups) - 0.2)
     if not single:
         for shared in axes.figure.axes:
             for start in starts[1:]:
@@ -196,7 +196,7 @@ def _mark_blocks(axes: "Axes", where: list[Place]) -> None:
 
 
 def _name_ticks(axes: "Axes", positions: Sequence[float], labels: list[str]) -> None:
-    every = -(-len(labels) // _MOST_TICKS)
+    every = -(-len(labels) // _MAX_TICKS)
     axes.set_xticks(positions[::every], labels[::every])
     axes.set_xlabel("block")
 
@@ -206,8 +206,8 @@ def _decade(value: float, _: float) -> str:
     return f"{value:g}" if value > 0.005 else "10" + f"{math.log10(value):.0f}".translate(_SUPERSCRIPTS)
 
 
-def _percent(shares: list[float]) -> list[float]:
-    return [100 * share for share in shares]
+def _percent(fractions: list[float]) -> list[float]:
+    return [100 * fraction for fraction in fractions]
 
 
 def _percentages(value: float, _: float) -> str:

@@ -1,34 +1,34 @@
-"""What pictures show of a report: one value a layer, or one a block where layers are too many to tell apart."""
+"""What pictures show of a run: one value a layer, or one a block where layers are too many to tell apart."""
 
 from dataclasses import dataclass
 
-from .report import LayerReport, Report
+from .records import LayerReport, RunReport
 
 
-#: Layers up to which each has a place of its own in a picture.
-MOST_PLACES = 48
+#: Layers up to which each is shown by itself.
+MAX_GROUPS = 48
 
 
 @dataclass(frozen=True)
-class Place:
-    """One place on the horizontal axis: a layer, or all layers of a block.
+class LayerGroup:
+    """What one position on the horizontal axis stands for: a layer, or all layers of a block.
 
     Args:
-        label: number of the block.
-        starts: True for the first place of a block.
+        label: index of the block in the model.
+        starts_block: whether the group is the first of its block.
         layers: at least one.
     """
 
     label: str
-    starts: bool
+    starts_block: bool
     layers: list[LayerReport]
 
     @property
     def sparsity(self) -> float | None:
-        """Share of zeros in its weights; None where nothing was pruned."""
-        known = [(layer.sparsity, _size(layer)) for layer in self.layers if layer.sparsity is not None]
-        total = sum(size for _, size in known)
-        return sum(share * size for share, size in known) / total if total else None
+        """Fraction of zeros in its weights; None where nothing was pruned."""
+        known = [(layer.sparsity, layer.num_weights) for layer in self.layers if layer.sparsity is not None]
+        total = sum(num_weights for _, num_weights in known)
+        return sum(sparsity * num_weights for sparsity, num_weights in known) / total if total else None
 
     @property
     def error_before(self) -> float | None:
@@ -65,21 +65,21 @@ class Place:
         return min(low), sum(p10) / len(p10), sum(median) / len(median), sum(p90) / len(p90), max(high)
 
 
-def places(report: Report) -> list[Place]:
-    """Places in forward order: layers, or blocks where there are more than ``MOST_PLACES`` layers."""
-    blocks = [(str(number), block.layers) for number, block in enumerate(report.blocks) if block.layers]
-    if len(report.layers) > MOST_PLACES:
-        return [Place(label, True, layers) for label, layers in blocks]
-    return [Place(label, not place, [layer]) for label, layers in blocks for place, layer in enumerate(layers)]
+def layer_groups(run: RunReport) -> list[LayerGroup]:
+    """Groups in forward order: layers, or blocks where there are more than ``MAX_GROUPS`` layers."""
+    blocks = [(str(index), block.layers) for index, block in enumerate(run.blocks) if block.layers]
+    if len(run.layers) > MAX_GROUPS:
+        return [LayerGroup(label, True, layers) for label, layers in blocks]
+    return [LayerGroup(label, layer is layers[0], [layer]) for label, layers in blocks for layer in layers]
 
 
 @dataclass(frozen=True)
-class Spread:
+class ScoreHistogram:
     """Scores of a whole model, over the bins that all its blocks share.
 
     Args:
         edges: log10 of the relative score, one more than there are bins.
-        before, after: share of the weights in each bin; ``after`` is None where every block is pruned plainly.
+        before, after: fraction of the weights in each bin; ``after`` is None where every block is pruned plainly.
         lowest, highest: of all blocks, what changed in each bin; empty where ``after`` is None.
     """
 
@@ -90,32 +90,29 @@ class Spread:
     highest: list[float]
 
 
-def spread(report: Report) -> Spread | None:
+def score_histogram(run: RunReport) -> ScoreHistogram | None:
     """The histograms of all blocks as one, each block by its size; None for a report that has none."""
-    blocks = [block for block in report.blocks if block.importance is not None and block.layers]
+    blocks = [block for block in run.blocks if block.importance is not None and block.layers]
     if not blocks:
         return None
-    first = blocks[0].importance
-    assert first is not None
-    step = (first.high - first.low) / len(first.before)
-    edges = [first.low + step * number for number in range(len(first.before) + 1)]
-    sizes = [sum(_size(layer) for layer in block.layers) for block in blocks]
-    before = [block.importance.before for block in blocks if block.importance is not None]
-    after = [block.importance.after or block.importance.before for block in blocks if block.importance is not None]
+    histograms = [block.importance for block in blocks if block.importance is not None]
+    low, high, num_bins = histograms[0].low, histograms[0].high, len(histograms[0].before)
+    step = (high - low) / num_bins
+    edges = [low + step * index for index in range(num_bins + 1)]
+    sizes = [sum(layer.num_weights for layer in block.layers) for block in blocks]
+    before = [histogram.before for histogram in histograms]
+    after = [histogram.after or histogram.before for histogram in histograms]
     if before == after:
-        return Spread(edges, _weighted(before, sizes), None, [], [])
+        return ScoreHistogram(edges, _weighted(before, sizes), None, [], [])
     changes = [[new - old for new, old in zip(*pair, strict=True)] for pair in zip(after, before, strict=True)]
     by_bin = list(zip(*changes, strict=True))
     lowest, highest = [min(values) for values in by_bin], [max(values) for values in by_bin]
-    return Spread(edges, _weighted(before, sizes), _weighted(after, sizes), lowest, highest)
+    return ScoreHistogram(edges, _weighted(before, sizes), _weighted(after, sizes), lowest, highest)
 
 
 def _weighted(rows: list[list[float]], sizes: list[int]) -> list[float]:
+    """The mean of rows, each as often as its size says."""
     return [
         sum(value * size for value, size in zip(column, sizes, strict=True)) / sum(sizes)
         for column in zip(*rows, strict=True)
     ]
-
-
-def _size(layer: LayerReport) -> int:
-    return layer.shape[0] * layer.shape[1]

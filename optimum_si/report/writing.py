@@ -7,7 +7,7 @@ from optimum_si.errors import CheckpointError
 
 from .catalog import Picture, pictures
 from .page import page
-from .report import Report
+from .records import RunReport
 from .style import require_matplotlib, styled
 
 
@@ -17,13 +17,13 @@ PAGE_NAME = "index.html"
 _DPI = 220
 
 
-def write_report(report: Report, folder: str | Path, name: str) -> list[Path]:
+def write_report(report: RunReport, folder: str | Path, name: str) -> list[Path]:
     """Write the pictures and ``index.html``, one file that needs nothing else, and move the folder into place.
 
     Args:
-        report: what a run did.
-        folder: where to; an earlier report there is replaced.
-        name: of the model's folder, as the page calls it.
+        report: what was measured in a run.
+        folder: folder of the report; an earlier report there is replaced.
+        name: name of the model's folder, as the page calls it.
 
     Returns:
         The files, the page first.
@@ -43,12 +43,12 @@ def write_report(report: Report, folder: str | Path, name: str) -> list[Path]:
     return [target / file.name for file in files]
 
 
-def draw(report: Report, folder: str | Path) -> list[Path]:
+def draw(report: RunReport, folder: str | Path) -> list[Path]:
     """Write the pictures alone, as PNG files, into a folder that may hold other files.
 
     Args:
-        report: what a run did.
-        folder: where to; it is made where it is missing.
+        report: what was measured in a run.
+        folder: folder of the pictures; it is made where it is missing.
 
     Returns:
         A file for each picture that has something to show: a run without induction has no scales.

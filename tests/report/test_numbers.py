@@ -29,13 +29,13 @@ STRONG = {"epochs": 2, "learning_rate": 0.05, "selection": "block"}
 
 
 def counted(score: numpy.ndarray, mean: numpy.ndarray) -> numpy.ndarray:
-    """Shares of scores in each bin, counted one by one."""
-    shares = numpy.zeros(BINS)
+    """Fractions of scores in each bin, counted one by one."""
+    fractions = numpy.zeros(BINS)
     for value, middle in zip(score.ravel(), numpy.broadcast_to(mean, score.shape).ravel(), strict=True):
         if value > 0:
-            place = int(numpy.floor((numpy.log10(value / middle) - LOW) / (HIGH - LOW) * BINS))
-            shares[min(max(place, 0), BINS - 1)] += 1 / score.size
-    return shares
+            bin_index = int(numpy.floor((numpy.log10(value / middle) - LOW) / (HIGH - LOW) * BINS))
+            fractions[min(max(bin_index, 0), BINS - 1)] += 1 / score.size
+    return fractions
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -143,11 +143,11 @@ def test_the_class_of_the_model_is_reported():
     assert prune(tiny("opt"), induction=None).report.architecture == "OPTForCausalLM"
 
 
-def test_closed_is_the_share_of_the_plain_loss():
-    assert example(2).closed == pytest.approx(1 - (0.1 + 0.2) / (0.2 + 0.3))
-    assert example(induction=False).closed is None
+def test_the_reduction_of_the_loss_is_relative_to_the_plain_method():
+    assert example(2).loss_reduction == pytest.approx(1 - (0.1 + 0.2) / (0.2 + 0.3))
+    assert example(induction=False).loss_reduction is None
     lossless = replace(example(1).blocks[0], loss_before=0.0, loss_after=0.0)
-    assert replace(example(1), blocks=[lossless]).closed is None
+    assert replace(example(1), blocks=[lossless]).loss_reduction is None
 
 
 def test_what_was_saved_is_read_back(tmp_path):

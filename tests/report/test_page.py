@@ -59,7 +59,7 @@ def test_tags_are_closed_and_ids_are_unique_and_found(tmp_path):
     assert not outline.open
     ids = [attributes["id"] for _, attributes in outline.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
-    used = re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"|aria-labeledby="([^"]+)"', text)
+    used = re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"|aria-labelledby="([^"]+)"', text)
     assert {one or two or three for one, two, three in used} <= set(ids)
 
 

@@ -10,7 +10,7 @@ from support.example_reports import example
 
 from optimum_si import CheckpointError, PictureError
 from optimum_si.report import Report, draw, write_report
-from optimum_si.report.series import places, spread
+from optimum_si.report.series import layer_groups, score_histogram
 
 
 ALL = ["importance.png", "layers.png", "blocks.png", "singular-values.png", "scales.png"]
@@ -61,11 +61,11 @@ def test_names_with_signs_of_mathematics_are_drawn(tmp_path):
     draw(example(prefix="$layers_{$"), tmp_path)
 
 
-def test_layers_have_places_until_they_are_too_many():
-    few, many = places(example(4)), places(example(60))
-    assert [len(place.layers) for place in few] == [1] * 28
-    assert [place.label for place in few if place.starts] == ["0", "1", "2", "3"]
-    assert [len(place.layers) for place in many] == [7] * 60
+def test_layers_are_shown_one_by_one_until_they_are_too_many():
+    few, many = layer_groups(example(4)), layer_groups(example(60))
+    assert [len(group.layers) for group in few] == [1] * 28
+    assert [group.label for group in few if group.starts_block] == ["0", "1", "2", "3"]
+    assert [len(group.layers) for group in many] == [7] * 60
     assert many[0].sparsity == 0.5
     assert many[0].error_after == pytest.approx(0.04)
     assert many[0].scales == pytest.approx((0.5, 0.8, 1, 1.25, 2.25))
@@ -75,10 +75,10 @@ def test_a_plain_block_counts_as_unchanged():
     report = example(2)
     first, second = report.blocks
     plain = replace(second, importance=replace(second.importance, after=None))
-    both = spread(replace(report, blocks=[first, plain]))
+    both = score_histogram(replace(report, blocks=[first, plain]))
     expected = [(new + old) / 2 for new, old in zip(first.importance.after, first.importance.before, strict=True)]
     assert both.after == pytest.approx(expected)
-    assert spread(example(induction=False)).after is None
+    assert score_histogram(example(induction=False)).after is None
 
 
 def test_a_report_replaces_an_earlier_one(tmp_path):

@@ -10,7 +10,7 @@ KINDS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_p
 
 def example(blocks: int = 4, induction: bool = True, prefix: str = "model.layers") -> Report:
     """A report of ``blocks`` blocks of seven layers, with every number that a run can give."""
-    entries = [_block(f"{prefix}.{number}", number, induction) for number in range(blocks)]
+    entries = [_block(f"{prefix}.{index}", index, induction) for index in range(blocks)]
     layer = entries[blocks // 2].layers[1].name
     spectrum = Spectrum(layer, list(range(64)), [64.0 - n for n in range(64)], [60 - 0.9 * n for n in range(64)])
     return Report(
@@ -29,18 +29,18 @@ def example(blocks: int = 4, induction: bool = True, prefix: str = "model.layers
     )
 
 
-def _block(name: str, number: int, induction: bool) -> BlockReport:
+def _block(name: str, index: int, induction: bool) -> BlockReport:
     scales = (0.5, 1.0, 2.25, True, 0.8, 1.25) if induction else ()
-    errors = [0.01 * (place + 1) for place in range(len(KINDS))]
+    errors = [0.01 * (position + 1) for position in range(len(KINDS))]
     layers = [
         LayerReport(f"{name}.{kind}", (32, 64), 0.5, 0.5, 1.1 * error if induction else None, error, *scales)
         for kind, error in zip(KINDS, errors, strict=True)
     ]
-    losses = (0.2 + 0.1 * number, 0.1 + 0.1 * number) if induction else (None, None)
+    losses = (0.2 + 0.1 * index, 0.1 + 0.1 * index) if induction else (None, None)
     scores = Importance(-6.0, 2.0, _bell(44), _bell(42) if induction else None)
     return BlockReport(name, "induced" if induction else "plain", *losses, 1.5, layers, scores)
 
 
 def _bell(center: int) -> list[float]:
-    values = [math.exp(-(((place - center) / 5) ** 2)) for place in range(64)]
+    values = [math.exp(-(((bin_index - center) / 5) ** 2)) for bin_index in range(64)]
     return [round(value / sum(values), 5) for value in values]
