@@ -10,7 +10,8 @@ from .version import __version__
 
 
 if TYPE_CHECKING:
-    from optimum_si.config.si_config import CalibrationConfig, InductionConfig, SIConfig
+    from optimum_si.config.groups import CalibrationConfig, InductionConfig
+    from optimum_si.config.si_config import SIConfig
     from optimum_si.evaluation.perplexity import perplexity
     from optimum_si.evaluation.tasks import task_accuracy
     from optimum_si.onnx.runtime.causal import ORTSIModelForCausalLM
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     from .report import Report
 
 _PUBLIC = {
-    "CalibrationConfig": "config.si_config",
-    "InductionConfig": "config.si_config",
+    "CalibrationConfig": "config.groups",
+    "InductionConfig": "config.groups",
     "SIConfig": "config.si_config",
     "CalibrationError": "errors",
     "CheckpointError": "errors",

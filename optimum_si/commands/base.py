@@ -7,10 +7,13 @@ import traceback
 import warnings
 from abc import abstractmethod
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from optimum.commands.base import BaseOptimumCLICommand
 
+from optimum_si.config.fields import Option, options
+from optimum_si.config.groups import DATASETS, CalibrationConfig
 from optimum_si.errors import ConfigurationError, SIError
 
 
@@ -116,17 +119,16 @@ def model_options(args: Namespace) -> dict[str, Any]:
     return {"trust_remote_code": args.trust_remote_code, **given(args, "dtype", "device")}
 
 
-def add_data_arguments(group: Any, purpose: str, split: str, required: bool = False) -> None:
+def add_option(group: Any, option: Option) -> None:
+    """The flag of an option of a recipe; None as its default tells what the user gave from what was left out."""
+    default = f" (default: {option.default_in_words})" if option.default_in_words else ""
+    group.add_argument(option.flag, dest=option.name, default=None, help=option.help + default, **option.type.argument)
+
+
+def add_data_arguments(group: Any, purpose: str, split: str) -> None:
     """The arguments that name a text dataset and cut it into windows; ``split`` is the default one."""
-    group.add_argument(
-        "--dataset",
-        required=required,
-        metavar="DATA",
-        help=f'{purpose}: "wikitext2", "c4", another Hub dataset, or local text, JSONL or Parquet files '
-        "(a file, a folder or a quoted glob)",
-    )
-    group.add_argument("--dataset-config", metavar="NAME", help="configuration of a Hub dataset")
-    group.add_argument("--split", metavar="SPLIT", help=f"split of a Hub dataset (default: {split})")
-    group.add_argument("--column", metavar="COLUMN", help="text column (default: found by itself)")
-    group.add_argument("--sequence-length", type=int, metavar="N", help="tokens of a window (default: 2048)")
-    group.add_argument("--batch-size", type=int, metavar="N", help="windows computed together (default: 8)")
+    known = options(CalibrationConfig)
+    known["dataset"] = replace(known["dataset"], help=f"{purpose}: {DATASETS}")
+    known["split"] = replace(known["split"], none=split)
+    for name in ("dataset", "dataset_config", "split", "column", "sequence_length", "batch_size"):
+        add_option(group, known[name])

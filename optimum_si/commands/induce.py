@@ -34,7 +34,7 @@ class InduceCommand(SISubcommand):
     @classmethod
     def add_arguments(cls, parser: ArgumentParser) -> None:
         add_model_arguments(parser)
-        add_recipe_arguments(parser, induction_is_optional=False)
+        add_recipe_arguments(parser, without=("induction",))
 
     def execute(self, args: Namespace) -> None:
         # Wrong usage and a full output folder are reported before a model is loaded.

@@ -41,7 +41,7 @@ class PruneCommand(SISubcommand):
     @classmethod
     def add_arguments(cls, parser: ArgumentParser) -> None:
         add_model_arguments(parser)
-        add_recipe_arguments(parser, induction_is_optional=True)
+        add_recipe_arguments(parser)
 
     def execute(self, args: Namespace) -> None:
         # Wrong usage and a full output folder are reported before a model is loaded.

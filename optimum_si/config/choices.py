@@ -18,6 +18,16 @@ ALLOCATIONS = ("uniform", "owl", "error")
 QUANTIZATIONS = ("none", "int8", "int4")
 #: Transformations beyond scales that leave a model's function as it is, in the order in which they are applied.
 TRANSFORMATIONS = ("residual", "heads", "permutation")
+#: What SparseGPT's damping is a share of: the mean of the diagonal, or each of its entries.
+DAMPING_MODES = ("mean", "channel")
+#: How learned scales start.
+INITIALIZATIONS = ("auto", "ones", "activation", "robust")
+#: What learning scales lowers.
+OBJECTIVES = ("normalized", "mse")
+#: Whose held-out loss decides what of induction a block keeps.
+SELECTIONS = ("model", "block")
+#: Schatten norms of Eq. 8.
+SPECTRAL_NORMS = (1, 2, "inf")
 
 
 def parse_pattern(pattern: str) -> tuple[int, int]:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
+from .fields import groups
+from .recipe import Recipe
 from .validators import check_choice
 
 
@@ -52,7 +54,7 @@ def preset_values(name: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
         if overrides.get("method", values["method"]) == "sparsegpt":  # ranks within its own column blocks
             values.pop("comparison_group", None)
     values.update(overrides)
-    for group in ("induction", "calibration"):
+    for group in groups(Recipe):
         own, given = PRESETS[name].get(group), overrides.get(group)
         if isinstance(own, Mapping) and (given is True or isinstance(given, Mapping)):
             values[group] = {**own, **({} if given is True else given)}

@@ -1,6 +1,8 @@
-"""Checks of single options: each raises a :class:`ConfigurationError` with what was given and what is accepted."""
+"""Checks of single values: each raises a :class:`ConfigurationError` with what was given and what is accepted."""
 
 import math
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from typing import Any
 
 from optimum_si.errors import ConfigurationError
@@ -9,6 +11,11 @@ from optimum_si.errors import ConfigurationError
 def quoted(names: Any) -> str:
     """Names as a message lists them."""
     return ", ".join(repr(name) for name in names)
+
+
+def matches(name: str, globs: Iterable[str]) -> bool:
+    """Whether a module's name matches one of the globs of ``include`` or ``exclude``; the case of letters counts."""
+    return any(fnmatchcase(name, glob) for glob in globs)
 
 
 def check_choice(name: str, value: Any, accepted: tuple[Any, ...]) -> None:
@@ -48,7 +55,38 @@ def check_number(
         raise ConfigurationError(f"{name}={value!r}: expected a number {' and '.join(bounds)}.")
 
 
-def check_share(name: str, value: Any, other: str) -> None:
-    """Raise unless ``value`` is a number from 0 to 1; ``other`` names what else is accepted."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
-        raise ConfigurationError(f"{name}={value!r}: expected a number from 0 to 1, or {other}.")
+def check_share_or(name: str, value: Any, word: str) -> None:
+    """Raise unless ``value`` is a number from 0 to 1, or one word."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if value != word and not (number and 0 <= value <= 1):
+        raise ConfigurationError(f"{name}={value!r}: expected a number from 0 to 1, or {word!r}.")
+
+
+def check_text(name: str, value: Any) -> None:
+    """Raise unless ``value`` is a string or None."""
+    if value is not None and not isinstance(value, str):
+        raise ConfigurationError(f"{name}={value!r}: expected a string or None.")
+
+
+def check_names(name: str, value: Any, accepted: tuple[str, ...]) -> list[str] | None:
+    """Some of the accepted names, in their order; None for none of them, which may be written "none"."""
+    if value is not None and not isinstance(value, (str, list, tuple)):
+        raise ConfigurationError(f"{name}={value!r}: expected some of {quoted(accepted)} in a list, or None.")
+    values = [value] if isinstance(value, str) else list(value or [])
+    if values == ["none"]:
+        return None
+    for entry in values:
+        check_choice(name, entry, accepted)
+    return [entry for entry in accepted if entry in values] or None
+
+
+def check_globs(name: str, value: Any) -> list[str] | None:
+    """Globs over module names as a list; one of them needs no list, and None stays None."""
+    if value is None:
+        return None
+    values = [value] if isinstance(value, str) else list(value)
+    if not values or not all(isinstance(glob, str) and glob for glob in values):
+        raise ConfigurationError(
+            f"{name}={value!r}: expected one or more globs over module names, such as '*.mlp.*', or None."
+        )
+    return values

@@ -13,7 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from optimum_si.checkpoint.save import check_output
-from optimum_si.config.si_config import CalibrationConfig, InductionConfig, SIConfig
+from optimum_si.config.groups import CalibrationConfig, InductionConfig
+from optimum_si.config.si_config import SIConfig
 from optimum_si.errors import CheckpointError
 from optimum_si.models.structure import find_structure
 from optimum_si.pruner import SIPruner

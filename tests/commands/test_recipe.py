@@ -142,7 +142,7 @@ def test_argparse_refuses_before_anything_is_loaded(words, message, capsys):
 
 def test_induce_has_every_flag_of_prune_but_one():
     prune, induce = (set(vars(parse(command=command))) for command in (PruneCommand, InduceCommand))
-    assert prune - induce == {"no_induction"} and induce < prune
+    assert prune - induce == {"induction"} and induce < prune
     assert recipe("--dataset", "c4", command=InduceCommand) == recipe("--dataset", "c4")
 
 

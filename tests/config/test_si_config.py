@@ -13,9 +13,14 @@ from hypothesis import strategies as st
 
 from optimum_si import CalibrationConfig, ConfigurationError, InductionConfig, SIConfig
 from optimum_si.algorithms.pruning import get_method
-from optimum_si.config.choices import COMPARISON_GROUPS, METHODS, parse_pattern
-from optimum_si.config.groups import INITIALIZATIONS, SPECTRAL_NORMS
-from optimum_si.config.si_config import DAMPING_MODES
+from optimum_si.config.choices import (
+    COMPARISON_GROUPS,
+    DAMPING_MODES,
+    INITIALIZATIONS,
+    METHODS,
+    SPECTRAL_NORMS,
+    parse_pattern,
+)
 
 
 REJECTED = {
