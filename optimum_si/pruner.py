@@ -10,20 +10,30 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from optimum_si.calibration.hub import load_calibration_dataset
-from optimum_si.checkpoint.load import load_model, load_tokenizer, maximum_length, refuse_quantized, saved_scales_path
+from optimum_si.checkpoint.load import (
+    load_model,
+    load_tokenizer,
+    maximum_length,
+    move,
+    refuse_quantized,
+    saved_scales_path,
+)
+from optimum_si.checkpoint.record import sparsity_record
 from optimum_si.checkpoint.save import check_output, replaced_directory
 from optimum_si.checkpoint.saved_scales import SavedScales
 from optimum_si.config.si_config import SIConfig
 from optimum_si.hub.base_model import base_of, public_name
 from optimum_si.hub.card import CARD_NAME, read_card, take_over, write_card
-from optimum_si.models.structure import find_structure, select_views
-from optimum_si.pipeline.run import check_finite, check_vocabulary, checked_step, run_blocks
+from optimum_si.models.selection import select_views
+from optimum_si.models.structure import find_structure
+from optimum_si.pipeline.checks import check_finite, check_vocabulary
+from optimum_si.pipeline.plan import make_plan
+from optimum_si.pipeline.run import run
 from optimum_si.warnings import warn
 
 from .calibration import prepare_examples
 from .errors import ConfigurationError, UnsupportedModelError
 from .report import Report
-from .version import __version__
 
 
 if TYPE_CHECKING:
@@ -95,7 +105,7 @@ class SIPruner:
             place = kwargs if own else {name: kwargs[name] for name in kwargs if name not in ("revision", "subfolder")}
             tokenizer = load_tokenizer(tokenizer or source, required=tokenizer is not None, **place)
         if device is not None:
-            _move(model, device)
+            move(model, device)
         pruner = cls(model, tokenizer)
         # A folder may be gone, or the working directory another one, when the card is written.
         pruner.source, pruner._place = str(Path(source).resolve()) if Path(source).is_dir() else source, kwargs
@@ -295,30 +305,30 @@ class SIPruner:
             check_output(save_dir, overwrite)
         structure = find_structure(self.model)
         views = select_views(structure, config.include, config.exclude)
-        step = checked_step(config, views, write=task == "prune")
+        plan = make_plan(config, structure, views, write=task == "prune")
         check_finite(self.model)
         examples = prepare_examples(dataset, config.calibration, self.tokenizer, maximum_length(self.model))
         check_vocabulary(examples, self.model)
-        saved = self._usable_scales(config) if task == "prune" else None
+        if (scales := self._usable_scales(config) if plan.write else None) is not None:
+            plan = make_plan(config, structure, views, True, scales.scalings(structure.blocks, self.model.device))
         if self.scales is not None and config.induction is not None:
             self.scales.check(structure.blocks)
             for block in structure.blocks:
                 self.scales.undo(block)
             # A run that fails from here on must not undo them a second time when it is repeated.
             self.scales = self.scales.without_absorbed()
-            saved = None if saved is None else self.scales
         # What was measured of an earlier result says nothing of this one.
         self._saved = None
         padding = getattr(self.tokenizer, "pad_token_id", None) or 0
-        self.report, outcomes = run_blocks(
-            task, self.model, structure, views, step, examples, padding, saved, progress, self._transformed()
-        )
+        result = run(plan, self.model, examples, padding, progress, self._transformed())
+        self.report = result.report
         self.report.base = base_of(self.source, **self._place)
         self.config = _with_dataset(config, dataset)
         name = self.config.calibration.dataset
         self.report.dataset = None if name is None else public_name(name)
-        self.scales = SavedScales.of(config, outcomes, self.report.transformations) if task == "induce" else None
-        self.model.config.sparsity_config = self._sparsity_config(config, self.report)
+        learned = {name: (block.scaling, block.absorbed) for name, block in result.blocks.items()}
+        self.scales = None if plan.write else SavedScales.of(config, learned, self.report.transformations)
+        self.model.config.sparsity_config = sparsity_record(config, self.report)
         if save_dir is not None:
             self.save_pretrained(save_dir, overwrite)
         return self.model
@@ -346,24 +356,6 @@ class SIPruner:
         )
         return None
 
-    def _sparsity_config(self, config: SIConfig, report: Report) -> dict[str, Any]:
-        """What ``config.json`` records: a plain dict, which stock transformers keeps."""
-        return {
-            "method": config.method,
-            "sparsity": config.target_sparsity,
-            "pattern": config.pattern,
-            "reconstruction": config.reconstruction,
-            "quantization": config.quantization if report.task == "prune" else "none",
-            "allocation": config.allocation,
-            "transformations": report.transformations or None,
-            "measured_sparsity": round(report.sparsity, 6),
-            "induction": config.induction is not None,
-            "pruned": report.task == "prune",
-            "include": config.include,
-            "exclude": config.exclude,
-            "optimum_si_version": __version__,
-        }
-
 
 def _with_dataset(config: SIConfig, dataset: Any) -> SIConfig:
     """The recipe with the name of the data that was used; a recipe that a user goes on with is left as it was."""
@@ -372,13 +364,3 @@ def _with_dataset(config: SIConfig, dataset: Any) -> SIConfig:
     recipe = config.to_dict()
     recipe["calibration"]["dataset"] = dataset
     return SIConfig(**recipe)
-
-
-def _move(model: PreTrainedModel, device: str | torch.device) -> None:
-    try:
-        model.to(torch.device(device))  # type: ignore[arg-type]
-    except (RuntimeError, AssertionError) as error:  # torch's words for unknown and for missing devices
-        raise ConfigurationError(
-            f"device={str(device)!r} cannot be used ({str(error).splitlines()[0]}): give 'cpu', or 'cuda' where torch "
-            f"was built for it and sees a GPU (torch.cuda.is_available() is {torch.cuda.is_available()} here)."
-        ) from error

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from transformers import (
     AutoConfig,
@@ -15,7 +16,7 @@ from transformers import (
 )
 from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 
-from optimum_si.errors import CheckpointError, UnsupportedModelError
+from optimum_si.errors import CheckpointError, ConfigurationError, UnsupportedModelError
 
 from .saved_scales import SCALES_NAME
 
@@ -103,6 +104,21 @@ def read_generation_config(file: Path) -> GenerationConfig:
         raise CheckpointError(
             f"{str(file)!r} cannot be read ({type(error).__name__}: {error}): repair it, or delete it to generate "
             "with the defaults."
+        ) from error
+
+
+def move(model: PreTrainedModel, device: str | torch.device) -> None:
+    """Move a model to a device.
+
+    Raises:
+        ConfigurationError: when there is no such device here.
+    """
+    try:
+        model.to(torch.device(device))  # type: ignore[arg-type]
+    except (RuntimeError, AssertionError) as error:  # torch's words for unknown and for missing devices
+        raise ConfigurationError(
+            f"device={str(device)!r} cannot be used ({str(error).splitlines()[0]}): give 'cpu', or 'cuda' where torch "
+            f"was built for it and sees a GPU (torch.cuda.is_available() is {torch.cuda.is_available()} here)."
         ) from error
 
 

@@ -1,6 +1,6 @@
 """``si_scales.safetensors``: learned scales beside an induced checkpoint, which a later ``prune`` takes up.
 
-An absorbed checkpoint does not show them to Wanda or SparseGPT (design: input scales move no bit of their masks), so
+An absorbed checkpoint does not show them to Wanda or SparseGPT (input scales move no bit of their masks), so
 they are kept apart: for each block the learned s, the powers of two that were absorbed, and the bias changes.
 """
 
@@ -15,13 +15,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from optimum_si.algorithms.block_state import Candidate
+from optimum_si.algorithms.block_state import Scaling
 from optimum_si.algorithms.induction.absorption import absorb
-from optimum_si.algorithms.induction.choose import Choice
 from optimum_si.config.si_config import SIConfig
 from optimum_si.errors import CheckpointError
-from optimum_si.models.structure import INPUT_OF, Block
-from optimum_si.pipeline.block import Outcome
+from optimum_si.models.scale_groups import INPUT_OF
+from optimum_si.models.structure import Block
 
 
 SCALES_NAME = "si_scales.safetensors"
@@ -47,21 +46,25 @@ class SavedScales:
 
     @classmethod
     def of(
-        cls, config: SIConfig, outcomes: Mapping[str, Outcome], transformations: Sequence[str] = ()
+        cls,
+        config: SIConfig,
+        learned: Mapping[str, tuple[Scaling | None, Mapping[str, Tensor]]],
+        transformations: Sequence[str] = (),
     ) -> "SavedScales":
-        """What a run learned, from the outcome of each block by its name."""
+        """What a run learned.
+
+        Args:
+            config: the recipe.
+            learned: the scaling of each block by its name, and the powers of two that were absorbed.
+            transformations: those that the model went through.
+        """
         tensors: dict[str, Tensor] = {}
         shifted: dict[str, bool] = {}
-        for name, outcome in outcomes.items():
-            candidate = outcome.choice.candidate
-            if candidate is None:
+        for name, (scaling, absorbed) in learned.items():
+            if scaling is None or scaling.name == "plain":
                 continue
-            shifted[name] = candidate.shifted
-            for kind, values in (
-                ("scale", candidate.scales),
-                ("absorbed", outcome.absorbed),
-                ("bias", candidate.bias_change),
-            ):
+            shifted[name] = scaling.shifted
+            for kind, values in (("scale", scaling.scales), ("absorbed", absorbed), ("bias", scaling.bias_change)):
                 for key, value in values.items():
                     tensors[f"{name}|{kind}|{key}"] = value.detach().cpu().contiguous()
         return cls(config.method, config.target_name, tensors, shifted, tuple(transformations))
@@ -69,18 +72,25 @@ class SavedScales:
     def undo(self, block: Block) -> None:
         """Take the absorbed powers of two out of a block again, which restores it bit for bit."""
         # Last in, first out: in between, every weight is one that its dtype held before.
-        for channels in reversed(block.channels):
-            absorbed = self.tensors.get(f"{block.name}|absorbed|{channels.name}")
+        for group in reversed(block.scale_groups):
+            absorbed = self.tensors.get(f"{block.name}|absorbed|{group.name}")
             if absorbed is not None:
-                absorb(channels, 1 / absorbed)
+                absorb(group, 1 / absorbed)
 
-    def choice(self, block: Block, device: torch.device) -> Choice:
-        """The saved choice for a block that is about to be pruned to the target that it was learned for."""
-        if block.name not in self.shifted:
-            return Choice("plain", None)
-        changes = self._of(block, "bias", device)
-        scales = self._of(block, "scale", device)
-        return Choice("induced" if scales else "shift", Candidate(scales, self.shifted[block.name], changes))
+    def scalings(self, blocks: Sequence[Block], device: torch.device) -> dict[str, Scaling]:
+        """The saved scaling of each block that has one, by its name.
+
+        Args:
+            blocks: about to be pruned to the target that scales were learned for.
+            device: where the model is.
+        """
+        return {
+            block.name: Scaling(
+                self._of(block, "scale", device), self.shifted[block.name], self._of(block, "bias", device)
+            )
+            for block in blocks
+            if block.name in self.shifted
+        }
 
     def without_absorbed(self) -> "SavedScales":
         """The same scales for a model that they were taken out of again."""
@@ -146,4 +156,4 @@ def _fits(block: Block, kind: str, name: str, size: int) -> bool:
     if name.startswith(INPUT_OF):
         views = [block.views.get(local) for local in name[len(INPUT_OF) :].split(",")]
         return all(view is not None and view.shape[1] == size for view in views)
-    return any(channels.name == name and channels.size == size for channels in block.channels)
+    return any(group.name == name and group.size == size for group in block.scale_groups)

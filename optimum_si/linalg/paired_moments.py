@@ -11,7 +11,7 @@ from .moments import Moments
 @dataclass(frozen=True, eq=False)
 class PairedMoments:
     """Co-moments of n tokens x_s (inputs in the pruned model) with e = x_d - x_s and, where there is one, the error
-    r = r_d - r_s of the residual stream that the layer writes to (design 1.5).
+    r = r_d - r_s of the residual stream that the layer writes to .
 
     Args:
         count: n, padding left out.
@@ -64,7 +64,7 @@ class PairedMoments:
         gram = self._second(slice(0, self._features), center=False)
         return Moments(self.count, mean, gram.diagonal().clone(), gram, torch.ones_like(mean))
 
-    def pull(self, weight: Tensor, center: bool) -> Tensor:
+    def target_shift(self, weight: Tensor, center: bool) -> Tensor:
         """What the dense model has beyond W x_s where the layer writes, as E[(W e + r) x_s^T], fp64 [d_out, d_in].
 
         Args:
@@ -72,10 +72,14 @@ class PairedMoments:
             center: take means away on both sides, as for a layer whose bias is fitted too.
         """
         features = self._features
-        pull = weight.double() @ self._second(slice(features, 2 * features), center)
-        return pull + self._second(slice(2 * features, None), center) if len(self.mean) > 2 * features else pull
+        target_shift = weight.double() @ self._second(slice(features, 2 * features), center)
+        return (
+            target_shift + self._second(slice(2 * features, None), center)
+            if len(self.mean) > 2 * features
+            else target_shift
+        )
 
-    def mean_pull(self, weight: Tensor) -> Tensor:
+    def mean_target_shift(self, weight: Tensor) -> Tensor:
         """Mean of W e + r, fp64 [d_out]."""
         features = self._features
         mean = weight.double() @ self.mean[features : 2 * features]

@@ -1,5 +1,6 @@
-"""Channels: where one learned scale enters the weights around it, so that the function stays the same (Eq. 3)."""
+"""ScaleGroup: where one learned scale enters the weights around it, so that the function stays the same (Eq. 3)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,8 +10,12 @@ from torch import Tensor, nn
 from .weight_view import WeightView
 
 
+#: Begins the name of groups that no pair declares; names of their readers follow.
+INPUT_OF = "input of "
+
+
 @dataclass(frozen=True, eq=False)
-class Slot:
+class ScaledAxis:
     """One place that a scale enters: ``view[axis] *= s[index] ** power``.
 
     Args:
@@ -32,13 +37,13 @@ class Slot:
 
 
 @dataclass(frozen=True, eq=False)
-class Channels:
-    """Channels that share one learned scale s, and every place that it enters.
+class ScaleGroup:
+    """ScaleGroup that share one learned scale s, and every place that it enters.
 
     Args:
         name: short name within the block, such as "up->down"; part of the key under which s is saved.
         size: entries of s.
-        slots: linear maps that s enters.
+        axes: linear maps that s enters.
         norms: normalization layers whose output is divided by s (weight, and bias if there is one).
         absorbable: False where no producer can take 1 / s: then s weighs the score only.
         base: s is rounded to powers of this when it is absorbed; 4 where its square root is absorbed too.
@@ -48,38 +53,38 @@ class Channels:
 
     name: str
     size: int
-    slots: tuple[Slot, ...]
+    axes: tuple[ScaledAxis, ...]
     norms: tuple[nn.Module, ...] = ()
     absorbable: bool = True
     rows_only: bool = False
     base: int = 2
 
-    def consumers(self) -> list[Slot]:
-        """The slots whose input channels s scales."""
-        return [slot for slot in self.slots if slot.axis == "columns"]
+    def consumers(self) -> list[ScaledAxis]:
+        """The axes whose input channels s scales."""
+        return [scaled for scaled in self.axes if scaled.axis == "columns"]
 
 
-def score_only(name: str, views: list[WeightView]) -> Channels:
-    """Channels of an input that no producer can scale: s weighs the score and is not absorbed."""
-    return Channels(name, views[0].shape[1], tuple(Slot(view, "columns") for view in views), absorbable=False)
+def score_only(name: str, views: list[WeightView]) -> ScaleGroup:
+    """ScaleGroup of an input that no producer can scale: s weighs the score and is not absorbed."""
+    return ScaleGroup(name, views[0].shape[1], tuple(ScaledAxis(view, "columns") for view in views), absorbable=False)
 
 
-def norm_to_linears(name: str, norm: nn.Module, views: list[WeightView]) -> Channels:
+def norm_to_linears(name: str, norm: nn.Module, views: list[WeightView]) -> ScaleGroup:
     """A norm whose output feeds only ``views``: gamma (and beta) / s, columns * s."""
-    return Channels(name, views[0].shape[1], tuple(Slot(view, "columns") for view in views), norms=(norm,))
+    return ScaleGroup(name, views[0].shape[1], tuple(ScaledAxis(view, "columns") for view in views), norms=(norm,))
 
 
-def linear_to_linear(name: str, producer: WeightView, consumer: WeightView, degree: int = 1) -> Channels:
+def linear_to_linear(name: str, producer: WeightView, consumer: WeightView, degree: int = 1) -> ScaleGroup:
     """up -> down of a gated MLP, or fc1 -> fc2 around a ReLU: rows / s ** (1 / degree), columns * s.
 
     Args:
         degree: of the positively homogeneous activation between them (ReLU 1, squared ReLU 2).
     """
-    slots = (Slot(producer, "rows", -1.0 / degree), Slot(consumer, "columns"))
-    return Channels(name, consumer.shape[1], slots, base=2**degree)
+    axes = (ScaledAxis(producer, "rows", -1.0 / degree), ScaledAxis(consumer, "columns"))
+    return ScaleGroup(name, consumer.shape[1], axes, base=2**degree)
 
 
-def value_to_output(name: str, value: WeightView, output: WeightView, head_size: int) -> Channels:
+def value_to_output(name: str, value: WeightView, output: WeightView, head_size: int) -> ScaleGroup:
     """v -> o of attention; under grouped queries the heads that read one value head share its s."""
     size, columns = value.shape[0], output.shape[1]
     repeats = columns // size
@@ -87,12 +92,12 @@ def value_to_output(name: str, value: WeightView, output: WeightView, head_size:
     if repeats > 1:
         value_heads = torch.arange(size).view(-1, head_size)
         index = value_heads.repeat_interleave(repeats, dim=0).reshape(-1)
-    return Channels(name, size, (Slot(value, "rows", -1.0), Slot(output, "columns", index=index)))
+    return ScaleGroup(name, size, (ScaledAxis(value, "rows", -1.0), ScaledAxis(output, "columns", index=index)))
 
 
 def query_with_key(
     name: str, query: WeightView, key: WeightView, head_size: int, rotary_size: int | None, interleaved: bool = False
-) -> Channels:
+) -> ScaleGroup:
     """q <-> k of attention: rows of q * s, rows of k / s.
 
     Args:
@@ -110,5 +115,31 @@ def query_with_key(
     key_heads, query_heads = key.shape[0] // head_size, query.shape[0] // head_size
     of_key = torch.arange(key_heads)[:, None] * len(entries) + within_head
     of_query = of_key.repeat_interleave(query_heads // key_heads, dim=0)
-    slots = (Slot(query, "rows", 1.0, of_query.reshape(-1)), Slot(key, "rows", -1.0, of_key.reshape(-1)))
-    return Channels(name, key_heads * len(entries), slots, rows_only=True)
+    axes = (ScaledAxis(query, "rows", 1.0, of_query.reshape(-1)), ScaledAxis(key, "rows", -1.0, of_key.reshape(-1)))
+    return ScaleGroup(name, key_heads * len(entries), axes, rows_only=True)
+
+
+def with_score_only_groups(
+    block: str, declared: Sequence[ScaleGroup], inputs: Sequence[Sequence[WeightView]], own: bool
+) -> list[ScaleGroup]:
+    """The declared groups of a block, and beside them scales that weigh the score only.
+
+    Args:
+        block: name of the block.
+        declared: groups that its family declares.
+        inputs: for each activation of the block, the views that read it.
+        own: give each layer that shares a scale with others, or has none, one of its own. Otherwise only inputs that
+            no declared group covers get one, shared by their readers.
+    """
+    consumers = [(group, scaled) for group in declared for scaled in group.consumers()]
+    if own:
+        alone = {
+            id(scaled.view) for group, scaled in consumers if len(group.consumers()) == 1 and scaled.index is None
+        }
+        groups = [[view] for readers in inputs for view in readers if id(view) not in alone]
+    else:
+        covered = {id(scaled.view) for _, scaled in consumers}
+        groups = [[view for view in readers if id(view) not in covered] for readers in inputs]
+    inside = len(block) + 1
+    extra = [score_only(INPUT_OF + ",".join(view.name[inside:] for view in views), views) for views in groups if views]
+    return [*declared, *extra]

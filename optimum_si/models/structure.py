@@ -4,20 +4,16 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import Tensor, nn
 
-from optimum_si.errors import ConfigurationError, UnsupportedModelError
+from optimum_si.errors import UnsupportedModelError
 
-from .families import UNDECLARED, Family, find_family
-from .scale_groups import Channels, score_only
+from .families import find_family
+from .families.base import UNDECLARED, Family
+from .scale_groups import ScaleGroup
 from .weight_view import WeightView, is_conv1d, linear_views
-
-
-#: Begins the name of channels that no pair declares; names of their readers follow.
-INPUT_OF = "input of "
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,14 +24,14 @@ class Block:
         name: module name in the model, such as "model.layers.0".
         module: the block.
         views: every weight that can be pruned, by its name inside the block.
-        channels: declared channels of this block.
+        scale_groups: channels of this block whose scale can be learned, as its family declares them.
         no_shift: names inside the block whose bias is left alone.
     """
 
     name: str
     module: nn.Module
     views: Mapping[str, WeightView]
-    channels: list[Channels]
+    scale_groups: list[ScaleGroup]
     no_shift: tuple[str, ...] = ()
 
     def parameter_name(self, view: WeightView, attribute: str) -> str:
@@ -78,97 +74,15 @@ def find_structure(model: nn.Module) -> Structure:
     family = find_family(config.model_type)
     shared = _shared_parameters(model)
     blocks, untreated = [], []
-    for number, module in enumerate(modules):
-        name = f"{prefix}.{number}" if prefix else str(number)
+    for index, module in enumerate(modules):
+        name = f"{prefix}.{index}" if prefix else str(index)
         views = {view.name[len(name) + 1 :]: view for view in linear_views(module, name)}
         views = {local: view for local, view in views.items() if not _is_router(local, view, config)}
-        channels = (family or UNDECLARED).channels(module, views, config)
-        channels = [_unabsorbable_if_shared(entry, shared) for entry in channels]
-        blocks.append(Block(name, module, views, channels, (family or UNDECLARED).no_shift))
+        groups = (family or UNDECLARED).scale_groups(module, views, config)
+        groups = [_unabsorbable_if_shared(group, shared) for group in groups]
+        blocks.append(Block(name, module, views, groups, (family or UNDECLARED).no_shift))
         untreated += _untreated(module, name, views)
     return Structure(blocks, family or UNDECLARED, family is not None, untreated, others)
-
-
-def select_views(
-    structure: Structure, include: list[str] | None, exclude: list[str] | None
-) -> list[dict[str, WeightView]]:
-    """For each block, the views to prune, by name inside the block.
-
-    Raises:
-        ConfigurationError: when a glob matches no layer, or nothing is left; names what there is.
-    """
-    names = [view.name for block in structure.blocks for view in block.views.values()]
-    for kind, globs in (("include", include), ("exclude", exclude)):
-        for glob in globs or []:
-            if not any(fnmatchcase(name, glob) for name in names):
-                raise ConfigurationError(
-                    f"{kind}={glob!r} matches none of the {len(names)} layers; their names look like "
-                    f"{', '.join(map(repr, names[:8]))}."
-                )
-
-    def wanted(view: WeightView) -> bool:
-        included = include is None or any(fnmatchcase(view.name, glob) for glob in include)
-        return included and not any(fnmatchcase(view.name, glob) for glob in exclude or [])
-
-    selected = []
-    seen: set[Any] = set()
-    for block in structure.blocks:
-        chosen = {}
-        for local, view in block.views.items():
-            # Two modules that share one parameter are one weight: it is pruned once.
-            identity = (id(view.tensor()), str(view.index))
-            if wanted(view) and identity not in seen:
-                seen.add(identity)
-                chosen[local] = view
-        selected.append(chosen)
-    if not any(selected):
-        raise ConfigurationError(
-            f"include={include} and exclude={exclude} leave no layer to prune; there are {len(names)}, such as "
-            f"{names[:4]}."
-        )
-    return selected
-
-
-def complete_channels(block: Block, sites: list[list[WeightView]], own: bool) -> list[Channels]:
-    """The declared channels, and score-only scales beside them.
-
-    Args:
-        sites: views that read the same activation, together.
-        own: give each layer that shares a scale with others, or has none, one of its own. Otherwise only inputs that
-            no declared channels cover get one, shared by their readers.
-    """
-    inside = len(block.name) + 1
-    declared = [(channels, slot) for channels in block.channels for slot in channels.consumers()]
-    if own:
-        alone = {id(slot.view) for channels, slot in declared if len(channels.consumers()) == 1 and slot.index is None}
-        groups = [[view] for site in sites for view in site if id(view) not in alone]
-    else:
-        covered = {id(slot.view) for _, slot in declared}
-        groups = [[view for view in site if id(view) not in covered] for site in sites]
-    extra = [score_only(INPUT_OF + ",".join(view.name[inside:] for view in views), views) for views in groups if views]
-    return block.channels + extra
-
-
-def add_biases(model: nn.Module, structure: Structure) -> list[str]:
-    """Give zero biases to layers that can declare them in the model's config, and say so there.
-
-    Returns:
-        The config fields that were switched on; empty where the architecture declares none.
-    """
-    config: Any = model.config
-    switched = []
-    for setting, names in structure.family.new_biases.items():
-        if not hasattr(config, setting):
-            continue
-        for block in structure.blocks:
-            for name in names:
-                module = block.views[name].module
-                if module.bias is None:
-                    weight = block.views[name].tensor()
-                    module.bias = nn.Parameter(weight.detach().new_zeros(weight.shape[0]), weight.requires_grad)
-        setattr(config, setting, True)
-        switched.append(setting)
-    return switched
 
 
 def _block_list(model: nn.Module) -> tuple[str, nn.ModuleList, list[str]]:
@@ -204,14 +118,14 @@ def _shared_parameters(model: nn.Module) -> set[int]:
     return {identity for identity, count in uses.items() if count > 1}
 
 
-def _unabsorbable_if_shared(channels: Channels, shared: set[int]) -> Channels:
+def _unabsorbable_if_shared(group: ScaleGroup, shared: set[int]) -> ScaleGroup:
     """A parameter that serves twice must not be scaled for one of its uses."""
-    tensors: list[Tensor | None] = [slot.view.tensor() for slot in channels.slots]
-    tensors += [getattr(norm, name, None) for norm in channels.norms for name in ("weight", "bias")]
+    tensors: list[Tensor | None] = [scaled.view.tensor() for scaled in group.axes]
+    tensors += [getattr(norm, name, None) for norm in group.norms for name in ("weight", "bias")]
     return (
-        replace(channels, absorbable=False)
+        replace(group, absorbable=False)
         if any(id(tensor) in shared for tensor in tensors if tensor is not None)
-        else channels
+        else group
     )
 
 

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from optimum_si.algorithms.block_state import BlockProblem, Candidate, Layer, Weights, naming
+from optimum_si.algorithms.block_state import PLAIN, BlockState, Layer, Scaling, naming
+from optimum_si.algorithms.pruning.targets import NM, Target
 from optimum_si.linalg.histograms import (
     BINS,
     HIGH,
@@ -13,7 +14,9 @@ from optimum_si.linalg.histograms import (
     sampled_singular_values,
     spread_positions,
 )
-from optimum_si.report.report import Importance, LayerReport, Spectrum
+from optimum_si.report import BlockReport, Importance, LayerReport, Spectrum
+
+from .plan import Plan
 
 
 #: Tokens on which a layer's output error is reported.
@@ -23,44 +26,43 @@ ERROR_TOKENS = 512
 SCORED_WEIGHTS = 2**20
 
 
-def layer_report(
-    problem: BlockProblem,
-    layer: Layer,
-    sample: Tensor,
-    plain: Weights | None,
-    weights: Weights,
-    candidate: Candidate | None,
-    written: bool,
-) -> LayerReport:
-    """The numbers of one layer.
+def block_report(plan: Plan, state: BlockState) -> BlockReport:
+    """The numbers of one block; ``seconds`` and what was absorbed are not known yet."""
+    plain, chosen = state.losses or (None, None)
+    name = "plain" if state.scaling is None else state.scaling.name
+    layers = [_layer_report(plan, state, layer) for layer in state.layers]
+    return BlockReport(state.name, name, plain, chosen, 0.0, layers, _importance(state), state.refinement)
 
-    Args:
-        problem: its block.
-        layer: the layer, dense.
-        sample: tokens of its input, [n, d_in].
-        plain: what the plain method gives; None in a run without induction.
-        weights: what the run gives.
-        candidate: the scales that these were pruned by, or None.
-        written: False where nothing is pruned (``induce``).
-    """
-    name = layer.view.name
+
+def _layer_report(plan: Plan, state: BlockState, layer: Layer) -> LayerReport:
+    name, sample = layer.view.name, state.sample(layer)
     sample = sample[:: -(-len(sample) // ERROR_TOKENS)].to(layer.weight.dtype)
-    scale = None if candidate is None else problem.column_factor(candidate.scales, layer)
+    plain, weights, fit = state.plain_weights, state.weights, state.fits.get(layer.view.name)
+    scale = None if state.scaling is None else state.column_factor(state.scaling.scales, layer)
     low, median, high = (None, None, None) if scale is None else map(float, (scale.min(), scale.median(), scale.max()))
     p10, p90 = (None, None) if scale is None else _tenths(scale)
     return LayerReport(
         name,
         layer.view.shape,
-        layer.target.share,
-        float((weights[name][0] == 0).double().mean()) if written else None,
+        layer.target.sparsity,
+        float((weights[name][0] == 0).double().mean()) if plan.write else None,
         None if plain is None else output_error(layer, sample, *plain[name]),
         output_error(layer, sample, *weights[name]),
         low,
         median,
         high,
+        pattern=_own_pattern(layer.target, plan.config.pattern),
+        repair=None if fit is None else fit.repair,
+        damping=None if fit is None else fit.damping,
         scale_p10=p10,
         scale_p90=p90,
     )
+
+
+def _own_pattern(target: Target, pattern: str | None) -> str | None:
+    """A layer's pattern where it is not the run's."""
+    own = f"{target.kept}:{target.of}" if isinstance(target, NM) else None
+    return None if own == pattern else own
 
 
 def output_error(layer: Layer, sample: Tensor, weight: Tensor, bias: Tensor | None) -> float:
@@ -71,43 +73,43 @@ def output_error(layer: Layer, sample: Tensor, weight: Tensor, bias: Tensor | No
     return float(difference.square().sum() / (sample @ layer.weight.T).square().sum().clamp_min(1e-30))
 
 
-def importance(problem: BlockProblem, candidate: Candidate | None) -> Importance | None:
+def _importance(state: BlockState) -> Importance | None:
     """How the block's scores are spread with the plain method, and with the scales that were chosen."""
-    if not problem.layers:
+    if not state.layers:
         return None
-    before = _histogram(problem, Candidate({}, shifted=False))
-    after = None if candidate is None else _rounded(_histogram(problem, candidate))
+    before = _histogram(state, PLAIN)
+    after = None if state.scaling is None or state.scaling is PLAIN else _rounded(_histogram(state, state.scaling))
     return Importance(LOW, HIGH, _rounded(before), after)
 
 
-def _histogram(problem: BlockProblem, candidate: Candidate) -> Tensor:
+def _histogram(state: BlockState, scaling: Scaling) -> Tensor:
     """Shares of the block's weights in each bin, fp64 [BINS]; a layer counts by its size."""
     total = torch.zeros(BINS, dtype=torch.float64)
-    for layer in problem.layers:
+    for layer in state.layers:
         rows, columns = layer.weight.shape
         every = -(-rows // max(SCORED_WEIGHTS // columns, 1))
-        row_scale = problem.row_factor(candidate.scales, layer)
+        row_scale = state.row_factor(scaling.scales, layer)
         with naming(layer.view):
-            score = problem.method.scaled_score(
+            score = state.method.scaled_score(
                 layer.weight[::every],
-                layer.scored_moments(candidate.shifted),
-                problem.column_factor(candidate.scales, layer),
+                layer.scored_moments(scaling.shifted),
+                state.column_factor(scaling.scales, layer),
                 None if row_scale is None else row_scale[::every],
             )
         total += relative_histogram(score, layer.target.shares_rows).cpu() * layer.weight.numel()
-    return total / sum(layer.weight.numel() for layer in problem.layers)
+    return total / sum(layer.weight.numel() for layer in state.layers)
 
 
-def spectrum(problem: BlockProblem, weights: Weights) -> Spectrum | None:
+def spectrum(state: BlockState) -> Spectrum | None:
     """Singular values of the block's smallest layer, dense and pruned; None where they cost too much."""
-    if not problem.layers:
+    if not state.layers:
         return None
-    layer = min(problem.layers, key=lambda layer: layer.weight.numel())
+    layer = min(state.layers, key=lambda layer: layer.weight.numel())
     if not affordable(*layer.weight.shape):
         return None
     positions = spread_positions(min(layer.weight.shape))
     dense = sampled_singular_values(layer.weight, positions)
-    pruned = sampled_singular_values(weights[layer.view.name][0], positions)
+    pruned = sampled_singular_values(state.weights[layer.view.name][0], positions)
     return Spectrum(layer.view.name, positions.tolist(), _significant(dense), _significant(pruned))
 
 

@@ -6,7 +6,9 @@ from support.models import DECLARED, FAMILIES, UNDECLARED, block_weights, prune,
 from transformers import LlamaConfig, PreTrainedModel
 
 from optimum_si.errors import ConfigurationError, UnsupportedModelError
-from optimum_si.models.structure import complete_channels, find_structure, select_views
+from optimum_si.models.scale_groups import with_score_only_groups
+from optimum_si.models.selection import select_views
+from optimum_si.models.structure import find_structure
 
 
 LLAMA = {
@@ -40,8 +42,8 @@ def test_each_family_declares_just_the_pairs_that_hold(name):
     assert structure.declared == (name in DECLARED)
     assert len(structure.blocks) == 2 and not structure.untreated
     for block in structure.blocks:
-        assert {channels.name for channels in block.channels} == PAIRS[name]
-        assert all(channels.absorbable for channels in block.channels)
+        assert {group.name for group in block.scale_groups} == PAIRS[name]
+        assert all(group.absorbable for group in block.scale_groups)
         assert len(block.views) == COUNTS[name]
 
 
@@ -78,7 +80,7 @@ def test_a_parameter_of_two_modules_is_not_scaled():
     first, second = model.model.layers
     second.mlp.up_proj.weight = first.mlp.up_proj.weight
     for block in find_structure(model).blocks:
-        absorbable = {channels.name: channels.absorbable for channels in block.channels}
+        absorbable = {group.name: group.absorbable for group in block.scale_groups}
         assert not absorbable["up->down"] and not absorbable["post_attention_layernorm->gate,up"]
         assert absorbable["v->o"] and absorbable["q<->k"] and absorbable["input_layernorm->q,k,v"]
 
@@ -88,7 +90,7 @@ def test_a_norm_of_two_blocks_is_not_scaled():
     first, second = model.model.layers
     second.input_layernorm.weight = first.input_layernorm.weight
     for block in find_structure(model).blocks:
-        absorbable = {channels.name: channels.absorbable for channels in block.channels}
+        absorbable = {group.name: group.absorbable for group in block.scale_groups}
         assert not absorbable["input_layernorm->q,k,v"] and absorbable["up->down"]
 
 
@@ -125,20 +127,26 @@ def test_globs_that_leave_nothing_are_refused():
         select_views(find_structure(tiny("llama")), ["*.mlp.*"], ["*"])
 
 
+def groups_of(block, inputs, own):
+    return with_score_only_groups(block.name, block.scale_groups, inputs, own)
+
+
 def test_each_input_has_a_scale():
     block = find_structure(tiny("opt-post-norm")).blocks[0]
     views = block.views
     shared = [[views["self_attn.q_proj"], views["self_attn.k_proj"]], [views["fc1"]], [views["fc2"]]]
-    extra = {channels.name for channels in complete_channels(block, shared, own=False)} - PAIRS["opt-post-norm"]
+    extra = {group.name for group in groups_of(block, shared, own=False)} - PAIRS["opt-post-norm"]
     assert extra == {"input of self_attn.q_proj,self_attn.k_proj", "input of fc1"}
-    own = {channels.name for channels in complete_channels(block, shared, own=True)} - PAIRS["opt-post-norm"]
+    own = {group.name for group in groups_of(block, shared, own=True)} - PAIRS["opt-post-norm"]
     assert own == {"input of self_attn.q_proj", "input of self_attn.k_proj", "input of fc1"}
 
 
 def test_scales_of_undeclared_inputs_only_weigh_the_score():
     block = find_structure(tiny("gpt2")).blocks[0]
-    channels = complete_channels(block, [[view] for view in block.views.values()], own=False)
-    assert len(channels) == 4 and not any(entry.absorbable for entry in channels)
+    scale_groups = with_score_only_groups(
+        block.name, block.scale_groups, [[view] for view in block.views.values()], own=False
+    )
+    assert len(scale_groups) == 4 and not any(entry.absorbable for entry in scale_groups)
 
 
 def test_a_model_without_blocks_names_what_was_seen():

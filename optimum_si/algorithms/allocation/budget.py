@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import floor
 
 
-#: Steps, of a grain each, that one part takes at most to make counts add up, and how many parts may take any.
+#: Steps, of a granularity each, that one part takes at most to make counts add up, and how many parts may take any.
 STEPS = 3
 MOVABLE = 64
 
@@ -22,11 +22,11 @@ class Part:
     """What one layer allows.
 
     Args:
-        grain: zeros that come and go together: one in every row, one in every N:M group, or a single one.
-        lowest, highest: zeros at least and at most, multiples of the grain.
+        granularity: zeros that come and go together: one in every row, one in every N:M group, or a single one.
+        lowest, highest: zeros at least and at most, multiples of the granularity.
     """
 
-    grain: int
+    granularity: int
     lowest: int
     highest: int
 
@@ -89,21 +89,21 @@ def whole_zeros(
     """
     wanted = [share * size for share, size in zip(shares, sizes, strict=True)]
     zeros = [
-        min(max(part.grain * floor(want / part.grain + 1e-9), part.lowest), part.highest)
+        min(max(part.granularity * floor(want / part.granularity + 1e-9), part.lowest), part.highest)
         for want, part in zip(wanted, parts, strict=True)
     ]
 
     def missing(number: int) -> float:
-        return (wanted[number] - zeros[number]) / parts[number].grain
+        return (wanted[number] - zeros[number]) / parts[number].granularity
 
     def handed_out(step: int) -> bool:
-        """One grain more (or fewer) in each part, those first that miss most, as long as the budget lasts."""
+        """One granularity more (or fewer) in each part, those first that miss most, as long as the budget lasts."""
         before, left = list(zeros), (budget - sum(zeros)) * step
         for number in sorted(range(len(parts)), key=missing, reverse=step > 0):
             part = parts[number]
-            if part.grain <= left and part.lowest <= zeros[number] + step * part.grain <= part.highest:
-                zeros[number] += step * part.grain
-                left -= part.grain
+            if part.granularity <= left and part.lowest <= zeros[number] + step * part.granularity <= part.highest:
+                zeros[number] += step * part.granularity
+                left -= part.granularity
         return zeros != before
 
     while handed_out(1) or handed_out(-1):
@@ -111,14 +111,14 @@ def whole_zeros(
     order = sorted(range(len(parts)), key=missing, reverse=True)
     movable = order if len(order) <= MOVABLE else order[: MOVABLE // 2] + order[-MOVABLE // 2 :]
     for number, steps in _moves(budget - sum(zeros), [(at, parts[at], zeros[at]) for at in movable], fewer):
-        zeros[number] += steps * parts[number].grain
+        zeros[number] += steps * parts[number].granularity
     return zeros
 
 
 def _moves(rest: int, movable: Sequence[tuple[int, Part, int]], fewer: bool) -> Iterable[tuple[int, int]]:
     """Steps of parts (number, what it allows, its zeros) after which the least of ``rest`` is left."""
     # What one part gives up others may take, so that as much may be left over on the way.
-    window = (STEPS + 1) * max((part.grain for _, part, _ in movable), default=0)
+    window = (STEPS + 1) * max((part.granularity for _, part, _ in movable), default=0)
     # What can be left over, and by which steps.
     reached: dict[int, tuple[tuple[int, int], ...]] = {rest: ()}
     for number, part, zeros in movable:
@@ -126,8 +126,8 @@ def _moves(rest: int, movable: Sequence[tuple[int, Part, int]], fewer: bool) -> 
             break
         for left, path in list(reached.items()):
             for steps in sorted(range(-STEPS, STEPS + 1), key=abs):
-                now = left - steps * part.grain
-                inside = part.lowest <= zeros + steps * part.grain <= part.highest
+                now = left - steps * part.granularity
+                inside = part.lowest <= zeros + steps * part.granularity <= part.highest
                 if inside and abs(now) <= window and now not in reached:
                     reached[now] = (*path, (number, steps))
     return reached[min(reached, key=lambda left: (not fewer and left > 0, abs(left)))]

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from optimum_si.config.si_config import SIConfig
 from optimum_si.linalg.moments import Moments
 
 from .targets import Target
@@ -18,6 +19,11 @@ class Settings:
     damping: float = 0.01
     damping_mode: str = "mean"
     block_size: int = 128
+
+    @classmethod
+    def of(cls, config: SIConfig) -> "Settings":
+        """The settings of a recipe."""
+        return cls(config.damping, config.damping_mode, config.block_size)
 
 
 class PruningMethod(ABC):

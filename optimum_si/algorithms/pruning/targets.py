@@ -16,6 +16,8 @@ class Target(ABC):
 
     #: True where rows share one threshold, so that scaling a row moves the mask.
     shares_rows: ClassVar[bool] = False
+    #: Fraction of zeros aimed at.
+    sparsity: float
 
     @abstractmethod
     def keep(self, score: Tensor) -> Tensor:
@@ -44,21 +46,16 @@ class Target(ABC):
         """View of [d_out, d_in] values in which the last dimension is one comparison group."""
         return values
 
-    @property
     @abstractmethod
-    def share(self) -> float:
-        """Share of zeros aimed at."""
-
-    @abstractmethod
-    def with_share(self, share: float) -> "Target":
-        """The same groups with another share of zeros."""
+    def with_sparsity(self, sparsity: float) -> "Target":
+        """The same groups with another fraction of zeros."""
 
     @abstractmethod
     def zeros(self, rows: int, columns: int) -> int:
         """Zeros in a layer of [rows, columns]."""
 
     @abstractmethod
-    def grain(self, rows: int, columns: int) -> int:
+    def granularity(self, rows: int, columns: int) -> int:
         """By how many the zeros of a layer of [rows, columns] change at least: one in each group."""
 
     @abstractmethod
@@ -93,17 +90,13 @@ class Unstructured(Target):
         rows = self.groups(log_score)
         return _cut(rows, self.pruned(rows.shape[1]))
 
-    @property
-    def share(self) -> float:
-        return self.sparsity
-
-    def with_share(self, share: float) -> "Unstructured":
-        return replace(self, sparsity=share)
+    def with_sparsity(self, sparsity: float) -> "Unstructured":
+        return replace(self, sparsity=sparsity)
 
     def zeros(self, rows: int, columns: int) -> int:
         return self.pruned(rows * columns) if self.shares_rows else rows * self.pruned(columns)
 
-    def grain(self, rows: int, columns: int) -> int:
+    def granularity(self, rows: int, columns: int) -> int:
         return 1 if self.shares_rows else rows
 
     def exchange(self, columns: int) -> int:
@@ -136,16 +129,16 @@ class NM(Target):
         return (ranked[:, pruned - 1 : pruned] + ranked[:, pruned : pruned + 1]) / 2
 
     @property
-    def share(self) -> float:
+    def sparsity(self) -> float:  # type: ignore[override]
         return 1 - self.kept / self.of
 
-    def with_share(self, share: float) -> "NM":
-        return replace(self, kept=self.of - round(share * self.of))
+    def with_sparsity(self, sparsity: float) -> "NM":
+        return replace(self, kept=self.of - round(sparsity * self.of))
 
     def zeros(self, rows: int, columns: int) -> int:
-        return (self.of - self.kept) * self.grain(rows, columns)
+        return (self.of - self.kept) * self.granularity(rows, columns)
 
-    def grain(self, rows: int, columns: int) -> int:
+    def granularity(self, rows: int, columns: int) -> int:
         return rows * (columns // self.of)
 
     def exchange(self, columns: int) -> int:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from optimum_si.algorithms.pruning.methods.sparsegpt import damped, inverse_factor
+from optimum_si.linalg.conjugate_gradient import conjugate_gradient
+from optimum_si.linalg.damping import damped, inverse_factor
 
 from .grids import Grid, anchors
 
@@ -127,13 +128,5 @@ def _solved(hessian: Tensor, change: Tensor, before: Tensor, start: Tensor) -> T
     # Distances from `before`, where the aim is small: nothing cancels.
     solution = (start - before) * norms * mask
     residual = (-(hessian[first:, :first] @ change) / norms - matrix @ solution) * mask
-    direction, energy = residual.clone(), residual.square().sum(dim=0)
-    smallest = torch.finfo(before.dtype).tiny
-    for _ in range(STEPS):
-        image = (matrix @ direction) * mask
-        step = energy / (direction * image).sum(dim=0).clamp_min(smallest)
-        solution.addcmul_(direction, step)
-        residual.addcmul_(image, step, value=-1)
-        previous, energy = energy, residual.square().sum(dim=0)
-        direction = residual + direction * (energy / previous.clamp_min(smallest))
+    solution = conjugate_gradient(matrix.__matmul__, mask, solution, residual, dim=0, iterations=STEPS)
     return before + solution / norms

@@ -1,4 +1,4 @@
-"""Least squares over the weights that are kept, on the Gram matrix alone (design 1.7).
+"""Least squares over the weights that are kept, on the Gram matrix alone.
 
 ``exact`` solves for the weights in a mask, row by row; ``search`` looks for a mask by ADMM (Boza 2024,
 arXiv 2401.02938; ALPS, arXiv 2406.07831).
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from optimum_si.algorithms.pruning.targets import NM, Target, Unstructured
+from optimum_si.linalg.conjugate_gradient import conjugate_gradient
 
 
 #: Steps of ADMM, and over how many of them the zeros become as many as asked for.
@@ -17,33 +18,33 @@ STEPS, GRADUAL = 30, 20
 #: Weight of the constraint, in coordinates in which every input has unit energy.
 PENALTY = 1.0
 MOST_ITERATIONS = 200
-#: Squared residual, as a share of the aim's, and most iterations of a fit to compare by or to start from.
+#: Squared residual, as a fraction of the target's, and most iterations of a fit to compare by or to start from.
 ROUGH, MOST_ROUGH = 1e-8, 100
 
 
 @dataclass(frozen=True, eq=False)
 class LeastSquares:
-    """min over sparse V of E||T - V x||^2 = tr(V H V^T) - 2 tr(V C^T) + ..., with C = E[T x^T] = W H + ``pull``.
+    """min over sparse V of E||T - V x||^2 = tr(V H V^T) - 2 tr(V C^T) + ..., C = E[T x^T] = W H + ``target_shift``.
 
     Everything is in coordinates in which every input has unit energy, which is what makes both solvers converge fast.
 
     Args:
         weight: W D^(1/2), [d_out, d_in], D the diagonal of the damped H.
         gram: D^(-1/2) H D^(-1/2), damped, [d_in, d_in], with a diagonal of ones.
-        aim: C D^(-1/2), damped as H is, [d_out, d_in].
+        target_gram: C D^(-1/2), damped as H is, [d_out, d_in].
         norms: sqrt(diag D), [d_in].
         alive: inputs that are not always zero, bool [d_in]; weights of others are nothing but zeros.
     """
 
     weight: Tensor
     gram: Tensor
-    aim: Tensor
+    target_gram: Tensor
     norms: Tensor
     alive: Tensor
 
     @classmethod
     def of(
-        cls, weight: Tensor, gram: Tensor, damping: float, pull: Tensor | None = None, mode: str = "mean"
+        cls, weight: Tensor, gram: Tensor, damping: float, target_shift: Tensor | None = None, mode: str = "mean"
     ) -> "LeastSquares":
         """Of a layer, whose target is its own dense output unless told otherwise.
 
@@ -51,7 +52,7 @@ class LeastSquares:
             weight: dense W, [d_out, d_in].
             gram: H, [d_in, d_in].
             damping: so many times the mean of H's diagonal is added to it, and W times that to C.
-            pull: what the target has beyond W x, E[(T - W x) x^T], [d_out, d_in].
+            target_shift: what the target has beyond W x, E[(T - W x) x^T], [d_out, d_in].
             mode: "channel" adds so many times H_jj itself instead.
         """
         diagonal = gram.diagonal()
@@ -62,10 +63,10 @@ class LeastSquares:
         scaled = (damped / norms / norms[:, None]).to(weight.dtype)
         norms = norms.to(weight.dtype)
         own = weight * norms * alive
-        aim = own @ scaled
-        if pull is not None:
-            aim = aim + pull.to(weight.dtype) / norms * alive
-        return cls(own, scaled, aim, norms, alive)
+        target_gram = own @ scaled
+        if target_shift is not None:
+            target_gram = target_gram + target_shift.to(weight.dtype) / norms * alive
+        return cls(own, scaled, target_gram, norms, alive)
 
     def into(self, weight: Tensor) -> Tensor:
         """A weight in these coordinates."""
@@ -85,23 +86,17 @@ class LeastSquares:
         """
         mask = (mask & self.alive).to(self.weight.dtype)
         solution = (self.weight if start is None else start) * mask
-        residual = (self.aim - solution @ self.gram) * mask
-        direction = residual.clone()
-        energy = residual.square().sum(dim=1, keepdim=True)
-        smallest = torch.finfo(self.weight.dtype).tiny
-        share = ROUGH if rough else torch.finfo(self.weight.dtype).eps ** 1.5
-        enough = share * self.aim.square().sum(1, keepdim=True)
-        for _ in range(MOST_ROUGH if rough else MOST_ITERATIONS):
-            if bool((energy <= enough).all()):
-                break
-            image = (direction @ self.gram) * mask
-            step = energy / (direction * image).sum(dim=1, keepdim=True).clamp_min(smallest)
-            step = step * (energy > enough)  # rows that are done stay where they are
-            solution.addcmul_(direction, step)
-            residual.addcmul_(image, step, value=-1)
-            before, energy = energy, residual.square().sum(dim=1, keepdim=True)
-            direction = residual + direction * (energy / before.clamp_min(smallest))
-        return solution
+        residual = (self.target_gram - solution @ self.gram) * mask
+        tolerance = ROUGH if rough else torch.finfo(self.weight.dtype).eps ** 1.5
+        return conjugate_gradient(
+            lambda direction: direction @ self.gram,
+            mask,
+            solution,
+            residual,
+            dim=1,
+            iterations=MOST_ROUGH if rough else MOST_ITERATIONS,
+            enough=tolerance * self.target_gram.square().sum(1, keepdim=True),
+        )
 
     def search(self, target: Target, allowed: Tensor, importance: Tensor | None = None) -> Tensor:
         """Sparse weights by ADMM, with zeros that become more from step to step.
@@ -124,14 +119,14 @@ class LeastSquares:
             score = score.masked_fill(~(allowed & self.alive), -1)
             sparse = wanted * (eased(target, min(step / GRADUAL, 1.0)).keep(score) & allowed)
             dual = wanted - sparse
-            solution = (self.aim + PENALTY * (sparse - dual)) @ inverse
+            solution = (self.target_gram + PENALTY * (sparse - dual)) @ inverse
         return sparse
 
     def errors(self, weight: Tensor) -> Tensor:
         """Squared error of every output on the damped inputs, beyond that of W, [d_out, 1]."""
         difference = weight - self.weight
         # Around W, not around zero: sums of large terms would leave little of their difference.
-        gradient = self.weight @ self.gram - self.aim
+        gradient = self.weight @ self.gram - self.target_gram
         return ((difference @ self.gram + 2 * gradient) * difference).sum(dim=1, keepdim=True)
 
     def better(self, first: Tensor, second: Tensor) -> Tensor:
@@ -143,9 +138,9 @@ class LeastSquares:
         return torch.where(errors[0] <= errors[1], first, second)
 
 
-def eased(target: Target, share: float) -> Target:
-    """The target with fewer zeros: cubic in the share of the way, so that the first ones go quickly."""
-    part = 1 - (1 - share) ** 3
+def eased(target: Target, progress: float) -> Target:
+    """The target with fewer zeros: cubic in the fraction of the way, so that the first ones go quickly."""
+    part = 1 - (1 - progress) ** 3
     if isinstance(target, NM):
         return replace(target, kept=target.of - round(part * (target.of - target.kept)))
     assert isinstance(target, Unstructured)

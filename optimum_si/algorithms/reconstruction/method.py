@@ -55,7 +55,7 @@ class Reconstructed(Improved):
         """The best weight in the mask of ``pruned``, or in ADMM's or a swapped one where those are better.
 
         Args:
-            squares: the problem.
+            squares: the least squares problem.
             pruned: by the method, [d_out, d_in].
             target: of masks that are looked for; None looks for no other, and fits roughly.
             allowed: bool [d_out, d_in], False where the dense weight is zero.
@@ -78,7 +78,7 @@ class Reconstructed(Improved):
 def _refined(squares: LeastSquares, best: Tensor, allowed: Tensor, size: int) -> Tensor:
     """Swaps and fits in turn, from a fitted weight in the coordinates of ``squares``."""
     for _ in range(ROUNDS):
-        moved = swapped(best, squares.aim, squares.gram, allowed & squares.alive, size)
+        moved = swapped(best, squares.target_gram, squares.gram, allowed & squares.alive, size)
         if torch.equal(moved != 0, best != 0):
             break
         best = squares.better(squares.exact(moved != 0, moved, rough=True), best)

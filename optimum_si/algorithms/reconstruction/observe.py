@@ -1,4 +1,4 @@
-"""One site of a block, as the pruned model and as the dense model reach it."""
+"""One input of a block's layers, as the pruned model and as the dense model give it."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -6,17 +6,17 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from optimum_si.algorithms.block_state import Batch, BlockProblem, Weights
+from optimum_si.algorithms.block_state import Batch, BlockState, Weights
 from optimum_si.linalg.moments import MomentAccumulator, Moments
 from optimum_si.linalg.paired_moments import PairedMoments
-from optimum_si.models.forward.layer_inputs import Site
+from optimum_si.models.forward.layer_inputs import LayerInput
 
 
 class _Reached(Exception):
     """Raised where nothing of the block is needed any more."""
 
 
-class _Glance:
+class _Probe:
     """Input of a layer, and with ``place`` its output and the stream that this joins, from one run of a block.
 
     Args:
@@ -30,7 +30,7 @@ class _Glance:
         self.written: Tensor | None = None
         self.stream: Tensor | None = None
 
-    def at(self, run: Callable[[], Tensor]) -> "_Glance":
+    def at(self, run: Callable[[], Tensor]) -> "_Probe":
         """Fill in what ``run`` passes by, and stop it where that is all."""
         handles = [self.layer.register_forward_pre_hook(self._enter)]
         if self.place is not None:
@@ -72,42 +72,44 @@ class _Glance:
 
 @torch.no_grad()
 def paired_moments(
-    problem: BlockProblem, site: Site, place: nn.Module | str | None, weights: Weights, batches: Iterable[Batch]
+    state: BlockState,
+    layer_input: LayerInput,
+    place: nn.Module | str | None,
+    weights: Weights,
+    batches: Iterable[Batch],
 ) -> PairedMoments | None:
-    """Moments of a site's inputs in both models.
+    """Moments of one input of the block's layers in both models.
 
     Args:
-        problem: the block.
-        site: one activation.
+        state: the block.
+        layer_input: one activation.
         place: where the residual stream can be read that its only reader writes to; None where there is none.
-        weights: of all layers of the block, those before the site as they were fitted.
-        batches: with ``dense``.
+        weights: of all layers of the block, those before the input as they were fitted.
+        batches: of calibration data.
 
     Returns:
-        None where no batch reaches the site (an expert that no token is routed to).
+        None where no batch reaches the input (an expert that no token is routed to).
     """
     total: PairedMoments | None = None
     for batch in batches:
-        found = _of_batch(problem, site.views[0].module, place, weights, batch)
+        found = _of_batch(state, layer_input.views[0].module, place, weights, batch)
         if found is not None:
             total = found if total is None else total.merged(found)
     return total
 
 
 def _of_batch(
-    problem: BlockProblem, layer: nn.Module, place: nn.Module | str | None, weights: Weights, batch: Batch
+    state: BlockState, layer: nn.Module, place: nn.Module | str | None, weights: Weights, batch: Batch
 ) -> PairedMoments | None:
-    assert batch.dense is not None
-    call = batch.call.cast(batch.hidden.dtype)
-    after_pruned = _Glance(layer, place).at(partial(problem.run, batch.hidden, call, weights))
-    after_dense = _Glance(layer, place).at(partial(call.run, problem.block, batch.dense))
+    stop = batch.inputs
+    after_pruned = _Probe(layer, place).at(partial(state.run, stop, weights))
+    after_dense = _Probe(layer, place).at(partial(batch.dense_inputs.run, state.block))
     if after_pruned.input is None or not after_pruned.input.numel():
         return None
-    of_other_states = id(after_pruned.input) in call.states()
-    mask = batch.other_mask if of_other_states else batch.mask
+    mask = stop.mask_of(after_pruned.input)
     x_sparse, beside_sparse = after_pruned.tokens(mask)
     rows = after_pruned.input.numel() // after_pruned.input.shape[-1]
-    routed = not of_other_states and rows != batch.hidden[..., 0].numel()
+    routed = not stop.gives(after_pruned.input) and rows != stop.hidden[..., 0].numel()
     if routed or after_dense.input is None or after_dense.input.shape != after_pruned.input.shape:
         # Other tokens may have come here in the dense model: only the pruned model's are known.
         residual = None if beside_sparse is None else torch.zeros_like(beside_sparse)
@@ -118,26 +120,25 @@ def _of_batch(
 
 
 def moments_after_pruning(
-    problem: BlockProblem, site: Site, weights: Weights, others: Mapping[str, Tensor]
+    state: BlockState, layer_input: LayerInput, weights: Weights, norm_params: Mapping[str, Tensor]
 ) -> Moments | None:
-    """Moments of a site's inputs in the pruned model, full Gram matrix included.
+    """Moments of an input in the pruned model, full Gram matrix included.
 
     Args:
-        problem: the block; its batches need no dense inputs.
-        site: one activation.
+        state: the block.
+        layer_input: one activation.
         weights: of all layers of the block.
-        others: further parameters of the block, by name inside it.
+        norm_params: further parameters of the block, by name inside it.
 
     Returns:
-        None where the block has no batches, or none of them reaches the site.
+        None where the block has no batches, or none of them reaches the input.
     """
-    layer, accumulator = site.views[0].module, None
-    same = problem.training is problem.validation
-    for batch in problem.training if same else problem.validation + problem.training:
-        call = batch.call.cast(batch.hidden.dtype)
-        glance = _Glance(layer, None).at(partial(problem.run, batch.hidden, call, weights, others))
-        if glance.input is not None:
-            tokens, _ = glance.tokens(batch.other_mask if id(glance.input) in call.states() else batch.mask)
+    layer, accumulator = layer_input.views[0].module, None
+    same = state.training is state.validation
+    for batch in state.training if same else [*state.validation, *state.training]:
+        probe = _Probe(layer, None).at(partial(state.run, batch.inputs, weights, norm_params))
+        if probe.input is not None:
+            tokens, _ = probe.tokens(batch.inputs.mask_of(probe.input))
             accumulator = accumulator or MomentAccumulator(tokens.shape[1], True, tokens.device)
             accumulator.add(tokens)
     return None if accumulator is None else accumulator.moments()

@@ -1,15 +1,15 @@
-"""The layers of a block fitted one after the other, each to repair what the layers before it broke (design 1.5)."""
+"""The layers of a block fitted one after the other, each to repair what the layers before it broke."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from optimum_si.algorithms.block_state import BlockProblem, Candidate, Layer, Weights, naming
+from optimum_si.algorithms.block_state import BlockState, Layer, LayerFit, Scaling, Weights, naming
 from optimum_si.algorithms.pruning.targets import Target
 from optimum_si.linalg.paired_moments import PairedMoments
-from optimum_si.models.forward.layer_inputs import Site
+from optimum_si.models.forward.layer_inputs import LayerInput
 from optimum_si.models.forward.residual_stream import stream_places
 
 from .least_squares import LeastSquares
@@ -19,21 +19,8 @@ from .observe import paired_moments
 
 #: Multiples of the damping that "auto" chooses among.
 DAMPINGS = (1.0, 3.0, 10.0)
-#: Rows of a layer that the choice is made on: each is fitted for itself, and all with the same share and damping.
+#: Rows of a layer that the choice is made on: each is fitted for itself, and all with the same repair and damping.
 ROWS = 64
-
-
-@dataclass(frozen=True)
-class Fit:
-    """How one layer was fitted.
-
-    Args:
-        share: of the dense model's output on its own inputs in the target.
-        damping: of the fit, as a share of the mean of H's diagonal.
-    """
-
-    share: float
-    damping: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,73 +29,70 @@ class Fitted:
 
     Args:
         weights: fitted to all windows.
-        apart: the same masks fitted without the held-out windows, for what is judged on those; else ``weights``.
+        without_held_out: the same masks fitted without the held-out windows, for what is judged on those; else
+            ``weights``.
         fits: how each layer was fitted.
     """
 
     weights: Weights
-    apart: Weights
-    fits: dict[str, Fit]
+    without_held_out: Weights
+    fits: dict[str, LayerFit]
 
 
 @torch.no_grad()
 def fit_block(
-    problem: BlockProblem,
-    sites: Sequence[Site],
+    state: BlockState,
     method: Reconstructed,
-    candidate: Candidate,
-    share: float | None,
-    apart: bool = False,
+    scaling: Scaling,
+    repair: float | None,
+    without_held_out: bool = False,
 ) -> Fitted:
     """Mask and fit every layer of a block in forward order, its inputs recomputed after each.
 
     Args:
-        problem: the block; its batches hold the dense model's inputs too.
-        sites: its input activations, in forward order.
+        state: the block.
         method: finds masks and fits.
-        candidate: learned scales, which weigh scores.
-        share: of the dense model's output in the targets; None chooses it and the damping for each layer, by the
-            error on held-out windows.
-        apart: also fit every layer without the held-out windows.
+        scaling: learned scales, which weigh scores.
+        repair: fraction of the dense model's output in the targets; None chooses it and the damping for each layer,
+            by the error on held-out windows.
+        without_held_out: whether to fit every layer without the held-out windows, too.
 
     Raises:
         NumericalError: names the layer.
     """
-    first = problem.validation[0]
-    dense = first.hidden if first.dense is None else first.dense
-    layers = {layer.view.name: layer for layer in problem.layers}
-    places = stream_places(problem.block, dense, first.call, [layer.view for layer in problem.layers])
+    layers = {layer.view.name: layer for layer in state.layers}
+    places = stream_places(state.block, state.validation[0].dense_inputs, [layer.view for layer in state.layers])
     weights: Weights = {name: (layer.weight, layer.bias) for name, layer in layers.items()}
     without, fits = dict(weights), {}
-    for site in sites:
-        place = places.get(site.views[0].name) if len(site.views) == 1 else None
-        held_out, others = _moments(problem, site, place, weights)
-        for view in site.views:
+    for layer_input in state.layer_inputs:
+        place = places.get(layer_input.views[0].name) if len(layer_input.views) == 1 else None
+        held_out, training = _moments(state, layer_input, place, weights)
+        for view in layer_input.views:
             layer = layers[view.name]
             with naming(layer.view):
-                fitter = _Fitter.of(problem, method, candidate, layer, others.merged(held_out))
-                fit = Fit(share or 0.0, method.settings.damping)
-                if share is None:
-                    fit = fitter.choose(others, held_out)
+                fitter = _Fitter.of(state, method, scaling, layer, training.merged(held_out))
+                fit = LayerFit(repair or 0.0, method.settings.damping)
+                if repair is None:
+                    fit = fitter.choose(training, held_out)
                 weights[view.name] = fitter.solve(fitter.paired, fit, layer.target)
                 without[view.name] = weights[view.name]
-                if apart:
+                if without_held_out:
                     fitter = replace(fitter, pruned=weights[view.name][0])
-                    without[view.name] = fitter.solve(others, fit, None)
+                    without[view.name] = fitter.solve(training, fit, None)
                 fits[view.name] = fit
     return Fitted(weights, without, fits)
 
 
 def _moments(
-    problem: BlockProblem, site: Site, place: nn.Module | str | None, weights: Weights
+    state: BlockState, layer_input: LayerInput, place: nn.Module | str | None, weights: Weights
 ) -> tuple[PairedMoments, PairedMoments]:
-    """Of held-out windows, and of the others; both of the same where just one part reaches the site."""
-    held_out = paired_moments(problem, site, place, weights, problem.validation)
-    others = None
-    if problem.training is not problem.validation:
-        others = paired_moments(problem, site, place, weights, problem.training)
-    known = held_out or others or PairedMoments.alone(site.moments)
-    return held_out or known, others or known
+    """Of held-out windows, and of the training windows; both of the same where just one part reaches the input."""
+    held_out = paired_moments(state, layer_input, place, weights, state.validation)
+    training = None
+    if state.training is not state.validation:
+        training = paired_moments(state, layer_input, place, weights, state.training)
+    known = held_out or training or PairedMoments.alone(layer_input.moments)
+    return held_out or known, training or known
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,49 +115,49 @@ class _Fitter:
 
     @classmethod
     def of(
-        cls, problem: BlockProblem, method: Reconstructed, candidate: Candidate, layer: Layer, paired: PairedMoments
+        cls, state: BlockState, method: Reconstructed, scaling: Scaling, layer: Layer, paired: PairedMoments
     ) -> "_Fitter":
-        """With the mask that the method finds under the candidate's scales."""
-        moments, scale = paired.moments(), problem.column_factor(candidate.scales, layer)
+        """With the mask that the method finds under the scaling's scales."""
+        moments, scale = paired.moments(), state.column_factor(scaling.scales, layer)
         if layer.shift:
             moments = moments.transformed(shift=moments.mean)
-        rows = problem.row_factor(candidate.scales, layer)
+        rows = state.row_factor(scaling.scales, layer)
         pruned = method.method.prune(layer.weight, moments, layer.target, scale, rows)
         return cls(method, layer, paired, pruned, scale)
 
-    def solve(self, paired: PairedMoments, fit: Fit, search: Target | None) -> tuple[Tensor, Tensor | None]:
+    def solve(self, paired: PairedMoments, fit: LayerFit, search: Target | None) -> tuple[Tensor, Tensor | None]:
         """Weight and bias; a bias that may change is fitted with the weight, which centers all moments."""
         layer = self.layer
         moments = paired.moments()
         gram = moments.transformed(shift=moments.mean).gram if layer.shift else moments.gram
         assert gram is not None
-        pull = fit.share * paired.pull(layer.weight, center=layer.shift)
-        squares = LeastSquares.of(layer.weight, gram, fit.damping, pull, self.method.settings.damping_mode)
+        target_shift = fit.repair * paired.target_shift(layer.weight, center=layer.shift)
+        squares = LeastSquares.of(layer.weight, gram, fit.damping, target_shift, self.method.settings.damping_mode)
         weight = self.method.fitted(squares, self.pruned, search, layer.weight != 0, self.scale)
         if not layer.shift:
             return weight, layer.bias
         assert layer.bias is not None
-        moved = fit.share * paired.mean_pull(layer.weight) + (layer.weight - weight).double() @ moments.mean
+        moved = fit.repair * paired.mean_target_shift(layer.weight) + (layer.weight - weight).double() @ moments.mean
         return weight, layer.bias + moved.to(layer.bias.dtype)
 
-    def choose(self, others: PairedMoments, held_out: PairedMoments) -> Fit:
-        """The share and the damping whose fit to the other windows errs least on held-out ones.
+    def choose(self, training: PairedMoments, held_out: PairedMoments) -> LayerFit:
+        """The repair and the damping whose fit to the other windows errs least on held-out ones.
 
-        A fit is linear in the share and its error quadratic, so that two fits tell the best share of each damping.
+        A fit is linear in the repair and its error quadratic, so that two fits tell the best repair of each damping.
         """
         rows = slice(None, None, -(-len(self.pruned) // ROWS))
-        sample, others, held_out = self._rows(rows), others.outputs(rows), held_out.outputs(rows)
+        sample, training, held_out = self._rows(rows), training.outputs(rows), held_out.outputs(rows)
         error = sample._error_on(held_out)
-        best: tuple[float, Fit] | None = None
+        best: tuple[float, LayerFit] | None = None
         for factor in DAMPINGS:
             damping = self.method.settings.damping * factor
-            start, start_bias = sample.solve(others, Fit(0.0, damping), None)
-            stop, stop_bias = replace(sample, pruned=start).solve(others, Fit(1.0, damping), None)
+            start, start_bias = sample.solve(training, LayerFit(0.0, damping), None)
+            stop, stop_bias = replace(sample, pruned=start).solve(training, LayerFit(1.0, damping), None)
             bias = None if start_bias is None or stop_bias is None else (start_bias + stop_bias) / 2
             middle = error((start + stop) / 2, bias)
-            share, least = _lowest(error(start, start_bias), middle, error(stop, stop_bias))
+            repair, least = _lowest(error(start, start_bias), middle, error(stop, stop_bias))
             if best is None or least < best[0]:
-                best = least, Fit(share, damping)
+                best = least, LayerFit(repair, damping)
         assert best is not None
         return best[1]
 
@@ -187,17 +171,20 @@ class _Fitter:
     def _error_on(self, paired: PairedMoments) -> Callable[[Tensor, Tensor | None], float]:
         """Mean squared distance of V x_s + b' from what the dense model has there, W x_d + b + r, up to a constant."""
         layer, moments = self.layer, paired.moments()
-        pull, mean_pull = paired.pull(layer.weight, center=False), paired.mean_pull(layer.weight)
+        target_shift, mean_target_shift = (
+            paired.target_shift(layer.weight, center=False),
+            paired.mean_target_shift(layer.weight),
+        )
         gram, mean = moments.gram, moments.mean
         assert gram is not None
 
         def error(weight: Tensor, bias: Tensor | None) -> float:
             change = (weight - layer.weight).double()
-            of_weight = ((change @ gram - 2 * pull) * change).sum()
+            of_weight = ((change @ gram - 2 * target_shift) * change).sum()
             if bias is None or layer.bias is None:
                 return float(of_weight)
             moved = (bias - layer.bias).double()
-            return float(of_weight + (moved * (moved + 2 * change @ mean - 2 * mean_pull)).sum())
+            return float(of_weight + (moved * (moved + 2 * change @ mean - 2 * mean_target_shift)).sum())
 
         return error
 
@@ -207,5 +194,5 @@ def _lowest(first: float, middle: float, last: float) -> tuple[float, float]:
     bend = 2 * (first + last - 2 * middle)
     slope = last - first - bend
     lowest = -slope / (2 * bend) if bend > 0 else float(last < first)
-    share = round(min(max(lowest, 0.0), 1.0), 2)
-    return share, first + share * (slope + share * bend)
+    repair = round(min(max(lowest, 0.0), 1.0), 2)
+    return repair, first + repair * (slope + repair * bend)

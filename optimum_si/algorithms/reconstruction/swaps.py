@@ -22,13 +22,13 @@ NOISE = 16
 
 @torch.no_grad()
 def swapped(
-    pruned: Tensor, aim: Tensor, gram: Tensor, allowed: Tensor, size: int, values: Tensor | None = None
+    pruned: Tensor, target_gram: Tensor, gram: Tensor, allowed: Tensor, size: int, values: Tensor | None = None
 ) -> Tensor:
     """The pruned weight after the best swap of each row, again and again, until none lowers the row's error.
 
     Args:
         pruned: V, [d_out, d_in].
-        aim: C, [d_out, d_in]; W H where the target is the layer's own dense output.
+        target_gram: C, [d_out, d_in]; W H where the target is the layer's own dense output.
         gram: H, [d_in, d_in].
         allowed: bool [d_out, d_in], False where no weight may be kept.
         size: consecutive columns within which weights change places; divides d_in.
@@ -43,10 +43,10 @@ def swapped(
     if values is not None:
         values = values.contiguous()
         allowed = allowed & (values != 0)
-    result, residual = pruned.clone(), aim.to(pruned.dtype) - pruned @ gram
+    result, residual = pruned.clone(), target_gram.to(pruned.dtype) - pruned @ gram
     inside = _within_groups(gram, size)
     kept = max(int((result.view(-1, size) != 0).sum(dim=1).max()), 1)  # of no group more
-    energy = (aim * pruned).sum(dim=1).abs() + (residual * pruned).sum(dim=1).abs()
+    energy = (target_gram * pruned).sum(dim=1).abs() + (residual * pruned).sum(dim=1).abs()
     least = energy * (NOISE * torch.finfo(pruned.dtype).eps)
     every = torch.arange(len(pruned), device=pruned.device)
     rows, exhaustive = every, torch.zeros_like(every, dtype=torch.bool)  # rows not done; those to look at in full

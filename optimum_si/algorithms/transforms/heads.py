@@ -6,56 +6,55 @@ import torch
 from torch import Tensor
 
 from optimum_si.algorithms.pruning.targets import Target
-from optimum_si.models.forward.layer_inputs import Site
-from optimum_si.models.invariances import Space, Symmetries
+from optimum_si.models.forward.dense_pass import DensePass
+from optimum_si.models.forward.layer_inputs import LayerInput
+from optimum_si.models.invariances import Basis, Invariances
 
-from .basis import rotate
+from .change_basis import rotate
 from .importance import ColumnTerm, RowTerm, Term
 from .orthogonal import learn
-from .surveying import Surveyor
 
 
-def rotate_heads(symmetries: Symmetries, surveyor: Surveyor, targets: Mapping[str, Target]) -> bool:
+def rotate_heads(invariances: Invariances, dense_pass: DensePass, targets: Mapping[str, Target]) -> bool:
     """Learn the rotations of each block on the dense model and absorb them. False where none lets less be lost.
 
     Args:
-        symmetries: of the model.
-        surveyor: of the model.
+        invariances: of the model.
+        dense_pass: of the model.
         targets: of each layer to prune, by name.
     """
     done = False
-    for block, sites in surveyor.run():
-        of_view = {view.name: site for site in sites for view in site.views}
-        for spaces in (symmetries.values, symmetries.queries):
-            space = spaces.get(block.name)
-            if space is None or not (terms := _terms(space, of_view, targets)):
+    for _, block, layer_inputs in dense_pass.run():
+        of_view = {view.name: layer_input for layer_input in layer_inputs for view in layer_input.views}
+        for bases in (invariances.value_heads, invariances.query_heads):
+            basis = bases.get(block.name)
+            if basis is None or not (terms := _terms(basis, of_view, targets)):
                 continue
-            rotation = learn(terms, space.parts, space.size)
+            rotation = learn(terms, basis.parts, basis.size)
             if rotation is not None:
-                rotate(space, rotation)
+                rotate(basis, rotation)
                 done = True
     return done
 
 
-def _terms(space: Space, sites: Mapping[str, Site], targets: Mapping[str, Target]) -> list[Term]:
-    """The layers to prune at a space of heads."""
+def _terms(basis: Basis, layer_inputs: Mapping[str, LayerInput], targets: Mapping[str, Target]) -> list[Term]:
+    """The layers to prune at a basis of heads."""
     terms: list[Term] = []
-    for side in space.writers:
-        if (site := sites.get(side.view.name)) is not None:
-            split = side.view.read().float().unflatten(0, (space.parts, side.repeats, space.size))
-            terms.append(RowTerm(split, site.moments.diagonal.float(), targets[side.view.name]))
-    for side in space.readers:
-        if (site := sites.get(side.view.name)) is not None:
-            split = side.view.read().float().unflatten(1, (space.parts, side.repeats, space.size))
-            assert site.moments.gram is not None
-            blocks = diagonal_blocks(site.moments.gram.float(), space, side.repeats)
-            terms.append(ColumnTerm(split, blocks, targets[side.view.name]))
+    for writer in basis.writers:
+        if (found := layer_inputs.get(writer.view.name)) is not None:
+            weight = writer.split(basis).float()
+            terms.append(RowTerm(weight, found.moments.diagonal.float(), targets[writer.view.name]))
+    for reader in basis.readers:
+        if (found := layer_inputs.get(reader.view.name)) is not None:
+            assert found.moments.gram is not None
+            blocks = diagonal_blocks(found.moments.gram.float(), basis, reader.repeats)
+            terms.append(ColumnTerm(reader.split(basis).float(), blocks, targets[reader.view.name]))
     return terms
 
 
-def diagonal_blocks(gram: Tensor, space: Space, repeats: int) -> Tensor:
+def diagonal_blocks(gram: Tensor, basis: Basis, repeats: int) -> Tensor:
     """[parts, repeats, size, size] on the diagonal of H [d_in, d_in]."""
-    count = space.parts * repeats
-    blocks = gram.view(count, space.size, count, space.size)
+    count = basis.parts * repeats
+    blocks = gram.view(count, basis.size, count, basis.size)
     number = torch.arange(count, device=gram.device)
-    return blocks[number, :, number].view(space.parts, repeats, space.size, space.size)
+    return blocks[number, :, number].view(basis.parts, repeats, basis.size, basis.size)

@@ -1,4 +1,4 @@
-"""Learning an orthogonal matrix: Adam in the tangent space, Cayley's retraction back onto the group."""
+"""Learning an orthogonal matrix: Adam in the tangent basis, Cayley's retraction back onto the group."""
 
 import math
 from collections.abc import Sequence

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from optimum_si.algorithms.pruning.targets import NM, Target
-from optimum_si.models.forward.layer_inputs import Site
-from optimum_si.models.invariances import Space, Symmetries
+from optimum_si.models.forward.dense_pass import DensePass
+from optimum_si.models.forward.layer_inputs import LayerInput
+from optimum_si.models.invariances import Basis, Invariances
 
-from .basis import permute
-from .surveying import Surveyor
+from .change_basis import permute
 
 
 #: Rows of scores that an order is looked for on, and entries: the search is quick, the decision is on all rows.
@@ -22,7 +22,9 @@ _ROWS, _ENTRIES = 1024, 2**22
 _SWEEPS = 256
 
 
-def permute_channels(symmetries: Symmetries, surveyor: Surveyor, targets: Mapping[str, Target], seed: int) -> bool:
+def permute_channels(
+    invariances: Invariances, dense_pass: DensePass, targets: Mapping[str, Target], seed: int
+) -> bool:
     """Find orders on the dense model and absorb them. False where none keeps more: without a pattern none does.
 
     Args:
@@ -30,15 +32,15 @@ def permute_channels(symmetries: Symmetries, surveyor: Surveyor, targets: Mappin
         seed: of the search.
     """
     done = False
-    residual = None if symmetries.residual is None else symmetries.residual.space
+    residual = None if invariances.residual is None else invariances.residual.basis
     scores: dict[str, Tensor] = {}
-    for block, sites in surveyor.run():
-        local = _scores(sites)
-        for spaces in (symmetries.hidden, symmetries.values):
-            if (space := spaces.get(block.name)) is not None:
-                done |= _permuted(space, local, targets, seed)
+    for _, block, layer_inputs in dense_pass.run():
+        local = _scores(layer_inputs)
+        for bases in (invariances.mlp, invariances.value_heads):
+            if (basis := bases.get(block.name)) is not None:
+                done |= _permuted(basis, local, targets, seed)
         if residual is not None:
-            reading = {side.view.name for side in residual.readers}
+            reading = {reader.view.name for reader in residual.readers}
             scores.update({name: score for name, score in local.items() if name in reading})
     if residual is not None:
         done |= _permuted(residual, scores, targets, seed)
@@ -110,21 +112,21 @@ def _without(group: Tensor, kept: int) -> tuple[Tensor, Tensor, Tensor]:
     return total, rest, cut
 
 
-def _permuted(space: Space, scores: Mapping[str, Tensor], targets: Mapping[str, Target], seed: int) -> bool:
-    """Find an order for a space and absorb it; False where none keeps more in the layers that read it."""
+def _permuted(basis: Basis, scores: Mapping[str, Tensor], targets: Mapping[str, Target], seed: int) -> bool:
+    """Find an order for a basis and absorb it; False where none keeps more in the layers that read it."""
     readers: list[tuple[Tensor, NM]] = []
-    for side in space.readers:
-        target, score = targets.get(side.view.name), scores.get(side.view.name)
-        if isinstance(target, NM) and score is not None and space.size % target.of == 0:
-            readers.append((score.unflatten(1, (space.parts, side.repeats, space.size)), target))
+    for reader in basis.readers:
+        target, score = targets.get(reader.view.name), scores.get(reader.view.name)
+        if isinstance(target, NM) and score is not None and basis.size % target.of == 0:
+            readers.append((score.unflatten(1, (basis.parts, reader.repeats, basis.size)), target))
     if not readers:
         return False
     orders = [_order_of_part([(score[:, part], target) for score, target in readers], seed) for part in
-              range(space.parts)]  # fmt: skip
+              range(basis.parts)]  # fmt: skip
     order = torch.stack(orders)
-    if bool((order == torch.arange(space.size, device=order.device)).all()):
+    if bool((order == torch.arange(basis.size, device=order.device)).all()):
         return False
-    permute(space, order)
+    permute(basis, order)
     return True
 
 
@@ -144,10 +146,10 @@ def _order_of_part(readers: Sequence[tuple[Tensor, NM]], seed: int) -> Tensor:
     return order if kept(order) > kept(slice(None)) else identity
 
 
-def _scores(sites: Sequence[Site]) -> dict[str, Tensor]:
+def _scores(layer_inputs: Sequence[LayerInput]) -> dict[str, Tensor]:
     """|W| sqrt(H_jj) of each layer, by name."""
     return {
-        view.name: view.read().abs().float() * site.moments.diagonal.sqrt().float()
-        for site in sites
-        for view in site.views
+        view.name: view.read().abs().float() * layer_input.moments.diagonal.sqrt().float()
+        for layer_input in layer_inputs
+        for view in layer_input.views
     }

@@ -6,35 +6,35 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from optimum_si.algorithms.pruning.targets import Target
-from optimum_si.models.invariances import Residual
+from optimum_si.models.forward.dense_pass import DensePass
+from optimum_si.models.invariances import ResidualStream
 from optimum_si.models.weight_view import WeightView
 
-from .basis import fold, is_foldable, needs_untying, rotate
+from .change_basis import fold, is_foldable, needs_untying, rotate
 from .importance import ColumnTerm, RowTerm, Term
 from .orthogonal import learn
-from .surveying import Surveyor
 
 
-def can_rotate(residual: Residual | None) -> bool:
+def can_rotate(residual: ResidualStream | None) -> bool:
     """Whether a rotation of the stream leaves the function as it is."""
     return residual is not None and residual.rotatable and is_foldable(residual)
 
 
-def rotate_residual(residual: Residual, surveyor: Surveyor, targets: Mapping[str, Target]) -> bool:
+def rotate_residual(residual: ResidualStream, dense_pass: DensePass, targets: Mapping[str, Target]) -> bool:
     """Learn the rotation on the dense model and absorb it. False where no rotation lets less be lost.
 
     Args:
         residual: the stream.
-        surveyor: of the model.
+        dense_pass: of the model.
         targets: of each layer to prune, by name.
     """
-    _untie(surveyor.model, needs_untying(residual))
+    _untie(dense_pass.model, needs_untying(residual))
     fold(residual)
-    terms = _terms(residual, surveyor, targets)
-    rotation = learn(terms, 1, residual.space.size, residual.centered) if terms else None
+    terms = _terms(residual, dense_pass, targets)
+    rotation = learn(terms, 1, residual.basis.size, residual.centered) if terms else None
     if rotation is None:
         return False
-    rotate(residual.space, rotation)
+    rotate(residual.basis, rotation)
     return True
 
 
@@ -55,19 +55,19 @@ def _untie(model: PreTrainedModel, heads: list[WeightView]) -> None:
     set_tied(model, False)
 
 
-def _terms(residual: Residual, surveyor: Surveyor, targets: Mapping[str, Target]) -> list[Term]:
+def _terms(residual: ResidualStream, dense_pass: DensePass, targets: Mapping[str, Target]) -> list[Term]:
     """The layers to prune that write or read the stream, with what they read."""
-    reading = {side.view.name for side in residual.space.readers}
-    writing = {side.view.name for side in residual.space.writers}
+    reading = {reader.view.name for reader in residual.basis.readers}
+    writing = {writer.view.name for writer in residual.basis.writers}
     terms: list[Term] = []
-    for _, sites in surveyor.run():
-        for site in sites:
-            assert site.moments.gram is not None
-            gram = site.moments.gram.float()[None, None]  # one for all readers of a site
-            for view in site.views:
+    for _, _, layer_inputs in dense_pass.run():
+        for layer_input in layer_inputs:
+            assert layer_input.moments.gram is not None
+            gram = layer_input.moments.gram.float()[None, None]  # one for all readers of a layer_input
+            for view in layer_input.views:
                 weight, target = view.read().float(), targets[view.name]
                 if view.name in reading:
                     terms.append(ColumnTerm(weight[:, None, None], gram, target))
                 elif view.name in writing:
-                    terms.append(RowTerm(weight[None, None], site.moments.diagonal.float(), target))
+                    terms.append(RowTerm(weight[None, None], layer_input.moments.diagonal.float(), target))
     return terms

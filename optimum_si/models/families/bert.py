@@ -3,14 +3,21 @@
 from collections.abc import Mapping
 from typing import Any
 
-from optimum_si.models.invariances import BlockSymmetries, Ends, heads_of, hidden_space, query_space, value_space
-from optimum_si.models.scale_groups import Channels, linear_to_linear, query_with_key, value_to_output
+from optimum_si.models.invariances import (
+    BlockInvariances,
+    ModelEnds,
+    mlp_basis,
+    output_heads,
+    query_head_basis,
+    value_head_basis,
+)
+from optimum_si.models.scale_groups import ScaleGroup, linear_to_linear, query_with_key, value_to_output
 from optimum_si.models.weight_view import WeightView, linear_views
 
-from . import HOMOGENEOUS_DEGREE, Family
+from .base import HOMOGENEOUS_DEGREE, Family
 
 
-def channels(block: Any, views: Mapping[str, WeightView], config: Any) -> list[Channels]:
+def scale_groups(block: Any, views: Mapping[str, WeightView], config: Any) -> list[ScaleGroup]:
     """q <-> k; v -> o; intermediate -> output only where the activation is homogeneous (not GELU)."""
     q, k, v = (views[f"attention.self.{name}"] for name in ("query", "key", "value"))
     head_size = block.attention.self.attention_head_size
@@ -25,27 +32,27 @@ def channels(block: Any, views: Mapping[str, WeightView], config: Any) -> list[C
     return found
 
 
-def symmetries(block: Any, views: Mapping[str, WeightView], config: Any) -> BlockSymmetries:
+def invariances(block: Any, views: Mapping[str, WeightView], config: Any) -> BlockInvariances:
     """Layers read the normed sum itself: its channels can be permuted, not rotated."""
     q, k, v = (views[f"attention.self.{name}"] for name in ("query", "key", "value"))
     output, first, second = views["attention.output.dense"], views["intermediate.dense"], views["output.dense"]
     head_size = block.attention.self.attention_head_size
-    return BlockSymmetries(
+    return BlockInvariances(
         reads=[(None, [q, k, v]), (None, [first])],
         writers=[output, second],
         norms=[block.attention.output.LayerNorm, block.output.LayerNorm],
-        values=value_space(v, output, head_size),
-        queries=query_space(q, k, head_size),
-        hidden=hidden_space([first], second),
+        value_heads=value_head_basis(v, output, head_size),
+        query_heads=query_head_basis(q, k, head_size),
+        mlp=mlp_basis([first], second),
     )
 
 
-def ends(model: Any) -> Ends | None:
+def ends(model: Any) -> ModelEnds | None:
     """Three embeddings and their norm; the pooler, and heads that read tokens, with their tied decoder."""
     embeddings, pooler = model.base_model.embeddings, model.base_model.pooler
     words = embeddings.word_embeddings.weight
     tables = [words, embeddings.position_embeddings.weight, embeddings.token_type_embeddings.weight]
-    heads = heads_of(model)
+    heads = output_heads(model)
     if not heads:
         return None
     predictions = getattr(getattr(model, "cls", None), "predictions", None)
@@ -59,9 +66,13 @@ def ends(model: Any) -> Ends | None:
             writers, norms = transform, [*norms, predictions.transform.LayerNorm]
     elif pooler is None:
         readers += heads
-    return Ends(tables, [(None, readers)], writers, norms)
+    return ModelEnds(tables, [(None, readers)], writers, norms)
 
 
 FAMILY = Family(
-    model_types=("bert",), channels=channels, no_shift=("attention.self.key",), symmetries=symmetries, ends=ends
+    model_types=("bert",),
+    scale_groups=scale_groups,
+    no_shift=("attention.self.key",),
+    invariances=invariances,
+    ends=ends,
 )

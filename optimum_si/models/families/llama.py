@@ -3,14 +3,20 @@
 from collections.abc import Mapping
 from typing import Any
 
-from optimum_si.models.invariances import BlockSymmetries, Ends, heads_of, hidden_space, value_space
-from optimum_si.models.scale_groups import Channels, linear_to_linear, norm_to_linears, query_with_key, value_to_output
+from optimum_si.models.invariances import BlockInvariances, ModelEnds, mlp_basis, output_heads, value_head_basis
+from optimum_si.models.scale_groups import (
+    ScaleGroup,
+    linear_to_linear,
+    norm_to_linears,
+    query_with_key,
+    value_to_output,
+)
 from optimum_si.models.weight_view import WeightView
 
-from . import Family
+from .base import Family
 
 
-def channels(block: Any, views: Mapping[str, WeightView], config: Any) -> list[Channels]:
+def scale_groups(block: Any, views: Mapping[str, WeightView], config: Any) -> list[ScaleGroup]:
     """Norm -> q, k, v; q <-> k unless a norm follows them; v -> o; norm -> gate, up; up -> down."""
     q, k, v, o = (views[f"self_attn.{name}_proj"] for name in "qkvo")
     gate, up, down = (views[f"mlp.{name}_proj"] for name in ("gate", "up", "down"))
@@ -27,30 +33,30 @@ def channels(block: Any, views: Mapping[str, WeightView], config: Any) -> list[C
     return found
 
 
-def symmetries(block: Any, views: Mapping[str, WeightView], config: Any) -> BlockSymmetries:
+def invariances(block: Any, views: Mapping[str, WeightView], config: Any) -> BlockInvariances:
     """Both norms with their readers; o and down write. RoPE leaves queries and keys no rotation."""
     q, k, v, o = (views[f"self_attn.{name}_proj"] for name in "qkvo")
     gate, up, down = (views[f"mlp.{name}_proj"] for name in ("gate", "up", "down"))
-    return BlockSymmetries(
+    return BlockInvariances(
         reads=[(block.input_layernorm, [q, k, v]), (block.post_attention_layernorm, [gate, up])],
         writers=[o, down],
-        values=value_space(v, o, block.self_attn.head_dim),
-        hidden=hidden_space([gate, up], down),
+        value_heads=value_head_basis(v, o, block.self_attn.head_dim),
+        mlp=mlp_basis([gate, up], down),
     )
 
 
-def ends(model: Any) -> Ends:
+def ends(model: Any) -> ModelEnds:
     """Token embeddings; the head behind the final norm."""
-    return Ends([model.get_input_embeddings().weight], [(model.base_model.norm, heads_of(model))])
+    return ModelEnds([model.get_input_embeddings().weight], [(model.base_model.norm, output_heads(model))])
 
 
 FAMILY = Family(
     model_types=("llama", "mistral", "qwen2", "qwen3"),
-    channels=channels,
+    scale_groups=scale_groups,
     new_biases={
         "attention_bias": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
         "mlp_bias": ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
     },
-    symmetries=symmetries,
+    invariances=invariances,
     ends=ends,
 )

@@ -1,42 +1,56 @@
-"""One pass over the dense model before anything is pruned: what allocation and transformations decide by."""
+"""A pass over the dense model before anything is pruned: what allocation and transformations decide by."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from optimum_si.models.structure import Block
 from optimum_si.models.weight_view import WeightView
-from optimum_si.pipeline.block import widened
 
-from .layer_inputs import Site, collect
+from .layer_inputs import LayerInput, collect
+from .modes import widened
 from .streams import Stream
 
 
-def survey(
-    blocks: Sequence[Block], views: Sequence[Mapping[str, WeightView]], stream: Stream
-) -> Iterator[tuple[int, list[Site]]]:
-    """Input moments of every layer on dense inputs, full Gram matrices included, one block after the other.
-
-    Only the moments of the block at hand are in memory, unless the caller keeps them. The stream stays as it is.
+@dataclass(frozen=True, eq=False)
+class DensePass:
+    """Inputs of the layers to prune, of the model as it is at the moment.
 
     Args:
-        blocks: of the model, dense.
+        model: dense, its blocks suspended.
+        blocks: its blocks, in forward order.
         views: for each block, the weights whose inputs are wanted, by name inside the block.
-        stream: inputs of the first block.
-
-    Yields:
-        The number of the block, and its input sites in module order.
+        batches: calibration examples.
+        in_decoder: as for :class:`Stream`.
     """
-    hidden = stream.sparse
-    for number, (block, selected) in enumerate(zip(blocks, views, strict=True)):
-        with widened(block.module) as dtype:
-            batches = (
-                (values.to(dtype), calls[number], mask, other)
-                for values, calls, mask, other in zip(
-                    hidden, stream.calls, stream.masks, stream.other_masks, strict=True
-                )
-            )
-            sites, outputs = collect(
-                block.module, list(selected.values()), batches, stream.tokens, gram=True, keep_outputs=True
-            )
-        assert outputs is not None
-        hidden = [output.to(values.dtype) for output, values in zip(outputs, hidden, strict=True)]
-        yield number, sites
+
+    model: PreTrainedModel
+    blocks: Sequence[Block]
+    views: Sequence[Mapping[str, WeightView]]
+    batches: Sequence[dict[str, Tensor]]
+    in_decoder: bool = False
+
+    def run(self) -> Iterator[tuple[int, Block, list[LayerInput]]]:
+        """Each block in turn with the inputs of its layers, full Gram matrices included.
+
+        A block may be transformed as soon as it is given, as long as it computes the same function. Only what was
+        collected of the block at hand is in memory, unless the caller keeps it.
+
+        Yields:
+            Position of the block, the block, and its inputs in module order.
+        """
+        stream = Stream(self.model, self.batches, self.in_decoder)
+        tokens = sum(stop.num_tokens for stop in stream.stops(0))
+        try:
+            for index, (block, selected) in enumerate(zip(self.blocks, self.views, strict=True)):
+                with widened(block.module) as dtype:
+                    stops = (stop.cast(dtype) for stop in stream.stops(index))
+                    views = list(selected.values())
+                    inputs, outputs = collect(block.module, views, stops, tokens, gram=True, keep_outputs=True)
+                yield index, block, inputs
+                if index < len(self.blocks) - 1:
+                    stream.advance(outputs)
+        finally:
+            stream.close()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from optimum_si.errors import NumericalError
 from optimum_si.linalg.moments import MomentAccumulator, Moments
 from optimum_si.models.weight_view import WeightView
 
-from .calls import Call
+from .stops import Stop
 
 
 #: Tokens kept of each input, evenly spread over the calibration data: for medians and for reported errors.
@@ -18,7 +19,7 @@ SAMPLE_SIZE = 2048
 
 
 @dataclass(frozen=True, eq=False)
-class Site:
+class LayerInput:
     """One activation, and the weights that read it.
 
     Args:
@@ -56,23 +57,23 @@ class _Collector:
 def collect(
     block: nn.Module,
     views: list[WeightView],
-    batches: Iterable[tuple[Tensor, Call, Tensor | None, Tensor | None]],
+    stops: Iterable[Stop],
     tokens: int,
     gram: bool,
     keep_outputs: bool,
-) -> tuple[list[Site], list[Tensor] | None]:
+) -> tuple[list[LayerInput], list[Any]]:
     """Run a block over all batches.
 
     Args:
         block: with its weights in the dtype to compute in.
         views: weights whose inputs are wanted.
-        batches: (hidden states, call, padding mask, padding mask of other states in the call) of each batch.
+        stops: the block's call for each batch, in the dtype to compute in.
         tokens: real tokens in all batches.
         gram: collect full Gram matrices instead of their diagonals.
-        keep_outputs: return the block's outputs too.
+        keep_outputs: whether to return what the block returned too.
 
     Returns:
-        The input sites of ``views``, in module order, and the block's outputs for each batch, or None.
+        The inputs of ``views``, in module order, and what the block returned for each batch (nothing if not kept).
 
     Raises:
         NumericalError: names the layer whose input holds NaN or infinity.
@@ -82,9 +83,7 @@ def collect(
         by_module.setdefault(view.module, []).append(view)
     source: dict[nn.Module, nn.Module] = {}
     collectors: dict[nn.Module, _Collector] = {}
-    mask: Tensor | None = None
-    other_mask: Tensor | None = None
-    others: set[int] = set()
+    current: list[Stop] = []
     # Activations of the current batch, by the module that read them first; alive, so that ids stay unique.
     read: list[tuple[Tensor, nn.Module]] = []
 
@@ -95,32 +94,30 @@ def collect(
                 collectors[module] = _Collector(tokens)
         if source[module] is module:
             read.append((args[0], module))
-            collectors[module].add(args[0], other_mask if id(args[0]) in others else mask, gram)
+            collectors[module].add(args[0], current[-1].mask_of(args[0]), gram)
 
     handles = [module.register_forward_pre_hook(hook) for module in by_module]
-    outputs = []
+    outputs: list[Any] = []
     try:
         with torch.no_grad():
-            for hidden, call, padding, other_padding in batches:
-                # Cast first, so that the states which layers read are the very ones of the call.
-                mask, other_mask, call = padding, other_padding, call.cast(hidden.dtype)
-                others = call.states()
-                output = call.run(block, hidden)
+            for stop in stops:
+                current[:] = [stop]
+                output = stop.call(block)
                 if keep_outputs:
                     outputs.append(output)
                 read.clear()
     finally:
         for handle in handles:
             handle.remove()
-    return [_site(module, by_module, source, collectors) for module in collectors], outputs if keep_outputs else None
+    return [_layer_input(module, by_module, source, collectors) for module in collectors], outputs
 
 
-def _site(
+def _layer_input(
     module: nn.Module,
     by_module: dict[nn.Module, list[WeightView]],
     source: dict[nn.Module, nn.Module],
     collectors: dict[nn.Module, _Collector],
-) -> Site:
+) -> LayerInput:
     views = [view for reader, first in source.items() if first is module for view in by_module[reader]]
     accumulator = collectors[module].moments
     assert accumulator is not None
@@ -130,4 +127,4 @@ def _site(
             f"the input of layer {views[0].name!r} holds NaN or infinity: check the model's weights and dtype "
             "(float16 overflows easily; try dtype='float32') and the calibration data."
         )
-    return Site(views, moments, torch.cat(collectors[module].sample))
+    return LayerInput(views, moments, torch.cat(collectors[module].sample))

@@ -5,9 +5,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from optimum_si.models.norms import is_norm
 from optimum_si.models.weight_view import WeightView
 
-from .calls import Call
+from .stops import Stop
 
 
 #: The block's output, as a place where the stream can be read.
@@ -18,9 +19,7 @@ SIGNAL, TOLERANCE = 0.1, 0.01
 
 
 @torch.no_grad()
-def stream_places(
-    block: nn.Module, hidden: Tensor, call: Call, views: Iterable[WeightView]
-) -> dict[str, nn.Module | str]:
+def stream_places(block: nn.Module, stop: Stop, views: Iterable[WeightView]) -> dict[str, nn.Module | str]:
     """For each layer that writes to the residual stream, the first place that shows the stream with its output in it.
 
     A signal is added to the output of a layer; where the input of a norm, or the block's output, changes by exactly
@@ -28,14 +27,14 @@ def stream_places(
 
     Args:
         block: with dense weights.
-        hidden: inputs of the block, [batch, tokens, features].
-        call: the block's other arguments.
+        stop: a call of the block.
         views: its weights.
 
     Returns:
         By view name, a norm (whose input is the stream) or :data:`OUTPUT`. Layers that write elsewhere are left out.
     """
-    norms = [module for module in block.modules() if "norm" in type(module).__name__.lower()]
+    hidden = stop.hidden
+    norms = [module for module in block.modules() if is_norm(module)]
     generator = torch.Generator().manual_seed(0)
     signal = torch.randn(hidden.shape, generator=generator).to(hidden) * (SIGNAL * hidden.std())
 
@@ -53,7 +52,7 @@ def stream_places(
         if disturbed is not None:
             handles.append(disturbed.register_forward_hook(disturb))
         try:
-            found[OUTPUT] = call.run(block, hidden)
+            found[OUTPUT] = stop.run(block)
         finally:
             for handle in handles:
                 handle.remove()

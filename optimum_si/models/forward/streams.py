@@ -1,50 +1,90 @@
-"""Hidden states between blocks: those of the pruned model, and beside them those of the dense one."""
+"""Streams: the runs of all batches, which move from block to block together."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .calls import Call, Captured
+from optimum_si.errors import UnsupportedModelError
+
+from .modes import inputs_for
+from .runs import Run
+from .stops import Stop, cast
 
 
-@dataclass(eq=False)
 class Stream:
-    """Hidden states between blocks, for every batch: one of the pruned model, one of the dense model.
+    """The runs of all batches through one model.
 
     Args:
-        calls: of every block, for each batch.
-        masks: padding masks of each batch.
-        other_masks: those of the states that a decoder's cross attention reads.
-        tokens: real tokens in all batches.
-        sparse: inputs of the next block, from pruned blocks.
-        dense: inputs of the next block, from dense blocks; the same tensors until a block is pruned. None in a run
-            that has no use for it.
+        model: runs its own forward, inside :func:`suspending`.
+        batches: inputs of each run.
+        in_decoder: whether the blocks are those of a decoder beside an encoder, which has masks of its own.
     """
 
-    calls: list[list[Call]]
-    masks: list[Tensor | None]
-    other_masks: list[Tensor | None]
-    tokens: int
-    sparse: list[Tensor]
-    dense: list[Tensor] | None
+    def __init__(self, model: nn.Module, batches: Sequence[dict[str, Tensor]], in_decoder: bool = False) -> None:
+        self.model = model
+        masks = ("decoder_attention_mask", "attention_mask") if in_decoder else ("attention_mask", None)
+        self.runs = [Run(model, inputs_for(model, batch), masks) for batch in batches]
+        for run in self.runs:
+            run.resume()
 
-    @classmethod
-    def start(cls, captured: Iterable[Captured], dense: bool) -> "Stream":
-        """The streams at the first block; the dense one only where it is wanted."""
-        batches = list(captured)
-        hidden = [batch.hidden for batch in batches]
-        tokens = sum(
-            batch.hidden[..., 0].numel() if batch.mask is None else int(batch.mask.sum()) for batch in batches
-        )
-        calls, masks = [batch.calls for batch in batches], [batch.mask for batch in batches]
-        others = [batch.other_mask for batch in batches]
-        return cls(calls, masks, others, tokens, hidden, hidden if dense else None)
+    def stops(self, index: int) -> list[Stop]:
+        """Where the runs wait, which is the same block for all.
 
-    def through(self, run: Callable[[Tensor, Call], Tensor], hidden: list[Tensor], number: int) -> list[Tensor]:
-        """Each batch of hidden states through block ``number``, without gradients, in the dtype they are kept in."""
-        with torch.no_grad():
-            return [
-                run(values, calls[number]).to(values.dtype) for values, calls in zip(hidden, self.calls, strict=True)
-            ]
+        Args:
+            index: position of that block in the model.
+
+        Raises:
+            UnsupportedModelError: where a run has left the blocks out or calls them in another order.
+        """
+        stops = [run.stop for run in self.runs if run.stop is not None and run.stop.index == index]
+        if len(stops) < len(self.runs):
+            raise UnsupportedModelError(
+                f"{type(self.model).__name__} does not call its blocks one after the other for every example: block "
+                f"{index} was not the next one. Only models that do can be pruned block by block."
+            )
+        return stops
+
+    def advance(self, outputs: Iterable[Any]) -> None:
+        """Let every run go on to the next block.
+
+        Args:
+            outputs: what the block at hand returned for each batch; cast to the dtype that its input has.
+        """
+        for run, output in zip(self.runs, outputs, strict=True):
+            assert run.stop is not None
+            run.resume(cast(output, run.stop.hidden.dtype))
+
+    def close(self) -> None:
+        """Leave all runs where they are."""
+        for run in self.runs:
+            run.close()
+
+
+class Streams:
+    """The runs of the pruned model and, where they are wanted, those of the dense one beside them.
+
+    Args:
+        model: pruned block by block while both go on.
+        batches: of calibration examples.
+        in_decoder: as for :class:`Stream`.
+        dense: whether runs of the dense model are wanted.
+
+    Attributes:
+        pruned: runs through pruned blocks.
+        dense: runs through dense blocks; None where nobody asks for them.
+        diverged: whether the two may differ: not before the first block was pruned.
+        tokens: real tokens in all batches.
+    """
+
+    def __init__(self, model: nn.Module, batches: Sequence[dict[str, Tensor]], in_decoder: bool, dense: bool) -> None:
+        self.pruned = Stream(model, batches, in_decoder)
+        self.dense = Stream(model, batches, in_decoder) if dense else None
+        self.diverged = False
+        self.tokens = sum(run.stop.num_tokens for run in self.pruned.runs if run.stop is not None)
+
+    def close(self) -> None:
+        """Leave all runs where they are."""
+        for stream in (self.pruned, self.dense):
+            if stream is not None:
+                stream.close()

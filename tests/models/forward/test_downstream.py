@@ -1,51 +1,55 @@
 """The rest of a model, run from the output of one of its blocks."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from support.models import DECLARED, inputs_of, tiny
 
 from optimum_si.algorithms.induction.divergence import divergence
 from optimum_si.models.forward import downstream as module
-from optimum_si.models.forward.calls import BlockOutput, block_output, capture
 from optimum_si.models.forward.downstream import Downstream
+from optimum_si.models.forward.modes import without_cache
+from optimum_si.models.forward.runs import block_output, suspending
+from optimum_si.models.forward.stops import hidden_of
+from optimum_si.models.forward.streams import Stream
 from optimum_si.models.structure import find_structure
 
 
+@contextmanager
 def opened(name):
-    model = tiny(name)
-    blocks, batch = find_structure(model).blocks, inputs_of(name, 3)
-    output = block_output(model, blocks, batch)
-    (captured,) = capture(model, blocks, [batch], output)
-    return model, blocks, captured, Downstream(model, blocks, [batch], output)
+    model, batch = tiny(name), inputs_of(name, 3)
+    blocks = find_structure(model).blocks
+    modules = [block.module for block in blocks]
+    output = block_output(model, modules, "blocks", batch)
+    with without_cache(model), suspending(modules):
+        yield model, modules, batch, Downstream(model, [batch], output)
 
 
 @pytest.mark.parametrize("name", [*DECLARED, "gpt2", "gpt-neox", "vit"])
 def test_dense_hidden_states_give_the_dense_answer_from_every_block(name):
-    model, blocks, captured, downstream = opened(name)
-    (expected,) = downstream.dense()
-    hidden = captured.hidden
-    with torch.no_grad():
-        for number, block in enumerate(blocks):
-            hidden = captured.calls[number].run(block.module, hidden)
-            (answer,) = downstream.from_block(number, [hidden])
+    with opened(name) as (model, modules, batch, downstream), torch.no_grad():
+        (expected,) = downstream.dense()
+        stream = Stream(model, [batch])
+        for index, module in enumerate(modules):
+            outputs = [stop.call(module) for stop in stream.stops(index)]
+            hidden = hidden_of(outputs[0])
+            (answer,) = downstream.from_block(index, [hidden])
             torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-5)
-            (other,) = downstream.from_block(number, [hidden + torch.randn_like(hidden)])
+            (other,) = downstream.from_block(index, [hidden + torch.randn_like(hidden)])
             assert not torch.allclose(other, expected, rtol=1e-2)
-    assert downstream.gives_logits
+            stream.advance(outputs)
+        assert downstream.gives_logits
 
 
 def test_large_vocabularies_are_run_in_parts_and_thinned(monkeypatch):
-    (whole,) = opened("llama")[-1].dense()
+    with opened("llama") as (*_, downstream):
+        (whole,) = downstream.dense()
     monkeypatch.setattr(module, "_LIMIT", whole.numel() // 2)
-    downstream = opened("llama")[-1]
-    (thinned,) = downstream.dense()
+    with opened("llama") as (*_, downstream):
+        (thinned,) = downstream.dense()
     assert downstream.every == 2
     torch.testing.assert_close(thinned, whole[:, ::2])
-
-
-def test_blocks_that_return_more_are_told_apart():
-    model = tiny("t5")
-    assert block_output(model, find_structure(model).blocks, inputs_of("t5")) is BlockOutput.MORE
 
 
 def test_divergence_is_that_of_torch_and_leaves_padding_out():

@@ -2,11 +2,10 @@
 
 import pytest
 import torch
+from support.forward import stopped_at
 from support.models import inputs_of, tiny
 
-from optimum_si.models.forward.calls import block_output, capture
 from optimum_si.models.forward.residual_stream import OUTPUT, stream_places
-from optimum_si.models.structure import find_structure
 
 
 #: The writers of a block and the place where the stream can be read first, by names inside the block.
@@ -22,16 +21,11 @@ EXPECTED = {
 }
 
 
-def places(name, number=1):
-    model = tiny(name)
-    structure = find_structure(model)
-    batches = [{key: value[:2] for key, value in inputs_of(name).items()}]
-    output = block_output(model, structure.blocks, batches[0])
-    captured = next(iter(capture(model, structure.blocks, batches, output)))
-    block = structure.blocks[number]
-    # Hidden states of the first block serve as well as any.
-    found = stream_places(block.module, captured.hidden, captured.calls[number], block.views.values())
-    names = {module: name for name, module in block.module.named_modules()}
+def places(name, index=1):
+    inputs = {key: value[:2] for key, value in inputs_of(name).items()}
+    with stopped_at(tiny(name), inputs, index) as (block, stop):
+        found = stream_places(block.module, stop, block.views.values())
+        names = {module: name for name, module in block.module.named_modules()}
     return {
         name.removeprefix(f"{block.name}."): place if isinstance(place, str) else names[place]
         for name, place in found.items()
@@ -45,12 +39,8 @@ def test_writers_and_the_place_to_read_the_stream_are_found(name):
 
 def test_the_probe_leaves_no_hook_behind():
     model = tiny("llama")
-    structure = find_structure(model)
-    batches = [inputs_of("llama")]
-    output = block_output(model, structure.blocks, batches[0])
-    captured = next(iter(capture(model, structure.blocks, batches, output)))
-    block = structure.blocks[0]
-    before = captured.calls[0].run(block.module, captured.hidden)
-    stream_places(block.module, captured.hidden, captured.calls[0], block.views.values())
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-    assert torch.equal(before, captured.calls[0].run(block.module, captured.hidden))
+    with stopped_at(model, inputs_of("llama")) as (block, stop):
+        before = stop.run(block.module)
+        stream_places(block.module, stop, block.views.values())
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+        assert torch.equal(before, stop.run(block.module))

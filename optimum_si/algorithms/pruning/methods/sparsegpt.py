@@ -5,7 +5,7 @@ from torch import Tensor
 
 from optimum_si.algorithms.pruning.method import PruningMethod
 from optimum_si.algorithms.pruning.targets import NM, Target, Unstructured
-from optimum_si.errors import NumericalError
+from optimum_si.linalg.damping import inverse_factor
 from optimum_si.linalg.moments import Moments
 
 
@@ -84,41 +84,6 @@ def _lowest(block: Tensor, importance: Tensor, dead: Tensor, count: int) -> Tens
     """bool like ``block``: its ``count`` least important weights over all rows, those already zero first."""
     score = (block * importance).square().masked_fill(dead, -1).reshape(1, -1)
     return ~Unstructured(count / score.numel()).keep(score).reshape(block.shape)
-
-
-def inverse_factor(gram: Tensor | None, damping: float, mode: str) -> Tensor:
-    """U with H^-1 = U^T U, U upper triangular [d_in, d_in], H damped.
-
-    fp32 first; fp64 where that fails; then ten and a hundred times the damping.
-
-    Args:
-        gram: H, [d_in, d_in].
-        damping: share of the diagonal that is added to it.
-        mode: "mean", the same for all channels, or "channel", each by its own share.
-
-    Raises:
-        NumericalError: when none of these gives a factor.
-    """
-    assert gram is not None, "SparseGPT needs the full Gram matrix"
-    for factor, dtype in ((1, torch.float32), (1, torch.float64), (10, torch.float64), (100, torch.float64)):
-        lower, failed = torch.linalg.cholesky_ex(damped(gram, damping * factor, mode).to(dtype))
-        if failed:
-            continue
-        upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
-        if not failed and bool(torch.isfinite(upper).all()):
-            return upper
-    raise NumericalError(
-        f"the Gram matrix of its inputs ({len(gram)} columns) cannot be factorized, even with "
-        f"damping={100 * damping:g}: use more calibration data, a larger damping, or method='wanda'."
-    )
-
-
-def damped(gram: Tensor, damping: float, mode: str) -> Tensor:
-    """H with a larger diagonal, 1 where inputs are always zero; arguments as for :func:`inverse_factor`."""
-    diagonal = gram.diagonal()
-    filled = gram + torch.diag((diagonal == 0).to(gram.dtype))
-    extra = diagonal.mean().expand_as(diagonal) if mode == "mean" else filled.diagonal()
-    return filled + torch.diag(extra * damping)
 
 
 METHOD = SparseGPT

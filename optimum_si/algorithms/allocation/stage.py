@@ -1,6 +1,6 @@
 """How many zeros each layer gets, decided in one pass over the dense model before anything is pruned."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -9,14 +9,13 @@ from torch import Tensor
 
 from optimum_si.algorithms.block_state import naming
 from optimum_si.algorithms.pruning import get_method
+from optimum_si.algorithms.pruning.method import Settings
 from optimum_si.algorithms.pruning.targets import NM, Target
 from optimum_si.algorithms.reconstruction.least_squares import LeastSquares
+from optimum_si.config.si_config import SIConfig
 from optimum_si.linalg.moments import Moments
-from optimum_si.models.forward.dense_pass import survey
-from optimum_si.models.forward.streams import Stream
-from optimum_si.models.structure import Block
+from optimum_si.models.forward.dense_pass import DensePass
 from optimum_si.models.weight_view import WeightView
-from optimum_si.pipeline.block import BlockStep
 
 from .budget import Part, by_errors, by_outliers, whole_zeros
 
@@ -45,8 +44,8 @@ class _Surveyed:
         return self.shape[0] * self.shape[1]
 
 
-def allocated(
-    step: BlockStep, blocks: Sequence[Block], views: Sequence[Mapping[str, WeightView]], stream: Stream
+def allocate(
+    config: SIConfig, targets: Mapping[str, Target], may_shift: Callable[[WeightView], bool], dense_pass: DensePass
 ) -> dict[str, Target]:
     """A target for each layer, by the name of its view; together they have the zeros of the uniform target.
 
@@ -57,34 +56,34 @@ def allocated(
     Layers that the calibration data never reaches keep the uniform target.
 
     Args:
-        step: holds the recipe, and the uniform target of every layer.
-        blocks: of the model, dense.
-        views: for each block, the weights to prune, by name inside the block.
-        stream: inputs of the first block; it stays as it is.
+        config: the recipe.
+        targets: the uniform target of every layer.
+        may_shift: whether the run may change the bias of a layer.
+        dense_pass: over the dense model.
     """
-    if not step.targets:
+    if not targets:
         return {}
-    uniform = next(iter(step.targets.values()))
-    width = OUTLIER_BAND if step.config.allocation == "owl" else BAND
+    uniform = next(iter(targets.values()))
+    width = OUTLIER_BAND if config.allocation == "owl" else BAND
     levels = _levels(uniform, width)
-    layers = _surveyed(step, blocks, views, stream, [uniform.with_share(level) for level in levels])
+    layers = _surveyed(config, may_shift, dense_pass, [uniform.with_sparsity(level) for level in levels])
     if not layers:
-        return dict(step.targets)
-    of_shares = _by_outliers if step.config.allocation == "owl" else _by_errors
-    shares = of_shares(layers, uniform, levels)
+        return dict(targets)
+    of_sparsities = _by_outliers if config.allocation == "owl" else _by_errors
+    sparsities = of_sparsities(layers, uniform, levels)
     parts = [_part(uniform, layer.shape, levels) for layer in layers]
-    budget = sum(_uniform_zeros(step, uniform, layer.shape) for layer in layers)
-    zeros = whole_zeros(shares, [layer.size for layer in layers], parts, budget, fewer=not isinstance(uniform, NM))
-    targets = dict(step.targets)
+    budget = sum(_uniform_zeros(config, uniform, layer.shape) for layer in layers)
+    zeros = whole_zeros(sparsities, [layer.size for layer in layers], parts, budget, fewer=not isinstance(uniform, NM))
+    allocated = dict(targets)
     for layer, count in zip(layers, zeros, strict=True):
-        targets[layer.name] = uniform.with_share(count / layer.size)
-        targets[layer.name].check(layer.name, layer.shape[1])
-    return targets
+        allocated[layer.name] = uniform.with_sparsity(count / layer.size)
+        allocated[layer.name].check(layer.name, layer.shape[1])
+    return allocated
 
 
 def _levels(uniform: Target, width: float) -> list[float]:
     """Shares of zeros from the least to the largest that a layer may get, ascending."""
-    share = uniform.share
+    share = uniform.sparsity
     if isinstance(uniform, NM):
         reach = max(int(width * uniform.of), 1)
         most, fewest = min(uniform.kept + reach, uniform.of - 1), max(uniform.kept - reach, 1)
@@ -94,25 +93,20 @@ def _levels(uniform: Target, width: float) -> list[float]:
 
 
 def _surveyed(
-    step: BlockStep,
-    blocks: Sequence[Block],
-    views: Sequence[Mapping[str, WeightView]],
-    stream: Stream,
-    targets: Sequence[Target],
+    config: SIConfig, may_shift: Callable[[WeightView], bool], dense_pass: DensePass, targets: Sequence[Target]
 ) -> list[_Surveyed]:
     """Every layer that the calibration data reaches, in forward order."""
-    by_outliers = step.config.allocation == "owl"
     layers = []
-    for number, sites in survey(blocks, views, stream):
-        shifted = {view.name for local, view in views[number].items() if step.may_shift(blocks[number], local, view)}
-        for view, moments in ((view, site.moments) for site in sites for view in site.views):
-            if view.name in shifted:
+    for index, _, layer_inputs in dense_pass.run():
+        for view, moments in ((view, found.moments) for found in layer_inputs for view in found.views):
+            if may_shift(view):
                 moments = moments.transformed(shift=moments.mean)
             weight = view.read()
             weight = weight if weight.dtype == torch.float64 else weight.float()
+            by_outliers = config.allocation == "owl"
             with naming(view):
-                found = [_outliers(weight, moments)] if by_outliers else _curve(step, weight, moments, targets)
-            layers.append(_Surveyed(view.name, number, view.shape, found))
+                found = [_outliers(weight, moments)] if by_outliers else _curve(config, weight, moments, targets)
+            layers.append(_Surveyed(view.name, index, view.shape, found))
     return layers
 
 
@@ -122,15 +116,14 @@ def _outliers(weight: Tensor, moments: Moments) -> float:
     return float((score > OUTLIER * score.mean()).double().mean())
 
 
-def _curve(step: BlockStep, weight: Tensor, moments: Moments, targets: Sequence[Target]) -> list[float]:
+def _curve(config: SIConfig, weight: Tensor, moments: Moments, targets: Sequence[Target]) -> list[float]:
     """Squared error of a layer's output at each target, relative to that output, on some of its rows.
 
     That of the method's mask, after a rough fit where the run fits at all. SparseGPT's own repair is left out: errors
     that it leaves are much the same in all layers, and say less of what the model loses.
     """
     assert moments.gram is not None
-    config = step.config
-    method = get_method(config.method)(step.method.settings)
+    method = get_method(config.method)(Settings.of(config))
     weight = weight[:: -(-len(weight) // ROWS)]
     score = method.score(weight, moments).masked_fill(weight == 0, -1)
     gram = moments.gram.to(weight.dtype)
@@ -157,8 +150,8 @@ def _by_outliers(layers: Sequence[_Surveyed], uniform: Target, levels: Sequence[
         sizes[layer.block] = sizes.get(layer.block, 0) + layer.size
         outliers[layer.block] = outliers.get(layer.block, 0.0) + layer.found[0] * layer.size
     ratios = [outliers[block] / size for block, size in sizes.items()]
-    width = min(uniform.share - levels[0], levels[-1] - uniform.share)
-    of_block = dict(zip(sizes, by_outliers(ratios, list(sizes.values()), uniform.share, width), strict=True))
+    width = min(uniform.sparsity - levels[0], levels[-1] - uniform.sparsity)
+    of_block = dict(zip(sizes, by_outliers(ratios, list(sizes.values()), uniform.sparsity, width), strict=True))
     return [of_block[layer.block] for layer in layers]
 
 
@@ -170,17 +163,17 @@ def _by_errors(layers: Sequence[_Surveyed], uniform: Target, levels: Sequence[fl
     """
     sizes = [layer.size for layer in layers]
     curves = [[error * sqrt(layer.size) for error in layer.found] for layer in layers]
-    return by_errors(levels, curves, sizes, uniform.share)
+    return by_errors(levels, curves, sizes, uniform.sparsity)
 
 
 def _part(uniform: Target, shape: tuple[int, int], levels: Sequence[float]) -> Part:
     """What a layer allows; always the uniform target."""
-    lowest, highest = (uniform.with_share(level).zeros(*shape) for level in (levels[0], levels[-1]))
-    return Part(uniform.grain(*shape), lowest, highest)
+    lowest, highest = (uniform.with_sparsity(level).zeros(*shape) for level in (levels[0], levels[-1]))
+    return Part(uniform.granularity(*shape), lowest, highest)
 
 
-def _uniform_zeros(step: BlockStep, uniform: Target, shape: tuple[int, int]) -> int:
+def _uniform_zeros(config: SIConfig, uniform: Target, shape: tuple[int, int]) -> int:
     """Zeros that the uniform target gives to a layer with the run's method."""
-    if isinstance(uniform, NM) or get_method(step.config.method).counts_rows:
+    if isinstance(uniform, NM) or get_method(config.method).counts_rows:
         return uniform.zeros(*shape)
-    return round(uniform.share * shape[0] * shape[1])
+    return round(uniform.sparsity * shape[0] * shape[1])

@@ -11,16 +11,15 @@ from transformers import PreTrainedModel
 from optimum_si.algorithms.pruning.targets import NM, Target
 from optimum_si.config.choices import TRANSFORMATIONS
 from optimum_si.config.si_config import SIConfig
-from optimum_si.models.forward.calls import inputs_for, without_cache
-from optimum_si.models.invariances import find_symmetries
+from optimum_si.models.find_invariances import find_invariances
+from optimum_si.models.forward.dense_pass import DensePass
+from optimum_si.models.forward.modes import inputs_for, widened, without_cache
 from optimum_si.models.structure import Structure
-from optimum_si.pipeline.block import widened
 from optimum_si.warnings import warn
 
 from .heads import rotate_heads
 from .permutation import permute_channels
 from .residual import can_rotate, rotate_residual, set_tied
-from .surveying import Surveyor
 
 
 logger = logging.getLogger(__name__)
@@ -34,7 +33,7 @@ _SPARSE = 0.01
 
 def transform(
     structure: Structure,
-    surveyor: Surveyor,
+    dense_pass: DensePass,
     config: SIConfig,
     targets: Mapping[str, Target],
     done: Iterable[str] = (),
@@ -46,7 +45,7 @@ def transform(
 
     Args:
         structure: of the model.
-        surveyor: gives statistics of the model as it is at the moment.
+        dense_pass: gives statistics of the model as it is at the moment.
         config: the recipe.
         targets: of each layer to prune, by name.
         done: transformations that the model went through before.
@@ -60,21 +59,21 @@ def transform(
         wanted.remove("permutation")
     if not wanted:
         return []
-    model = surveyor.model
+    model = dense_pass.model
     if sparse := _sparse_layers(structure):
         warn(
             f"transformations={wanted} would fill the zeros that {len(sparse)} layers have already ({sparse[0]}, ...) "
             "and are left out: transform the dense model, and prune all layers in one run.",
         )
         return []
-    symmetries = find_symmetries(model, structure)
+    invariances = find_invariances(model, structure)
     steps: dict[str, Callable[[], bool]] = {}
-    if symmetries.hidden:
-        steps["heads"] = lambda: rotate_heads(symmetries, surveyor, targets)
-        steps["permutation"] = lambda: permute_channels(symmetries, surveyor, targets, config.seed)
-    residual = symmetries.residual
+    if invariances.mlp:
+        steps["heads"] = lambda: rotate_heads(invariances, dense_pass, targets)
+        steps["permutation"] = lambda: permute_channels(invariances, dense_pass, targets, config.seed)
+    residual = invariances.residual
     if residual is not None and can_rotate(residual):
-        steps["residual"] = lambda: rotate_residual(residual, surveyor, targets)
+        steps["residual"] = lambda: rotate_residual(residual, dense_pass, targets)
     if missing := [name for name in wanted if name not in steps]:
         warn(
             f"transformations={missing} do not apply to this {type(model).__name__} (model type "
@@ -86,7 +85,7 @@ def transform(
     known = {id(parameter) for parameter in model.parameters()}
     dtype = next(model.parameters()).dtype
     with widened(model) as wide:
-        probe = {name: value[:_PROBES] for name, value in surveyor.batches[0].items()}
+        probe = {name: value[:_PROBES] for name, value in dense_pass.batches[0].items()}
         applied = [name for name in wanted if _applied(name, steps[name], model, probe, _TOLERANCE[wide])]
     for parameter in model.parameters():
         if id(parameter) not in known:  # an untied head

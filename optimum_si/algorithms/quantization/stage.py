@@ -1,25 +1,28 @@
 """All layers of a block rounded to a grid, each on the inputs that it gets from the layers before it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from optimum_si.algorithms.block_state import BlockProblem, Candidate, Layer, Weights, naming
-from optimum_si.algorithms.induction.absorption import absorbed_scales, view_factor
+from optimum_si.algorithms.block_state import BlockState, Layer, Weights, naming, view_factor
+from optimum_si.algorithms.induction.absorption import absorbed_scales
 from optimum_si.algorithms.pruning.method import Settings
 from optimum_si.algorithms.reconstruction.observe import moments_after_pruning
+from optimum_si.algorithms.stage import Need
 from optimum_si.linalg.moments import Moments
-from optimum_si.models.forward.layer_inputs import Site
 
 from .gptq import quantized
 from .grids import Grid
 
 
 @dataclass(frozen=True)
-class Rounder:
-    """Rounds the layers of a block.
+class RoundingStage:
+    """Rounds the layers of a block, so that they lie on the grid once scales are absorbed.
+
+    Biases that may change take up the mean error. Where the block has batches, inputs are those that its rounded
+    layers give; else the moments that its layers come with, from a pass through the dense block.
 
     Args:
         grid: what to round to.
@@ -30,42 +33,24 @@ class Rounder:
     grid: Grid
     settings: Settings
     absorbs: bool
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.GRAM})
 
     @torch.no_grad()
-    def __call__(
-        self,
-        problem: BlockProblem,
-        sites: Sequence[Site],
-        weights: Weights,
-        others: Mapping[str, Tensor],
-        candidate: Candidate | None,
-    ) -> Weights:
-        """Weights that lie on the grid once scales are absorbed; biases that may change take up the mean error.
-
-        Args:
-            problem: the block. Where it has batches, inputs are those that its rounded layers give; else the moments
-                that its layers come with, from a pass through the dense block.
-            sites: its input activations, in forward order.
-            weights: pruned and fitted.
-            others: refined norms, by name inside the block.
-            candidate: scales that are absorbed afterwards; None absorbs nothing.
-
-        Raises:
-            NumericalError: names the layer.
-        """
-        layers = {layer.view.name: layer for layer in problem.layers}
-        weights = dict(weights)
-        scales = absorbed_scales(problem.channels, candidate.scales) if self.absorbs and candidate else {}
-        for site in sites:
-            seen = moments_after_pruning(problem, site, weights, others) or site.moments
-            for view in site.views:
-                rows, columns = (view_factor(problem.channels, scales, view, axis) for axis in ("rows", "columns"))
+    def __call__(self, state: BlockState) -> BlockState:
+        layers = {layer.view.name: layer for layer in state.layers}
+        weights: Weights = dict(state.weights)
+        scaling = state.scaling if self.absorbs else None
+        scales = {} if scaling is None else absorbed_scales(state.scale_groups, scaling.scales)
+        for layer_input in state.layer_inputs:
+            seen = moments_after_pruning(state, layer_input, weights, state.norm_params)
+            for view in layer_input.views:
+                rows, columns = (view_factor(state.scale_groups, scales, view, axis) for axis in ("rows", "columns"))
                 layer = layers[view.name]
                 with naming(layer.view):
                     weights[view.name] = self._rounded(
                         layer, seen or layer.moments, *weights[view.name], rows, columns
                     )
-        return weights
+        return replace(state, weights=weights)
 
     def _rounded(
         self,

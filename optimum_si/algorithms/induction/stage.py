@@ -1,0 +1,38 @@
+"""Sparsity Induction of one block: scales and shifts, learned or taken up from an earlier run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from optimum_si.algorithms.block_state import PLAIN, BlockState, Scaling
+from optimum_si.algorithms.stage import Need, block_generator
+from optimum_si.config.groups import InductionConfig
+
+from .choose import choose
+
+
+@dataclass(frozen=True)
+class InductionStage:
+    """Chooses the scaling of a block.
+
+    Args:
+        settings: how scales are learned and chosen.
+        seed: of the run.
+        learns_biases: whether biases are learned too where the method changes weights; a later fit gives its own.
+        saved: scalings of an earlier run by block name, taken up instead of learning; None learns.
+    """
+
+    settings: InductionConfig
+    seed: int
+    learns_biases: bool
+    saved: Mapping[str, Scaling] | None = None
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """The dense model beside the pruned one; the whole model where that decides."""
+        by_model = {Need.MODEL_LOSS} if self.settings.selection == "model" else set()
+        return frozenset({Need.DENSE_STREAM, *by_model})
+
+    def __call__(self, state: BlockState) -> BlockState:
+        if self.saved is not None:
+            return replace(state, scaling=self.saved.get(state.name, PLAIN))
+        return choose(state, self.settings, block_generator(self.seed, state), self.learns_biases)

@@ -1,0 +1,29 @@
+"""Refinement of one block: its kept weights, biases and norms by gradient."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from optimum_si.algorithms.block_state import BlockState
+from optimum_si.algorithms.stage import Need, block_generator
+
+from .refine import refine
+
+
+@dataclass(frozen=True)
+class RefinementStage:
+    """Refines what earlier stages pruned.
+
+    Args:
+        epochs: passes over the calibration windows.
+        seed: of the run.
+    """
+
+    epochs: int
+    seed: int
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.DENSE_STREAM})
+
+    def __call__(self, state: BlockState) -> BlockState:
+        # A generator anew: whether scales were learned before or taken up makes no difference.
+        refined = refine(state, self.epochs, block_generator(self.seed, state))
+        losses = refined.loss_before, refined.loss_after
+        return replace(state, weights=refined.weights, norm_params=refined.norm_params, refinement=losses)

@@ -1,0 +1,42 @@
+"""What a model family declares: which channels can be scaled, rotated or permuted."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from optimum_si.models.invariances import BlockInvariances, ModelEnds
+from optimum_si.models.scale_groups import ScaleGroup
+from optimum_si.models.weight_view import WeightView
+
+
+#: s passes through an activation of this degree as s ** (1 / degree); other activations let no scale through.
+HOMOGENEOUS_DEGREE = {"relu": 1, "leaky_relu": 1, "relu2": 2}
+
+
+@dataclass(frozen=True)
+class Family:
+    """What is particular to a family.
+
+    Args:
+        model_types: of the configs that it is for.
+        scale_groups: (block, views by name inside the block, model config) -> the channels that can be scaled. Inputs
+            that it leaves out get one that weighs the score only.
+        no_shift: names inside the block whose bias does nothing (a key's bias where there is no RoPE).
+        new_biases: config field -> names inside the block that get a bias when the field is True, for architectures
+            that can declare biases they were trained without.
+        invariances: (block, views by name inside the block, model config) -> the rotations and orders that a block
+            lets through; None where it was not looked into.
+        ends: model -> what reads and writes the residual stream outside the blocks; None keeps its basis and order.
+    """
+
+    model_types: tuple[str, ...]
+    scale_groups: Callable[[nn.Module, Mapping[str, WeightView], Any], list[ScaleGroup]]
+    no_shift: tuple[str, ...] = ()
+    new_biases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    invariances: Callable[[nn.Module, Mapping[str, WeightView], Any], BlockInvariances] | None = None
+    ends: Callable[[Any], ModelEnds | None] | None = None
+
+
+UNDECLARED = Family(model_types=(), scale_groups=lambda block, views, config: [])

@@ -1,0 +1,138 @@
+"""Runs of a model's own forward pass that are suspended wherever one of its blocks is called.
+
+Nothing is cut out of the model and nothing is replayed: each run is a greenlet in which ``model(**inputs)`` is on its
+way. Where the model calls a block, the run hands a :class:`Stop` to whoever drives it and waits. It goes on with what
+it is answered, as if the block had returned that, and what the model does between its blocks happens by itself.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from enum import Enum
+from functools import partial
+from typing import Any
+
+import torch
+from greenlet import getcurrent, greenlet
+from torch import Tensor, nn
+
+from optimum_si.errors import UnsupportedModelError
+
+from .modes import inputs_for, without_cache
+from .stops import Stop, padding_mask
+
+
+class Run(greenlet):
+    """One batch on its way through a model; only inside :func:`suspending` does it stop at blocks.
+
+    Args:
+        model: runs its own forward.
+        inputs: keyword arguments of it.
+        masks: names of those that mask the hidden states of its blocks, and other states that these attend to.
+
+    Attributes:
+        stop: where the run waits; None before it starts and after it ended.
+        output: what the model returned, once it did.
+    """
+
+    def __init__(
+        self, model: nn.Module, inputs: dict[str, Tensor], masks: tuple[str, str | None] = ("attention_mask", None)
+    ) -> None:
+        super().__init__(partial(model, **inputs))
+        self.masks = [None if name is None else inputs.get(name) for name in masks]
+        self.stop: Stop | None = None
+        self.output: Any = None
+
+    @torch.no_grad()
+    def resume(self, answer: Any = None) -> Stop | None:
+        """Go on to the next stop, or to the end.
+
+        Args:
+            answer: what the block returned at the stop; None lets the model run the block itself.
+
+        Returns:
+            The next stop; None where the model returned.
+        """
+        reached = self.switch() if self.stop is None else self.switch(answer)
+        self.stop, self.output = (None, reached) if self.dead else (reached, None)
+        return self.stop
+
+    def close(self) -> None:
+        """Leave the forward pass where it is, as an exception would."""
+        if not self.dead:
+            self.throw()
+
+
+@contextmanager
+def suspending(blocks: Sequence[nn.Module]) -> Iterator[None]:
+    """Have runs stop at blocks for a while; calls from outside of a run pass through."""
+    own_forwards = [block.__dict__.get("forward") for block in blocks]
+    for index, block in enumerate(blocks):
+        block.forward = _stopping(index, block.forward)
+    try:
+        yield
+    finally:
+        for block, forward in zip(blocks, own_forwards, strict=True):
+            if forward is None:
+                del block.forward
+            else:
+                block.forward = forward
+
+
+def _stopping(index: int, forward: Callable[..., Any]) -> Callable[..., Any]:
+    def stopping(*args: Any, **kwargs: Any) -> Any:
+        run = getcurrent()
+        if not isinstance(run, Run):
+            return forward(*args, **kwargs)
+        assert run.parent is not None
+        stop = Stop(index, args, kwargs)
+        own, other = run.masks
+        other = None if other is None else other.bool()
+        answer = run.parent.switch(replace(stop, mask=padding_mask(own, stop.hidden), other_mask=other))
+        return forward(*args, **kwargs) if answer is None else answer
+
+    return stopping
+
+
+class BlockOutput(Enum):
+    """What every block of a model returns: hidden states alone, in a tuple of their own, or with more beside them."""
+
+    TENSOR = "tensor"
+    TUPLE = "tuple"
+    MORE = "more"
+
+    def wrapped(self, hidden: Tensor) -> Any:
+        """Hidden states as a block would return them."""
+        return hidden if self is BlockOutput.TENSOR else (hidden,)
+
+
+def block_output(model: nn.Module, blocks: Sequence[nn.Module], name: str, batch: dict[str, Tensor]) -> BlockOutput:
+    """See on the first example of a batch that each block is called once, and what blocks return.
+
+    Args:
+        model: whose forward is run.
+        blocks: its blocks, in order.
+        name: name of the list that holds them, for messages.
+        batch: inputs of the model.
+
+    Raises:
+        UnsupportedModelError: for a model that leaves blocks out or calls them more than once.
+    """
+    outputs: list[Any] = []
+    handles = [block.register_forward_hook(lambda module, args, output: outputs.append(output)) for block in blocks]
+    try:
+        with torch.no_grad(), without_cache(model):
+            model(**inputs_for(model, {name: value[:1] for name, value in batch.items()}))
+    finally:
+        for handle in handles:
+            handle.remove()
+    if len(outputs) != len(blocks):
+        raise UnsupportedModelError(
+            f"{type(model).__name__} called its {len(blocks)} blocks in {name!r} "
+            f"{len(outputs)} times: only models that call each block once are supported, not those that share one "
+            "block between several places (as ALBERT does)."
+        )
+    if all(isinstance(output, Tensor) for output in outputs):
+        return BlockOutput.TENSOR
+    single = all(isinstance(output, tuple) and len(output) == 1 for output in outputs)
+    return BlockOutput.TUPLE if single else BlockOutput.MORE

@@ -1,0 +1,49 @@
+"""Which weights of a model are pruned: ``include`` and ``exclude`` over the names of its layers."""
+
+from typing import Any
+
+from optimum_si.config.validators import matches
+from optimum_si.errors import ConfigurationError
+
+from .structure import Structure
+from .weight_view import WeightView
+
+
+def select_views(
+    structure: Structure, include: list[str] | None, exclude: list[str] | None
+) -> list[dict[str, WeightView]]:
+    """For each block, the views to prune, by name inside the block.
+
+    Raises:
+        ConfigurationError: when a glob matches no layer, or nothing is left; names what there is.
+    """
+    names = [view.name for block in structure.blocks for view in block.views.values()]
+    for kind, globs in (("include", include), ("exclude", exclude)):
+        for glob in globs or []:
+            if not any(matches(name, [glob]) for name in names):
+                raise ConfigurationError(
+                    f"{kind}={glob!r} matches none of the {len(names)} layers; their names look like "
+                    f"{', '.join(map(repr, names[:8]))}."
+                )
+
+    def wanted(view: WeightView) -> bool:
+        included = include is None or matches(view.name, include)
+        return included and not matches(view.name, exclude or [])
+
+    selected = []
+    seen: set[Any] = set()
+    for block in structure.blocks:
+        chosen = {}
+        for local, view in block.views.items():
+            # Two modules that share one parameter are one weight: it is pruned once.
+            identity = (id(view.tensor()), str(view.index))
+            if wanted(view) and identity not in seen:
+                seen.add(identity)
+                chosen[local] = view
+        selected.append(chosen)
+    if not any(selected):
+        raise ConfigurationError(
+            f"include={include} and exclude={exclude} leave no layer to prune; there are {len(names)}, such as "
+            f"{names[:4]}."
+        )
+    return selected

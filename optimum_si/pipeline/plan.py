@@ -1,0 +1,145 @@
+"""The plan of a run: everything that follows from the recipe and the model, decided once, before anything changes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from optimum_si.algorithms.block_state import Scaling
+from optimum_si.algorithms.induction.stage import InductionStage
+from optimum_si.algorithms.pruning import get_method
+from optimum_si.algorithms.pruning.method import PruningMethod, Settings
+from optimum_si.algorithms.pruning.stage import PruningStage
+from optimum_si.algorithms.pruning.targets import Target, make_target
+from optimum_si.algorithms.quantization.grids import GRIDS
+from optimum_si.algorithms.quantization.stage import RoundingStage
+from optimum_si.algorithms.reconstruction.method import Reconstructed
+from optimum_si.algorithms.reconstruction.stage import FittingStage
+from optimum_si.algorithms.reconstruction.swapping import Swapped
+from optimum_si.algorithms.refinement.stage import RefinementStage
+from optimum_si.algorithms.stage import BlockStage, Need
+from optimum_si.config.si_config import SIConfig
+from optimum_si.models.structure import Structure
+from optimum_si.models.weight_view import WeightView
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a run does, complete.
+
+    Args:
+        config: the recipe.
+        structure: of the model.
+        views: for each block, the weights to prune, by name inside the block.
+        write: whether pruned weights are stored (``prune``), or scales are only absorbed (``induce``).
+        method: pruning method with which choices are made.
+        targets: of each layer, by the name of its view.
+        shiftable: names of layers whose bias may change where they have one.
+        stages: what a block goes through, in order.
+        saved: scalings of an earlier run by block name, taken up instead of learning; None learns.
+    """
+
+    config: SIConfig
+    structure: Structure
+    views: Sequence[Mapping[str, WeightView]]
+    write: bool
+    method: PruningMethod
+    targets: Mapping[str, Target]
+    shiftable: frozenset[str]
+    stages: tuple[BlockStage, ...]
+    saved: Mapping[str, Scaling] | None = None
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What the run has to collect for its stages, and for the method by which they choose."""
+        of_method = {Need.GRAM} if self.method.needs_gram else set()
+        return frozenset(need for stage in self.stages for need in stage.needs) | of_method
+
+    @property
+    def spectrum_block(self) -> int | None:
+        """Position of the block whose singular values are reported: in the middle of those with weights to prune."""
+        found = [index for index, views in enumerate(self.views) if views]
+        return found[len(found) // 2] if found and self.write else None
+
+    def may_shift(self, view: WeightView) -> bool:
+        """Whether the run may change the bias of a layer."""
+        return view.name in self.shiftable and view.read_bias() is not None
+
+    def without_saved(self) -> "Plan":
+        """The same run with scales that are learned anew."""
+        return replace(self, saved=None, stages=_stages(self.config, self.write, None))
+
+
+def make_plan(
+    config: SIConfig,
+    structure: Structure,
+    views: Sequence[Mapping[str, WeightView]],
+    write: bool,
+    saved: Mapping[str, Scaling] | None = None,
+) -> Plan:
+    """The plan of a recipe for a model, checked against every layer.
+
+    Args:
+        config: the recipe.
+        structure: of the model.
+        views: for each block, the weights to prune, by name inside the block.
+        write: whether pruned weights are stored.
+        saved: scalings of an earlier run by block name.
+
+    Raises:
+        ConfigurationError: for a pattern that does not divide a layer.
+    """
+    method_class = get_method(config.method)
+    target = make_target(config.sparsity, config.pattern, config.comparison_group or method_class.group)
+    targets = {}
+    for view in (view for block in views for view in block.values()):
+        target.check(view.name, view.shape[1])
+        targets[view.name] = target
+    method = _method(config)
+    stages = _stages(config, write, saved)
+    return Plan(config, structure, views, write, method, targets, _shiftable(config, structure), stages, saved)
+
+
+def _shiftable(config: SIConfig, structure: Structure) -> frozenset[str]:
+    """Names of the layers whose bias may change: none where the recipe shifts none."""
+    if not (_fits_in_sequence(config) if config.induction is None else config.induction.shift):
+        return frozenset()
+    return frozenset(
+        view.name for block in structure.blocks for name, view in block.views.items() if name not in block.no_shift
+    )
+
+
+def _method(config: SIConfig) -> PruningMethod:
+    """The method as choices are made with it: its fit is part of it where each layer is fitted for itself."""
+    settings = Settings.of(config)
+    method: PruningMethod = get_method(config.method)(settings)
+    if config.reconstruction == "none":
+        return Swapped(method) if config.swaps else method
+    if not _fits_in_sequence(config):
+        return Reconstructed(method, config.reconstruction == "admm", settings, config.swaps)
+    # Scales are chosen by what a fit makes of them; a search for masks in every trial would cost too much.
+    return method if config.induction is None else Reconstructed(method, False, settings)
+
+
+def _stages(config: SIConfig, write: bool, saved: Mapping[str, Scaling] | None) -> tuple[BlockStage, ...]:
+    """What each block goes through; a new algorithm joins here."""
+    settings, induction = Settings.of(config), config.induction
+    stages: list[BlockStage] = []
+    if induction is not None:
+        stages.append(InductionStage(induction, config.seed, not _fits_in_sequence(config), saved))
+    if _fits_in_sequence(config):
+        bare = get_method(config.method)(settings)
+        fitter = Reconstructed(bare, config.reconstruction == "admm", settings, config.swaps)
+        repair = None if config.repair == "auto" else float(config.repair)
+        stages.append(FittingStage(fitter, repair, refined_later=config.refine_epochs > 0))
+    else:
+        stages.append(PruningStage())
+    if config.refine_epochs:
+        stages.append(RefinementStage(config.refine_epochs, config.seed))
+    if write and config.quantization != "none":
+        absorbs = induction is not None and induction.absorb
+        stages.append(RoundingStage(GRIDS[config.quantization], settings, absorbs))
+    return tuple(stages)
+
+
+def _fits_in_sequence(config: SIConfig) -> bool:
+    """Whether the layers of a block are fitted one after the other, each to repair what earlier ones broke."""
+    return config.reconstruction != "none" and config.repair != 0

@@ -1,0 +1,255 @@
+"""Runs stop where a model calls its blocks, go on with what they are answered, and leave the model as it was."""
+
+import pytest
+import torch
+from greenlet import getcurrent
+from support.forward import modules_of, stopped_at, whole_model_wanda
+from support.models import FAMILIES, inputs_of, tiny, token_windows
+from transformers import (
+    DebertaV2Config,
+    DebertaV2Model,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+)
+
+from optimum_si import SIConfig, SIPruner
+from optimum_si.errors import UnsupportedModelError
+from optimum_si.models.forward.modes import widened, without_cache
+from optimum_si.models.forward.runs import BlockOutput, Run, block_output, suspending
+from optimum_si.models.forward.stops import hidden_of
+from optimum_si.models.forward.streams import Stream
+from optimum_si.models.structure import find_structure
+
+
+def block_outputs(model, inputs):
+    """What each block gives in an ordinary forward pass."""
+    found = []
+    hooks = [
+        module.register_forward_hook(lambda module, args, output: found.append(hidden_of(output)))
+        for module in modules_of(model)
+    ]
+    with torch.no_grad(), without_cache(model):
+        model(**inputs)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_blocks_called_at_their_stops_give_the_outputs_of_a_forward_pass(name):
+    model, inputs = tiny(name), inputs_of(name, 3)
+    expected, modules = block_outputs(model, inputs), modules_of(model)
+    with torch.no_grad(), without_cache(model), suspending(modules):
+        stream = Stream(model, [inputs])
+        for index, module in enumerate(modules):
+            (stop,) = stream.stops(index)
+            output = stop.call(module)
+            assert torch.equal(hidden_of(output), expected[index])
+            stream.advance([output])
+        (run,) = stream.runs
+        assert torch.equal(run.output.logits, model(**inputs).logits)
+
+
+def test_a_run_that_is_answered_nothing_lets_the_model_run_its_blocks():
+    model, inputs = tiny("llama"), inputs_of("llama", 2)
+    with suspending(modules_of(model)):
+        run = Run(model, inputs)
+        stops = []
+        while run.resume() is not None:
+            stops.append(run.stop.index)
+        assert stops == [0, 1]
+    with torch.no_grad():
+        assert torch.equal(run.output.logits, model(**inputs).logits)
+
+
+def test_runs_that_are_closed_undo_what_the_model_entered():
+    model = tiny("llama")
+    left = []
+
+    class Noting(torch.nn.Module):
+        def forward(self, input_ids):
+            try:
+                return model(input_ids)
+            finally:
+                left.append(getcurrent())
+
+    with suspending(modules_of(model)):
+        stream = Stream(model, [inputs_of("llama", 2)])
+        run = Run(Noting(), inputs_of("llama", 2))
+        run.resume()
+        run.close()
+        stream.close()
+    assert left == [run] and run.dead and all(run.dead for run in stream.runs)
+
+
+def test_an_error_in_the_model_reaches_whoever_drives_the_run():
+    model = tiny("llama")
+    with suspending(modules_of(model)), pytest.raises(IndexError):
+        Stream(model, [{"input_ids": torch.full((1, 4), 10**6)}])
+
+
+@pytest.mark.parametrize("name", ["llama", "opt", "bert", "gpt2"])
+def test_stops_know_padding(name):
+    model = tiny(name)
+    mask = (torch.arange(16) < torch.tensor([[16], [9]])).long()
+    with stopped_at(model, {"input_ids": token_windows(2), "attention_mask": mask}) as (_, stop):
+        assert torch.equal(stop.mask, mask.bool())
+        assert stop.num_tokens == 25
+
+
+def test_a_full_mask_is_no_padding():
+    inputs = {"input_ids": token_windows(2), "attention_mask": torch.ones(2, 16, dtype=torch.long)}
+    with stopped_at(tiny("llama"), inputs) as (_, stop):
+        assert stop.mask is None
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_suspending_leaves_the_model_as_it_was(name):
+    model, inputs = tiny(name), inputs_of(name, 2)
+    forwards = [module.__dict__.get("forward") for module in modules_of(model)]
+    with torch.no_grad():
+        before = model(**inputs).logits
+    cache = getattr(model.config, "use_cache", None)
+    with stopped_at(model, inputs, 1):
+        pass
+    assert [module.__dict__.get("forward") for module in modules_of(model)] == forwards
+    assert getattr(model.config, "use_cache", None) == cache
+    with torch.no_grad():
+        assert torch.equal(model(**inputs).logits, before)
+
+
+def test_a_stop_is_cast_to_the_dtype_that_the_block_computes_in():
+    model = tiny("llama", torch.bfloat16)
+    with stopped_at(model, {"input_ids": token_windows(2)}) as (block, stop), torch.no_grad():
+        with widened(block.module) as dtype:
+            assert dtype == torch.float32
+            assert stop.cast(dtype).run(block.module).dtype == torch.float32
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
+def test_a_model_that_skips_blocks_is_refused():
+    model = tiny("llama")
+    blocks = modules_of(model)
+    model.model.layers = model.model.layers[:1]
+    model.config.num_hidden_layers = 1
+    with pytest.raises(UnsupportedModelError, match="called its 2 blocks in 'model.layers' 1 times"):
+        block_output(model, blocks, "model.layers", {"input_ids": token_windows(2)})
+
+
+def test_a_model_that_calls_its_blocks_in_another_order_is_refused():
+    model = tiny("llama")
+    with suspending(list(reversed(modules_of(model)))):
+        stream = Stream(model, [inputs_of("llama", 2)])
+        with pytest.raises(UnsupportedModelError, match="block 0 was not the next one"):
+            stream.stops(0)
+        stream.close()
+
+
+def test_blocks_that_return_more_are_told_apart():
+    model = tiny("t5")
+    assert block_output(model, modules_of(model), "encoder.block", inputs_of("t5")) is BlockOutput.MORE
+
+
+def deberta():
+    """DeBERTa v2 with a convolution between its first two blocks, as the large ones have it."""
+    return DebertaV2Model(
+        DebertaV2Config(
+            vocab_size=48,
+            hidden_size=32,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            intermediate_size=48,
+            conv_kernel_size=3,
+            conv_act="gelu",
+        )
+    )
+
+
+def qwen3_vl():
+    """Qwen3-VL, whose DeepStack adds what early vision blocks see to the language model's hidden states."""
+    text = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "head_dim": 16}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "rope_parameters": ROPE}
+    vision = {"depth": 3, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "patch_size": 4}
+    more = {"out_hidden_size": 32, "num_position_embeddings": 16, "deepstack_visual_indexes": [0, 1, 2]}
+    return Qwen3VLForConditionalGeneration(
+        Qwen3VLConfig(
+            text_config={**text, **heads},
+            vision_config={**vision, **more, "spatial_merge_size": 2, "temporal_patch_size": 2},
+            image_token_id=60,
+            video_token_id=61,
+            vision_start_token_id=62,
+            vision_end_token_id=63,
+        )
+    )
+
+
+ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
+IMAGE = [62, 60, 60, 60, 60, 63]
+
+
+def pictures(count):
+    """A picture of 4 x 4 patches, which are merged to 4 tokens, with text around it."""
+    text = torch.randint(1, 48, (count, 10), generator=torch.Generator().manual_seed(1))
+    ids = torch.cat([text[:, :3], torch.tensor(IMAGE).expand(count, -1), text[:, 3:]], dim=1)
+    pixels = torch.randn(count, 16, 3 * 2 * 4 * 4, generator=torch.Generator().manual_seed(2))
+    return [
+        {
+            "input_ids": row[None],
+            "mm_token_type_ids": (row[None] == 60).int(),
+            "pixel_values": image,
+            "image_grid_thw": torch.tensor([[1, 4, 4]]),
+        }
+        for row, image in zip(ids, pixels, strict=True)
+    ]
+
+
+def widely_spread(model):
+    """The model in fp64, with weights that are no longer all alike in size."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4) if parameter.ndim > 1 else parameter.add_(0.3 * torch.randn_like(parameter))
+    return model.double().eval()
+
+
+@pytest.mark.parametrize("name", ["llama", "opt", "opt-post-norm", "bert", "gpt2", "gpt-neox"])
+def test_masks_are_those_of_a_wanda_that_runs_whole_models(name):
+    batches = [{"input_ids": row[None]} for row in token_windows(6)]
+    pruned, reference = (widely_spread(tiny(name)) for _ in range(2))
+    whole_model_wanda(reference, batches)
+    assert_pruned_alike(pruned, reference, batches)
+
+
+def test_what_happens_between_blocks_is_seen_by_the_blocks_that_follow():
+    torch.manual_seed(0)
+    pruned = widely_spread(deberta())
+    reference = widely_spread(deberta())
+    reference.load_state_dict(pruned.state_dict())
+    batches = [{"input_ids": row[None]} for row in token_windows(6)]
+    whole_model_wanda(reference, batches)
+    assert_pruned_alike(pruned, reference, batches)
+
+
+def test_what_deepstack_adds_between_blocks_is_seen_by_the_blocks_that_follow():
+    torch.manual_seed(0)
+    pruned = widely_spread(qwen3_vl())
+    reference = widely_spread(qwen3_vl())
+    reference.load_state_dict(pruned.state_dict())
+    batches = [{name: values for name, values in batch.items()} for batch in pictures(4)]
+    for batch in batches:
+        batch["pixel_values"] = batch["pixel_values"].double()
+    assert find_structure(pruned).blocks[0].name == "model.language_model.layers.0"
+    whole_model_wanda(reference, batches)
+    assert_pruned_alike(pruned, reference, batches)
+
+
+def assert_pruned_alike(pruned, reference, batches):
+    config = SIConfig("wanda", induction=None, calibration={"batch_size": 1})
+    with pytest.MonkeyPatch.context() as patch:
+        # Batches as they are: examples of several modalities are no matter of this test.
+        patch.setattr("optimum_si.pruner.prepare_examples", lambda *_: batches)
+        patch.setattr("optimum_si.pipeline.run.make_batches", lambda *_: batches)
+        patch.setattr("optimum_si.pipeline.run.sorted_by_length", lambda examples, _: examples)
+        SIPruner(pruned).prune(config, progress=False)
+    expected = dict(reference.named_parameters())
+    for name, parameter in pruned.named_parameters():
+        assert torch.equal(parameter == 0, expected[name] == 0), name
