@@ -89,7 +89,7 @@ class EvaluateCommand(SISubcommand):
             tasks = load_tasks(args.tasks, args.task_folder)
         found = [_evaluate(args, model, texts, tasks) for model in args.model]
         if args.save:
-            from optimum_si.hub.results import keep_results
+            from optimum_si.hub.evaluations import keep_results
 
             kept = keep_results(found, args.sequence_length, args.max_windows)
             saved = ", ".join(map(str, kept)) or "no folder: none but the dense one is of `prune`"

@@ -21,12 +21,12 @@ _LISTS = ("license", "language")
 _SNAPSHOT = re.compile(r"models--(?P<id>.+?)/snapshots/")
 
 
-def base_of(source: str, **place: Any) -> dict[str, Any]:
+def base_of(source: str, **hub_options: Any) -> dict[str, Any]:
     """What is known of a base model.
 
     Args:
         source: Hub id or local path that the model was loaded from; "" where it was made in memory.
-        place: ``revision``, ``token``, ``cache_dir``, ... that it was loaded with.
+        hub_options: ``revision``, ``token``, ``cache_dir``, ... that it was loaded with.
 
     Returns:
         ``name`` (a Hub id, or the last part of a local path), ``on_hub``, and what :data:`CARRIED` names of its card.
@@ -37,7 +37,7 @@ def base_of(source: str, **place: Any) -> dict[str, Any]:
     if not path.exists() and not _is_hub_id(source):
         return {"name": path.name or "model", "on_hub": False}  # a folder that has gone since
     if not path.exists():
-        return {"name": source, "on_hub": True, **_carried(source, **place)}
+        return {"name": source, "on_hub": True, **_carried(source, **hub_options)}
     if snapshot := _SNAPSHOT.search(f"{path.as_posix()}/"):
         return {"name": snapshot["id"].replace("--", "/"), "on_hub": True, **_carried(source)}
     if (path / REPORT_NAME).is_file():  # a result of ours, such as `induce` writes: its own base is what matters
@@ -67,16 +67,18 @@ def _is_hub_id(source: str) -> bool:
     return True
 
 
-def _carried(source: str, **place: Any) -> dict[str, Any]:
+def _carried(source: str, **hub_options: Any) -> dict[str, Any]:
     """Of the base model's card; nothing where there is none, or it cannot be reached or read."""
     try:
-        file = find_file(source, "README.md", **place)
+        file = find_file(source, "README.md", **hub_options)
         if file is None:
             return {}
         data = ModelCard(file.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.to_dict()
         # Of other types they are mistakes, such as the language "no" without quotes.
         data = {name: value for name, value in data.items() if _is_text(value, name in _LISTS)}
-    except Exception:  # of the network, of YAML, of the card's own checks: a licence line is not worth a failed run
+    except (
+        Exception
+    ):  # of the network, of YAML, of the card's own checks: a line on the license is not worth a failed run
         return {}
     return {name: data[name] for name in CARRIED if data.get(name) is not None}
 

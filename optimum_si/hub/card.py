@@ -4,110 +4,41 @@ import hashlib
 import json
 import math
 import re
-from dataclasses import dataclass
+import shlex
 from pathlib import Path
 from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from optimum_si.config.si_config import SIConfig
-from optimum_si.errors import CheckpointError
-from optimum_si.report import Report
 from optimum_si.warnings import warn
 
-from .base_model import public_name
-from .results import RESULTS_NAME, Result, load_results, write_beside
-from .sections import body
+from .facts import Facts, read_facts
+from .files import write_small_file
+from .results import RESULTS_NAME
 
 
 CARD_NAME = "README.md"
-PICTURES = "report"
 
 #: The last line of a card that nobody has edited since it was written.
 _SEAL = re.compile(r"<!-- optimum-si card (?P<digest>[0-9a-f]{16}): an edited card is kept as it is -->\s*\Z")
-_TASKS = {
-    "ForCausalLM": "text-generation",
-    "LMHeadModel": "text-generation",
-    "ForConditionalGeneration": "text2text-generation",
-    "ForMaskedLM": "fill-mask",
-    "ForSequenceClassification": "text-classification",
-    "ForTokenClassification": "token-classification",
-    "ForQuestionAnswering": "question-answering",
-    "ForImageClassification": "image-classification",
-}
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What a card is written from.
-
-    Args:
-        name: what loads the model: a Hub id, or the name of its folder.
-        architecture: class name in ``config.json``.
-        report: of the run.
-        config: the whole recipe.
-        results: measured numbers.
-        pictures: paths in the directory.
-        has_tokenizer: whether a tokenizer lies beside the model.
-        onnx: subfolder with an export, or None.
-    """
-
-    name: str
-    architecture: str
-    report: Report
-    config: SIConfig
-    results: list[Result]
-    pictures: list[str]
-    has_tokenizer: bool
-    onnx: str | None
-
-    @property
-    def dataset(self) -> str | None:
-        """Name of the calibration data that may be published; older reports lack it."""
-        given = self.config.calibration.dataset
-        return self.report.dataset or (None if given is None else public_name(given))
-
-    @property
-    def kind(self) -> str | None:
-        """The Hub's name of what the architecture does, which says how to load it."""
-        return next((task for end, task in _TASKS.items() if self.architecture.endswith(end)), None)
-
-    @property
-    def task(self) -> str | None:
-        """The Hub's name of what the model does."""
-        return self.report.base.get("pipeline_tag") or self.kind
-
-
-def read_facts(directory: Path, name: str) -> Facts:
-    """The facts of a directory that ``prune`` or ``induce`` wrote.
-
-    Raises:
-        CheckpointError: when the config, the recipe or the report is missing or damaged.
-    """
-    path = directory / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        architecture = (config.get("architectures") or [""])[0]
-    except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(
-            f"{str(path)!r} cannot be read ({error}): give a directory that `optimum-cli si prune -o DIR` wrote."
-        ) from error
-    return Facts(
-        name=name,
-        architecture=architecture,
-        report=Report.load(directory),
-        config=SIConfig.from_pretrained(directory),
-        results=load_results(directory),
-        pictures=sorted(file.relative_to(directory).as_posix() for file in (directory / PICTURES).glob("*.png")),
-        has_tokenizer=(directory / "tokenizer_config.json").is_file(),
-        onnx="onnx" if (directory / "onnx").is_dir() else None,
-    )
-
-
-def build(facts: Facts) -> str:
+def render(facts: Facts) -> str:
     """The whole card, sealed with a checksum by which edits are found."""
-    text = f"---\n{_metadata(facts).to_yaml()}\n---\n\n{body(facts, facts.kind)}\n"
+    # ModelCard.from_template has an environment of its own, in which a misspelled name prints nothing, no filter can
+    # quote for a shell, and each line of a tag leaves an empty line.
+    environment = Environment(
+        loader=PackageLoader(__package__, "."),
+        autoescape=False,  # it is Markdown
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters |= {"json": json.dumps, "shell": shlex.quote}
+    text = environment.get_template("card.md.jinja").render(facts=facts, metadata=_metadata(facts).to_yaml())
     return f"{text}<!-- optimum-si card {_digest(text)}: an edited card is kept as it is -->\n"
 
 
@@ -115,17 +46,20 @@ def write_card(directory: Path, name: str, previous: str | None = None) -> None:
     """Write ``README.md``; a card that was edited stays as it is.
 
     Args:
-        directory: with everything else already in it.
+        directory: directory of the model, with everything else already in it.
         name: what loads the model.
-        previous: the card of the directory that this one replaces.
+        previous: card of the directory that this one replaces; None where there was none.
+
+    Raises:
+        CheckpointError: when the directory's config, recipe, report or results are damaged, or it cannot be written.
     """
     if previous is not None and is_edited(previous):
         if reason := broken_metadata(previous):
             warn(f"{CARD_NAME} was edited and is kept, but its metadata is broken: {reason}")
         text = previous
     else:
-        text = build(read_facts(directory, name))
-    write_beside(directory / CARD_NAME, text)
+        text = render(read_facts(directory, name))
+    write_small_file(directory / CARD_NAME, text)
 
 
 def take_over(saved: Path, directory: Path) -> None:
@@ -170,14 +104,14 @@ def _metadata(facts: Facts) -> ModelCardData:
     if facts.onnx:
         tags.append("onnx")
     options: dict[str, Any] = {}
-    if base.get("on_hub"):
+    if facts.on_hub:
         # The weights did change: without it, ONNX files beside them make the Hub infer "quantized".
-        options = {"base_model": base["name"], "base_model_relation": "finetune"}
+        options = {"base_model": facts.base, "base_model_relation": "finetune"}
     if facts.results:
-        options |= {"model_name": facts.name.rsplit("/", 1)[-1], "eval_results": _eval_results(facts)}
+        options |= {"model_name": facts.title, "eval_results": _eval_results(facts)}
     return ModelCardData(
         library_name="transformers",
-        pipeline_tag=facts.task,
+        pipeline_tag=facts.pipeline_tag,
         tags=tags,
         **options,
         **carried,
@@ -187,7 +121,7 @@ def _metadata(facts: Facts) -> ModelCardData:
 def _eval_results(facts: Facts) -> list[EvalResult]:
     return [
         EvalResult(
-            task_type=facts.task or "other",
+            task_type=facts.pipeline_tag or "other",
             dataset_type=result.dataset,
             dataset_name=result.dataset,
             metric_type=result.metric,

@@ -4,10 +4,9 @@ import json
 import logging
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
 from huggingface_hub.errors import EntryNotFoundError
 
 from optimum_si.checkpoint.saved_scales import SCALES_NAME
@@ -15,17 +14,17 @@ from optimum_si.config.si_config import SIConfig
 from optimum_si.errors import PictureError, PublishError
 from optimum_si.report import REPORT_NAME, Report, draw
 
-from .card import CARD_NAME, PICTURES, broken_metadata, build, is_edited, read_card, read_facts
+from .card import CARD_NAME, broken_metadata, is_edited, read_card, render
 from .errors import checked_token, explained, retried
+from .facts import CAPTIONS, ONNX, PICTURES, Facts, is_picture, read_run
+from .files import files_in
 from .results import RESULTS_NAME
 
 
 logger = logging.getLogger(__name__)
 
-ONNX = "onnx"
 #: What an earlier push may have left, beside sharded weights and pictures.
 _OURS = (SIConfig.CONFIG_NAME, REPORT_NAME, RESULTS_NAME, SCALES_NAME)
-_PICTURES = ("importance", "layers", "blocks", "singular-values", "scales")
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".h5", ".msgpack", ".onnx")
 
 
@@ -52,7 +51,7 @@ def push_folder(
         PublishError: see :meth:`SIPruner.push_to_hub`.
     """
     directory = Path(directory)
-    facts = read_facts(directory, repo_id)  # before anything is asked of the Hub
+    run = read_run(directory)  # before anything is asked of the Hub
     if not any(directory.glob("*.safetensors")):
         raise PublishError(f"{str(directory)!r} holds no weights (*.safetensors): give what `prune` wrote.")
     api = HfApi(token=checked_token(token))
@@ -66,20 +65,15 @@ def push_folder(
             logger.warning("%s was there already and stays %s", repo_id, "private" if head.private else "public")
         there = {entry.rfilename for entry in head.siblings or []}
         _check_holds_no_other_model(repo_id, there, create_pr)
-        files: dict[str, Path | bytes] = {**_files_in(directory)}
-        if not facts.pictures:
-            files |= _drawn(facts.report, Path(folder) / PICTURES)
+        files: dict[str, Path | bytes] = {**files_in(directory)}
+        if not any(map(is_picture, files)):
+            files |= _drawn(run.report, Path(folder) / PICTURES)
         if with_onnx or f"{ONNX}/si_onnx.json" in there:
             files = {name: content for name, content in files.items() if not name.startswith(f"{ONNX}/")}
             files |= _exported(directory, Path(folder) / ONNX)
-        files = {name: _public(content, facts.dataset) for name, content in files.items()}
-        facts = replace(
-            facts,
-            name=repo_id,
-            pictures=sorted(name for name in files if name.startswith(f"{PICTURES}/") and name.endswith(".png")),
-            onnx=ONNX if any(name.startswith(f"{ONNX}/") for name in files) else None,
-        )
-        card = _card_to_push(api, repo_id, head.sha, directory, CARD_NAME in there, lambda: build(facts))
+        files = {name: _public(content, run.dataset) for name, content in files.items()}
+        facts = Facts.of(run, repo_id, files)
+        card = _card_to_push(api, repo_id, head.sha, directory, CARD_NAME in there, lambda: render(facts))
         files.pop(CARD_NAME, None)
         if card is not None:
             files[CARD_NAME] = card
@@ -98,7 +92,7 @@ def push_folder(
             return api.create_commit(
                 repo_id,
                 operations,
-                commit_message=commit_message or f"Upload {facts.report.target} {facts.report.method} by optimum-si",
+                commit_message=commit_message or f"Upload {run.report.target} {run.report.method} by optimum-si",
                 revision=revision,
                 create_pr=create_pr,
                 parent_commit=head.sha,
@@ -107,19 +101,8 @@ def push_folder(
         return retried(commit)
 
 
-def _files_in(directory: Path) -> dict[str, Path]:
-    """Files by their path in the repository, without hidden ones and links that lead out of the directory."""
-    root = directory.resolve()
-    paths = {file.relative_to(directory): file for file in sorted(directory.rglob("*")) if file.is_file()}
-    return {
-        name.as_posix(): file
-        for name, file in paths.items()
-        if not any(part.startswith(".") for part in name.parts) and file.resolve().is_relative_to(root)
-    }
-
-
 def _public(content: Path | bytes, dataset: str | None) -> Path | bytes:
-    """A file as it may be published: recipes name a local dataset without its place on this machine."""
+    """A file as it may be published: recipes name a local dataset without its path on this machine."""
     if not isinstance(content, Path) or content.name != SIConfig.CONFIG_NAME:
         return content
     recipe = json.loads(content.read_text(encoding="utf-8"))
@@ -133,7 +116,7 @@ def _exported(directory: Path, output: Path) -> dict[str, Path | bytes]:
     from optimum_si.onnx import export
 
     export(directory, output)
-    return {f"{ONNX}/{name}": file for name, file in _files_in(output).items()}
+    return {f"{ONNX}/{name}": file for name, file in files_in(output).items()}
 
 
 def _drawn(report: Report, output: Path) -> dict[str, Path | bytes]:
@@ -186,8 +169,6 @@ def _card_to_push(
 
 def _says_more_than_metadata(card: str) -> bool:
     """A card of metadata alone, as the Hub's web page makes one for a new repository, is nobody's work."""
-    from huggingface_hub import ModelCard
-
     return bool(ModelCard(card, ignore_metadata_errors=True).text.strip())
 
 
@@ -208,5 +189,5 @@ def _is_ours(name: str, exported: bool) -> bool:
         weights = file.startswith("model") and file.endswith((".safetensors", ".safetensors.index.json"))
         return weights or file in _OURS
     if folder == PICTURES:
-        return file == "index.html" or file.removesuffix(".png") in _PICTURES
+        return file == "index.html" or file.removesuffix(".png") in CAPTIONS
     return folder == ONNX and exported

@@ -15,8 +15,10 @@ from optimum_si.commands.recipe import config_from_args
 from optimum_si.evaluation.results import Evaluation
 from optimum_si.evaluation.tasks import TaskScore
 from optimum_si.hub.base_model import base_of, public_name
-from optimum_si.hub.card import broken_metadata, build, is_edited, read_facts, write_card
-from optimum_si.hub.results import Result, keep_results, load_results, save_results
+from optimum_si.hub.card import broken_metadata, is_edited, render, write_card
+from optimum_si.hub.evaluations import keep_results
+from optimum_si.hub.facts import read_facts
+from optimum_si.hub.results import Result, load_results, save_results
 
 
 RECIPE = {"pattern": "2:4", "induction": None}
@@ -47,10 +49,10 @@ def test_the_text_says_what_was_done(saved):
     assert text.count("# sparse-opt\n") == 1 and "pruned to 2:4 with Wanda, without induction" in text
     assert "| zeros in the pruned layers | 50.00% |" in text
     assert "`model.decoder.layers.1.fc2` | 32x48 | 50.00% | - |" in text
-    assert "The licence and the limits of model apply" in text and "Quality was not measured" in text
+    assert "The license and the limits of model apply" in text and "Quality was not measured" in text
 
 
-def test_a_base_model_on_the_hub_gives_its_name_and_its_licence(local_hub, tmp_path):
+def test_a_base_model_on_the_hub_gives_its_name_and_its_license(local_hub, tmp_path):
     tiny("opt").save_pretrained(tmp_path / "base")
     files = {file.name: file.read_bytes() for file in (tmp_path / "base").iterdir()}
     metadata = "license: other\nlicense_name: opt\nlicense_link: https://x.example\nlanguage: en\ntags: [old]"
@@ -60,7 +62,7 @@ def test_a_base_model_on_the_hub_gives_its_name_and_its_licence(local_hub, tmp_p
     data = ModelCard(card_of(tmp_path / "out")).data
     assert (data.base_model, data.base_model_relation) == ("facebook/opt-tiny", "finetune")
     assert (data.license, data.license_name, data.language) == ("other", "opt", "en") and "old" not in data.tags
-    assert "Licence (other) and limits are those of facebook/opt-tiny" in card_of(tmp_path / "out")
+    assert "License (other) and limits are those of facebook/opt-tiny" in card_of(tmp_path / "out")
 
 
 def test_no_local_path_is_in_it(tmp_path, monkeypatch):
@@ -98,7 +100,7 @@ def test_an_induced_checkpoint_hands_its_own_base_on(tmp_path):
         (".", "local-data"),
     ],
 )
-def test_datasets_are_named_without_their_place(given, public):
+def test_datasets_are_named_without_their_path(given, public):
     assert public_name(given) == public
 
 
@@ -136,7 +138,7 @@ def test_the_command_in_the_card_gives_the_same_recipe(tmp_path, recipe):
 def test_a_recipe_beyond_the_flags_is_repeated_from_its_file(tmp_path):
     config = SIConfig("wanda", induction={"temperature": 0.1}, calibration={"dataset": "wikitext2"})
     assert parsed(tmp_path, config).to_dict() == config.to_dict()
-    assert "hf download me/sparse si_config.json" in build(read_facts(tmp_path, "me/sparse"))
+    assert "hf download me/sparse si_config.json" in render(read_facts(tmp_path, "me/sparse"))
 
 
 def parsed(directory, config):
@@ -144,7 +146,7 @@ def parsed(directory, config):
     pruner = prune(tiny("opt"), "wanda", **RECIPE)
     pruner.config = config
     pruner.save_pretrained(directory, overwrite=True)
-    commands = re.search(r"## Make it again\n\n```bash\n(.+?)```", build(read_facts(directory, "me/sparse")), re.S)
+    commands = re.search(r"## Make it again\n\n```bash\n(.+?)```", render(read_facts(directory, "me/sparse")), re.S)
     words = shlex.split(commands[1].strip().splitlines()[-1])
     assert words[:3] == ["optimum-cli", "si", "prune"] and words[-1] == "sparse"
     parser = ArgumentParser()

@@ -238,13 +238,13 @@ def test_wrong_tokens_missing_rights_and_taken_names_are_explained_and_no_token_
 
 def test_a_repository_that_changed_meanwhile_is_left_alone(hub, pruner, monkeypatch):
     pruner.push_to_hub(REPOSITORY)
-    prepared = push._files_in
+    prepared = push.files_in
 
     def somebody_commits(directory):
         hub.repositories[REPOSITORY]["new.txt"] = b"by somebody"
         return prepared(directory)
 
-    monkeypatch.setattr(push, "_files_in", somebody_commits)
+    monkeypatch.setattr(push, "files_in", somebody_commits)
     other = prune(causal("llama"), "magnitude", calibration("llama"), **RECIPE)
     with pytest.raises(PublishError, match="changed while this push was under way, and nothing was committed"):
         other.push_to_hub(REPOSITORY)
@@ -279,7 +279,7 @@ def test_broken_metadata_here_or_there_is_reported_and_nothing_is_replaced(hub, 
     assert "me/other" not in hub.repositories
 
 
-def test_places_of_this_machine_are_not_published(hub, tmp_path):
+def test_paths_of_this_machine_are_not_published(hub, tmp_path):
     tiny("opt").save_pretrained(tmp_path / "private" / "opt")
     pruner = SIPruner.from_pretrained(tmp_path / "private" / "opt")
     config = SIConfig("wanda", **RECIPE, calibration={"dataset": str(tmp_path / "private" / "data.txt")})
