@@ -4,6 +4,7 @@ From the fields follow the constructors, their checks and docstrings, the flags 
 command that a model card prints (``command_line``) and the tables of ``docs/reference.md`` (``docs/generate.py``).
 """
 
+import inspect
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -189,13 +190,13 @@ def documented(cls: type[T]) -> type[T]:
         textwrap.fill(
             f"{name}: {known.meaning.replace('`', '``')}",
             width=_WIDTH,
-            initial_indent=" " * 8,
-            subsequent_indent=" " * 12,
+            initial_indent=" " * 4,
+            subsequent_indent=" " * 8,
             break_on_hyphens=False,
             break_long_words=False,
         )
         for name, known in options(cls).items()
     ]
-    summary, raises, errors = (cls.__doc__ or "").partition("    Raises:")
-    cls.__doc__ = "\n".join([f"{summary}    Args:", *entries, "", f"{raises}{errors}"])
+    summary, raises, errors = inspect.cleandoc(cls.__doc__ or "").partition("Raises:\n")
+    cls.__doc__ = "\n".join([f"{summary}Args:", *entries, "", f"{raises}{errors}"])
     return cls

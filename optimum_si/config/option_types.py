@@ -36,8 +36,11 @@ class OptionType:
     group: type | None = None
 
     def says(self, value: Any) -> bool:
-        """Whether the command line can say this value; None has a word only where "none" is a choice."""
-        return value is not None or "none" in self.argument.get("choices", ())
+        """Whether the command line can say a value: None has a word only where "none" is a choice."""
+        if value is None:
+            return "none" in self.argument.get("choices", ())
+        words = value if isinstance(value, list) else [value]
+        return not any(isinstance(word, str) and (word == "" or word.startswith("-")) for word in words)
 
 
 def choice(accepted: tuple[Any, ...]) -> OptionType:

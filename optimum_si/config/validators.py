@@ -84,7 +84,7 @@ def check_globs(name: str, value: Any) -> list[str] | None:
     """Globs over module names as a list; one of them needs no list, and None stays None."""
     if value is None:
         return None
-    values = [value] if isinstance(value, str) else list(value)
+    values = [value] if isinstance(value, str) else list(value) if isinstance(value, Iterable) else []
     if not values or not all(isinstance(glob, str) and glob for glob in values):
         raise ConfigurationError(
             f"{name}={value!r}: expected one or more globs over module names, such as '*.mlp.*', or None."
