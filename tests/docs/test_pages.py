@@ -19,7 +19,17 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 SUBCOMMANDS = {info.name: info.subcommand_class for info in SICommand.SUBCOMMANDS}
 #: Commands whose truth other tests, or a clean machine, establish.
-ELSEWHERE = ("make ", "pip install ", "source ", "git ", "hf ", "python benchmarks/", "python examples/", ".venv/bin/")
+ELSEWHERE = (
+    "make ",
+    "pip install ",
+    "source ",
+    "git ",
+    "hf ",
+    "python benchmarks/",
+    "python docs/",
+    "python examples/",
+    ".venv/bin/",
+)
 
 
 def small_opt() -> OPTForCausalLM:
