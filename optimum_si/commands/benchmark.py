@@ -38,7 +38,8 @@ class BenchmarkCommand(SISubcommand):
         parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     def execute(self, args: Namespace) -> None:
-        from optimum_si.onnx.benchmark import benchmark, plot, summary
+        from optimum_si.onnx.benchmark import benchmark
+        from optimum_si.onnx.speeds import plot, summary
 
         options = given(args, "prompt", "new_tokens", "batch_size", "repeats", "threads", "device")
         speeds = benchmark(args.directories, **options)

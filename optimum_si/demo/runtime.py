@@ -12,7 +12,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from optimum_si.onnx import export
-from optimum_si.onnx.benchmark import weight_bytes
+from optimum_si.onnx.directories import weight_bytes
 from optimum_si.report import format_table
 
 from .comparison import Measure, say

@@ -61,7 +61,7 @@ def check(directory: str | Path) -> list[CheckedMatrix]:
 def _check_graph(path: Path) -> list[CheckedMatrix]:
     import onnx_ir
 
-    from .graphs import matrices
+    from .matrices import matrices
 
     try:
         model = onnx_ir.load(str(path))
@@ -77,10 +77,10 @@ def _checked(path: Path, matrix: Any) -> CheckedMatrix:
     pattern = None
     if matrix.zeros >= SPARSE_FROM:
         pattern = next((f"{n}:{m}" for n, m in ((2, 4), (4, 8)) if matrix.holds(n, m)), None)
-    usable_by = "TensorRT" if pattern == "2:4" and matrix.packed in ("float32", "float16") else None
+    usable_by = "TensorRT" if pattern == "2:4" and matrix.dtype in ("float32", "float16") else None
     if matrix.operator == "SparseLinear":
         usable_by = "CPU"
-    return CheckedMatrix(path.name, matrix.name, rows, columns, matrix.packed, matrix.zeros, pattern, usable_by)
+    return CheckedMatrix(path.name, matrix.name, rows, columns, matrix.dtype, matrix.zeros, pattern, usable_by)
 
 
 def summary(found: list[CheckedMatrix]) -> str:

@@ -12,7 +12,7 @@ MANIFEST = "si_onnx.json"
 
 
 def write_manifest(
-    directory: Path, graphs: list[Path], device: str, values: str, architecture: str, verified: bool
+    directory: Path, graphs: list[Path], device: str, dtype: str, architecture: str, verified: bool
 ) -> None:
     """Record the graphs in a directory, each with the weights beside it, and whether their answers were compared."""
     names = sorted(name for path in graphs for name in (path, path.with_name(f"{path.name}.data")) if name.is_file())
@@ -20,7 +20,7 @@ def write_manifest(
         "optimum_si_version": __version__,
         "architecture": architecture,
         "device": device,
-        "values": values,
+        "values": dtype,
         "verified": verified,
         "files": {name.name: {"bytes": name.stat().st_size, "crc32": checksum(name)} for name in names},
     }

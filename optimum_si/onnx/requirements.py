@@ -10,7 +10,7 @@ from optimum_si.errors import ExportError, ProviderError
 
 _EXPORT = {"onnx": "1.19", "onnxscript": "0.5", "onnx_ir": "0.1.10", "transformers": "5.23", "torch": "2.9"}
 _RUNTIME = "1.21"
-RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
+RUNTIME_PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 
 
 def require_onnx() -> None:
@@ -25,8 +25,8 @@ def require_onnx() -> None:
 
 def require_runtime() -> None:
     """Raise :class:`ProviderError` when ONNX Runtime is missing, too old, or installed twice."""
-    found = {name: installed for name in RUNTIMES if (installed := _installed(name)) is not None}
-    if len(found) == len(RUNTIMES):
+    found = {name: installed for name in RUNTIME_PACKAGES if (installed := _installed(name)) is not None}
+    if len(found) == len(RUNTIME_PACKAGES):
         raise ProviderError(
             f"both {' and '.join(f'{name} {value}' for name, value in found.items())} are installed, and each "
             "overwrites files of the other: pip uninstall -y onnxruntime onnxruntime-gpu, then install one of them, "

@@ -12,8 +12,9 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 
 from optimum_si import CheckpointError, ConfigurationError, ExportError, ORTSIModelForCausalLM
 from optimum_si.onnx import export
-from optimum_si.onnx.benchmark import benchmark, plot, summary
+from optimum_si.onnx.benchmark import benchmark
 from optimum_si.onnx.inspect import check
+from optimum_si.onnx.speeds import plot, summary
 
 
 def run(monkeypatch, *words) -> int:

@@ -16,12 +16,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from optimum_si import CheckpointError, ConfigurationError, ExportError
 from optimum_si.onnx import ORTSIModelForCausalLM, export
-from optimum_si.onnx.graphs import Matrix, matrices
+from optimum_si.onnx.exporting.sparsify import CSR_MIN, chosen_format, sparsify
 from optimum_si.onnx.inspect import check, summary
 from optimum_si.onnx.kernels import build as building
 from optimum_si.onnx.kernels import library_path
+from optimum_si.onnx.matrices import Matrix, matrices
 from optimum_si.onnx.packed_nodes import DOMAIN, is_sparse, packed_of
-from optimum_si.onnx.sparsify import CSR_MIN, chosen_format, densify, sparsify
+from optimum_si.onnx.runtime.densify import densify
 
 
 IDS = torch.arange(9)[None]
@@ -255,7 +256,7 @@ def test_packed_graphs_can_be_made_dense_again(sparse):
     assert not is_sparse(graph)
     names = [name for name, value in graph.graph.initializers.items() if not value.uses()]
     assert names == []
-    assert sparsify(graph.graph, "fp32")
+    assert sparsify(graph, "fp32")
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""From a checkpoint to graphs for ONNX Runtime: trace, simplify, quantize, verify, write."""
+"""From a checkpoint to graphs for ONNX Runtime: trace, rename, pack, quantize, write, verify."""

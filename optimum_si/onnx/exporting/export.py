@@ -8,20 +8,17 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from optimum_si.checkpoint.load import find_file, load_model, load_tokenizer
+from optimum_si.checkpoint.load import load_model, load_tokenizer
 from optimum_si.checkpoint.save import check_output, replaced_directory
-from optimum_si.config.si_config import SIConfig
-from optimum_si.config.validators import check_choice, check_integer, check_number
-from optimum_si.errors import CheckpointError, ConfigurationError, ExportError
+from optimum_si.errors import CheckpointError, ExportError
 from optimum_si.onnx.manifest import write_manifest
 from optimum_si.onnx.requirements import require_onnx
-from optimum_si.onnx.runtime.providers import DEVICES
+
+from .options import ExportOptions
+from .side_files import find_side_files, write_side_files
 
 
-VALUES = ("fp32", "fp16", "int8", "int4")
-RUNTIMES = ("onnxruntime", "genai")
-WEIGHTS = ("dense", "sparse")
-OPSETS = (18, 23)
+_TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 
 def export(
@@ -75,88 +72,71 @@ def export(
             "cuda" that the CPU cannot run are not compared; ``verified`` in ``si_onnx.json`` says which was done.
         CheckpointError: when the model cannot be read or the output cannot be written.
     """
-    values = _checked(device, values, opset, runtime)
-    packing = _packing(weights, device, sparse_min, include, exclude)
+    options = ExportOptions.checked(device, values, weights, sparse_min, include, exclude, opset, runtime)
     require_onnx()
     check_output(output, overwrite)
     if isinstance(model_or_path, PreTrainedModel):
         model, source = model_or_path, model_or_path.name_or_path
-        beside = _side_files(source) if source and Path(source).is_dir() else []
+        copied = find_side_files(source) if source and Path(source).is_dir() else []
     else:
         model = load_model(model_or_path, **kwargs)
         tokenizer = tokenizer or load_tokenizer(model_or_path, required=False, **kwargs)
         source = str(model_or_path)
-        beside = _side_files(source, **kwargs)
-    if runtime == "genai":
-        return _export_for_genai(model, tokenizer, beside, Path(output), device, values, packing, overwrite)
-    if source and Path(source).is_dir() and Path(source).resolve() == Path(output).resolve():
+        copied = find_side_files(source, **kwargs)
+    if runtime != "genai" and source and Path(source).is_dir() and Path(source).resolve() == Path(output).resolve():
         raise CheckpointError(
             f"{str(output)!r} is the model's own directory, which the export would replace: give another one."
         )
-    from optimum_si.onnx.graphs import rename, share_tied_weights
-    from optimum_si.onnx.sparsify import sparsify
+    write = _write_for_genai if runtime == "genai" else _write_for_onnx_runtime
+    write(model, tokenizer, copied, Path(output), options, overwrite)
+    return Path(output)
 
+
+def _write_for_onnx_runtime(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    copied: list[Path],
+    output: Path,
+    options: ExportOptions,
+    overwrite: bool,
+) -> None:
+    from .names import rename
     from .quantize import quantize
-    from .simplify import drop_round_trips
+    from .round_trips import drop_round_trips
+    from .sparsify import sparsify
+    from .tied_weights import share_tied_weights
     from .trace import trace
     from .verify import verify
     from .write import write
 
-    computed = "fp32" if packing is not None and values == "fp16" else values
-    model = _in_dtype(model, computed)
-    traced = trace(model, opset, None if device == "tensorrt" else device)
+    dtype = _TORCH_DTYPES[options.computed_dtype]
+    model = _in_dtype(model, dtype)
+    is_for_tensorrt = options.device == "tensorrt"
+    traced = trace(model, options.opset, None if is_for_tensorrt else options.device)
     with replaced_directory(output, overwrite) as directory:
         files = []
         for part in traced:
             rename(part.graph.graph)
-            drop_round_trips(part.graph.graph)
-            if packing is not None:
-                sparsify(part.graph.graph, values, **packing)
-            if values in ("int8", "int4"):
-                part = quantize(part, values)
-            share_tied_weights(part.graph.graph, contrib=device != "tensorrt")
+            drop_round_trips(part.graph)
+            if options.packing is not None:
+                sparsify(part.graph, options.dtype, **options.packing)
+            if options.dtype in ("int8", "int4"):
+                part = quantize(part, options.dtype)
+            share_tied_weights(part.graph.graph, contrib=not is_for_tensorrt)
             files.append(write(part, directory))
-        verified = verify(model, files, values, device)
-        _carry_along(model, tokenizer, beside, computed, directory)
-        write_manifest(directory, files, device, values, type(model).__name__, verified)
-    return Path(output)
+        verified = verify(model, files, options.dtype, options.device)
+        write_side_files(directory, model, tokenizer, copied, dtype)
+        write_manifest(directory, files, options.device, options.dtype, type(model).__name__, verified)
 
 
-def _packing(
-    weights: str,
-    device: str,
-    sparse_min: float | None,
-    include: str | list[str] | None,
-    exclude: str | list[str] | None,
-) -> dict[str, Any] | None:
-    """Options of ``sparsify``; None for dense weights."""
-    check_choice("weights", weights, WEIGHTS)
-    options = {"sparse_min": sparse_min, "include": include, "exclude": exclude}
-    given = {name: value for name, value in options.items() if value is not None}
-    if weights == "dense":
-        if given:
-            raise ConfigurationError(f"{', '.join(given)} belong to weights='sparse': set it, or leave them out.")
-        return None
-    if device != "cpu":
-        raise ConfigurationError(
-            f"weights='sparse' with device={device!r}: the sparse kernels are for 'cpu'; TensorRT takes 2:4 as dense "
-            "weights."
-        )
-    if sparse_min is not None:
-        check_number("sparse_min", sparse_min, minimum=0, below=1)
-    return {name: [value] if isinstance(value, str) else value for name, value in given.items()}
-
-
-def _export_for_genai(
+def _write_for_genai(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
-    beside: list[Path],
+    copied: list[Path],
     output: Path,
-    device: str,
-    values: str,
-    packing: dict[str, Any] | None,
+    options: ExportOptions,
     overwrite: bool,
-) -> Path:
+) -> None:
     from .genai import build, pack_weights
     from .verify import verify
 
@@ -166,37 +146,18 @@ def _export_for_genai(
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         # What is packed is found in fp32.
-        build(Path(folder), directory, device, values if packing is None else "fp32")
-        if packing is not None:
-            pack_weights(directory, values, packing)
+        build(Path(folder), directory, options.device, options.dtype if options.packing is None else "fp32")
+        if options.packing is not None:
+            pack_weights(directory, options.dtype, options.packing)
         files = [directory / "model.onnx"]
-        verified = verify(model, files, values, device)
-        _carry_along(model, None, beside, values if packing is None else "fp32", directory)
-        write_manifest(directory, files, device, values, type(model).__name__, verified)
-    return output
+        verified = verify(model, files, options.dtype, options.device)
+        # The builder has written the tokenizer.
+        write_side_files(directory, model, None, copied, _TORCH_DTYPES[options.computed_dtype])
+        write_manifest(directory, files, options.device, options.dtype, type(model).__name__, verified)
 
 
-def _checked(device: str, values: str | None, opset: int | None, runtime: str) -> str:
-    check_choice("device", device, DEVICES)
-    check_choice("runtime", runtime, RUNTIMES)
-    if values is None:
-        values = "fp32" if device == "cpu" else "fp16"
-    check_choice("values", values, VALUES)
-    if device == "tensorrt" and values != "fp16":
-        raise ExportError(
-            f"device='tensorrt' with values={values!r}: TensorRT prunes 2:4 in fp16, and its sparse kernels take no "
-            "quantized MatMulNBits: leave values out, or export for 'cuda'."
-        )
-    if opset is not None:
-        check_integer("opset", opset, minimum=OPSETS[0])
-        if opset > OPSETS[1]:
-            raise ExportError(f"opset={opset}: the exporter writes {OPSETS[0]} to {OPSETS[1]}.")
-    return values
-
-
-def _in_dtype(model: PreTrainedModel, values: str) -> PreTrainedModel:
+def _in_dtype(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     """The model in the dtype that the graph computes in; a copy where that is another one."""
-    dtype = _dtype_of(values)
     if all(parameter.dtype == dtype for parameter in model.parameters() if parameter.is_floating_point()):
         return model
     converted = copy.deepcopy(model).to(dtype)  # type: ignore[arg-type]
@@ -204,33 +165,3 @@ def _in_dtype(model: PreTrainedModel, values: str) -> PreTrainedModel:
         if not bool(torch.isfinite(parameter).all()):
             raise ExportError(f"{name!r} does not fit into {dtype}: export with values='fp32', 'int8' or 'int4'.")
     return converted
-
-
-def _dtype_of(values: str) -> torch.dtype:
-    """What the graph computes in."""
-    return torch.float16 if values == "fp16" else torch.float32
-
-
-def _side_files(source: str, **kwargs: Any) -> list[Path]:
-    """What belongs to a checkpoint beside model and tokenizer."""
-    names = (SIConfig.CONFIG_NAME, "si_report.json", "preprocessor_config.json")
-    return [found for name in names if (found := find_file(source, name, **kwargs)) is not None]
-
-
-def _carry_along(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase | None,
-    beside: list[Path],
-    values: str,
-    directory: Path,
-) -> None:
-    """Configs, tokenizer and the recipe that pruned the model."""
-    config = copy.deepcopy(model.config)
-    config.dtype = _dtype_of(values)
-    config.save_pretrained(directory)
-    if model.can_generate():
-        model.generation_config.save_pretrained(directory)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(directory)
-    for file in beside:
-        (directory / file.name).write_bytes(file.read_bytes())

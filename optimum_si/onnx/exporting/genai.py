@@ -13,33 +13,33 @@ from optimum_si.errors import ConfigurationError, ExportError
 
 
 #: What the builder stores weights as, and the providers that it writes for.
-VALUES = ("fp32", "fp16", "int4")
+DTYPES = ("fp32", "fp16", "int4")
 DEVICES = ("cpu", "cuda")
 
 
-def build(checkpoint: Path, directory: Path, device: str, values: str) -> None:
+def build(checkpoint: Path, directory: Path, device: str, dtype: str) -> None:
     """Write the graph, its weights, ``genai_config.json`` and the tokenizer.
 
     Args:
         checkpoint: a directory with model and tokenizer.
         directory: to write into.
         device: "cpu" or "cuda".
-        values: "fp32", "fp16" or "int4".
+        dtype: of the stored weights, "fp32", "fp16" or "int4".
 
     Raises:
         ConfigurationError: for a device or values that the builder does not have.
         ExportError: when GenAI is missing, or does not know the architecture.
     """
-    if values not in VALUES or device not in DEVICES:
+    if dtype not in DTYPES or device not in DEVICES:
         raise ConfigurationError(
-            f"device={device!r} with values={values!r}: the builder of ONNX Runtime GenAI writes {', '.join(VALUES)} "
+            f"device={device!r} with values={dtype!r}: the builder of ONNX Runtime GenAI writes {', '.join(DTYPES)} "
             f"for {' and '.join(DEVICES)}; use runtime='onnxruntime' for others."
         )
     if find_spec("onnxruntime_genai") is None:
         raise ExportError('runtime="genai" needs ONNX Runtime GenAI: pip install "optimum-si[genai]".')
     with tempfile.TemporaryDirectory() as cache:
         # A process of its own: the builder is a program, and changes settings of the libraries that it uses.
-        arguments = ["-i", str(checkpoint), "-o", str(directory), "-p", values, "-e", device, "-c", cache]
+        arguments = ["-i", str(checkpoint), "-o", str(directory), "-p", dtype, "-e", device, "-c", cache]
         command = [sys.executable, "-m", "onnxruntime_genai.models.builder", *arguments]
         done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode or not (directory / "genai_config.json").is_file():
@@ -50,13 +50,13 @@ def build(checkpoint: Path, directory: Path, device: str, values: str) -> None:
         )
 
 
-def pack_weights(directory: Path, values: str, packing: dict[str, Any]) -> None:
+def pack_weights(directory: Path, dtype: str, packing: dict[str, Any]) -> None:
     """Pack the sparse matrices of a graph in fp32, and put the kernels of this machine beside it.
 
     Args:
         directory: that :func:`build` wrote.
-        values: how kept weights are stored.
-        packing: options of :func:`optimum_si.onnx.sparsify.sparsify`.
+        dtype: of the kept weights.
+        packing: options of :func:`sparsify`.
 
     Raises:
         ExportError: when there are no kernels for this machine: GenAI cannot do without.
@@ -64,16 +64,17 @@ def pack_weights(directory: Path, values: str, packing: dict[str, Any]) -> None:
     import onnx_ir as ir
 
     from optimum_si.onnx.kernels import KernelsUnavailable, library_path
-    from optimum_si.onnx.sparsify import sparsify
+
+    from .sparsify import sparsify
 
     try:
         library = library_path()
     except KernelsUnavailable as error:
         raise ExportError(f"weights='sparse' for ONNX Runtime GenAI needs the kernels: {error}") from error
-    graph = ir.load(str(directory / "model.onnx"))
-    ir.external_data.load_to_model(graph)
-    sparsify(graph.graph, values, **packing)
-    ir.save(graph, str(directory / "model.onnx"), external_data="model.onnx.data")
+    model = ir.load(str(directory / "model.onnx"))
+    ir.external_data.load_to_model(model)
+    sparsify(model, dtype, **packing)
+    ir.save(model, str(directory / "model.onnx"), external_data="model.onnx.data")
     shutil.copyfile(library, directory / library.name)
     file = directory / "genai_config.json"
     config = json.loads(file.read_text(encoding="utf-8"))

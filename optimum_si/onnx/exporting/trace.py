@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 
 from optimum_si.errors import ExportError
-from optimum_si.models.forward.calls import evaluation_mode, without_cache
-from optimum_si.onnx.runtime.cache import CACHE
+from optimum_si.models.forward.modes import evaluation_mode, without_cache
+from optimum_si.onnx.cache_argument import CACHE
 
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from optimum_si.errors import CheckpointError, ConfigurationError, ExportError
-from optimum_si.models.forward.calls import evaluation_mode
+from optimum_si.models.forward.modes import evaluation_mode
 from optimum_si.onnx.runtime.causal import ORTSIModelForCausalLM
 from optimum_si.onnx.runtime.modeling import ORTSIModel
 from optimum_si.onnx.runtime.session import open_session
@@ -22,13 +22,13 @@ from .trace import is_causal, sample
 TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2, "int8": math.inf, "int4": math.inf}
 
 
-def verify(model: PreTrainedModel, paths: list[Path], values: str, device: str) -> bool:
+def verify(model: PreTrainedModel, paths: list[Path], dtype: str, device: str) -> bool:
     """Compare the answers of graphs, run on the CPU, with those of PyTorch, on a small sample.
 
     Args:
         model: in the dtype that the graphs compute in.
         paths: of the graphs: one, or encoder and decoder.
-        values: how weights are stored.
+        dtype: of the stored weights.
         device: that they were written for.
 
     Returns:
@@ -53,13 +53,13 @@ def verify(model: PreTrainedModel, paths: list[Path], values: str, device: str) 
                 f"{str(error)[:300]}"
             ) from error
     for expected, answer in pairs:
-        _check(type(model).__name__, expected.float().cpu(), answer.float(), values)
+        _check(type(model).__name__, expected.float().cpu(), answer.float(), dtype)
     return True
 
 
 def _open(model: PreTrainedModel, path: Path) -> ORTSIModel:
-    kind = ORTSIModelForCausalLM if is_causal(model) else ORTSIModel
-    return kind(open_session(path, None, verify=False), model.config, path)
+    model_class = ORTSIModelForCausalLM if is_causal(model) else ORTSIModel
+    return model_class(open_session(path, None, verify=False), model.config, path)
 
 
 def _compare_one(model: PreTrainedModel, graph: ORTSIModel) -> list[tuple[Tensor, Tensor]]:
@@ -72,13 +72,13 @@ def _compare_two(model: PreTrainedModel, encoder: ORTSIModel, decoder: ORTSIMode
     started = inputs["input_ids"][:, :3]
     hidden = model.get_encoder()(**inputs)[0]
     expected = model(**inputs, decoder_input_ids=started).logits
-    read = next(iter(encoder(**_host(inputs)).values()))
+    encoded = next(iter(encoder(**_host(inputs)).values()))
     answer = decoder(
         decoder_input_ids=started.cpu(),
-        encoder_hidden_states=read,
+        encoder_hidden_states=encoded,
         encoder_attention_mask=inputs["attention_mask"].cpu(),
     )
-    return [(hidden, read), (expected, answer["logits"])]
+    return [(hidden, encoded), (expected, answer["logits"])]
 
 
 def _unpadded(model: PreTrainedModel) -> dict[str, Any]:
@@ -93,17 +93,17 @@ def _host(inputs: dict[str, Any]) -> dict[str, Any]:
     return {name: value.cpu() for name, value in inputs.items()}
 
 
-def _check(name: str, expected: Tensor, answer: Tensor, values: str) -> None:
+def _check(name: str, expected: Tensor, answer: Tensor, dtype: str) -> None:
     if not bool(torch.isfinite(answer).all() and torch.isfinite(expected).all()):
         where = "the graph" if bool(torch.isfinite(expected).all()) else "the model itself"
         raise ExportError(
-            f"{where} gives NaN or infinity for {name} with values={values!r} on a small sample: it was not written. "
+            f"{where} gives NaN or infinity for {name} with values={dtype!r} on a small sample: it was not written. "
             "Activations may be too large for this dtype: export with values='fp32'."
         )
     difference = float((answer - expected).norm() / expected.norm().clamp_min(1e-30))
-    if difference > TOLERANCE[values]:
+    if difference > TOLERANCE[dtype]:
         raise ExportError(
             f"the exported graph of {name} does not answer as the model does (relative error of a sample "
-            f"{difference:.2g}, accepted {TOLERANCE[values]:g}): it was not written. Try another runtime or another "
+            f"{difference:.2g}, accepted {TOLERANCE[dtype]:g}): it was not written. Try another runtime or another "
             "version of onnxruntime."
         )

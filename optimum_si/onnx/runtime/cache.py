@@ -1,15 +1,9 @@
 """Keys and values of earlier tokens, where ONNX Runtime computed them: they are bound, never copied."""
 
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
 from torch import Tensor
-from transformers.modeling_outputs import CausalLMOutputWithPast
-
-
-#: What this transformers calls a cache: "cache" since 5.24, "past_key_values" before.
-CACHE = "cache" if "cache" in {field.name for field in fields(CausalLMOutputWithPast)} else "past_key_values"
 
 
 class SessionCache:

@@ -20,8 +20,9 @@ from transformers.utils import GENERATION_CONFIG_NAME
 
 from optimum_si.checkpoint.load import read_generation_config
 from optimum_si.errors import CheckpointError, ConfigurationError
+from optimum_si.onnx.cache_argument import CACHE
 
-from .cache import CACHE, SessionCache
+from .cache import SessionCache
 from .modeling import DTYPES, ORTSIModel, check_vocabulary, computing, refuse_unknown, to_ids
 
 
@@ -51,8 +52,8 @@ class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
             read_generation_config(recipe) if recipe.is_file() else GenerationConfig.from_model_config(config)
         )
         self._binding = session.io_binding()
-        self._logits_place = self._outputs.index("logits")
-        self._present_places = [self._outputs.index(name) for name in self._presents]
+        self._logits_index = self._outputs.index("logits")
+        self._present_indices = [self._outputs.index(name) for name in self._presents]
         first = self._inputs[self._caches[0]]
         self._cache_type = DTYPES[first.type]
         self._computes_on = "cpu" if session.get_providers()[0] == "CPUExecutionProvider" else "cuda"
@@ -117,11 +118,11 @@ class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
             {name: to_ids(value) for name, value in feeds.items()},
             [] if cache is None else cache.values,
         )
-        logits = torch.from_numpy(values[self._logits_place].numpy())
+        logits = torch.from_numpy(values[self._logits_index].numpy())
         result: dict[str, Any] = {"logits": logits}
         if use_cache is not False:
             cache = SessionCache() if cache is None else cache
-            cache.values = [values[place] for place in self._present_places]
+            cache.values = [values[index] for index in self._present_indices]
             result[CACHE] = cache
         return CausalLMOutputWithPast(**result)
 
@@ -193,8 +194,8 @@ class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
                 "position_ids": np.ascontiguousarray(positions[:, seen:length]),
             }
             values = self._step(feeds, cache.values)
-            cache.values = [values[place] for place in self._present_places]
-            likeliest = values[self._logits_place].numpy()[:, -1].argmax(axis=-1)
+            cache.values = [values[index] for index in self._present_indices]
+            likeliest = values[self._logits_index].numpy()[:, -1].argmax(axis=-1)
             tokens[:, length] = np.where(running, likeliest, pad[0] if len(pad) else 0)
             running &= ~np.isin(tokens[:, length], ends)
             seen, length = length, length + 1

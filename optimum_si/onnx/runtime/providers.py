@@ -5,10 +5,10 @@ from typing import Any
 
 from optimum_si.config.validators import check_choice
 from optimum_si.errors import ConfigurationError, ProviderError
+from optimum_si.onnx.choices import DEVICES
 from optimum_si.onnx.requirements import require_runtime
 
 
-DEVICES = ("cpu", "cuda", "tensorrt")
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 _INSTALL = {
     "cuda": (

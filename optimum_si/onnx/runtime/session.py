@@ -94,7 +94,7 @@ def _densified(path: Path, options: Any, chosen: list[Provider]) -> Any:
     import onnx_ir as ir
     import onnxruntime
 
-    from optimum_si.onnx.sparsify import densify
+    from .densify import densify
 
     model = ir.load(str(path))
     densify(model)

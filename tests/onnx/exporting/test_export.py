@@ -110,7 +110,7 @@ def test_zeros_and_patterns_are_found_whatever_stores_them(exported_pruned, expo
 
 
 def test_patterns_are_told_along_the_inputs_not_the_outputs():
-    from optimum_si.onnx.graphs import Matrix
+    from optimum_si.onnx.matrices import Matrix
 
     values = np.ones((8, 4))
     values[[0, 1, 4, 5]] = 0
@@ -232,9 +232,9 @@ def test_caches_are_not_turned_and_turned_back(exported, name):
 
 
 def test_only_round_trips_are_dropped():
-    from optimum_si.onnx.exporting.simplify import drop_round_trips
+    from optimum_si.onnx.exporting.round_trips import drop_round_trips
 
-    def graph(heads):
+    def model(heads):
         text = f"""
             <ir_version: 10, opset_import: ["" : 20]>
             g (float[b, {heads}, t, 8] x) => (float[b, t, 4, 8] y)
@@ -246,15 +246,15 @@ def test_only_round_trips_are_dropped():
                 y = Relu (d)
             }}
         """
-        return onnx_ir.from_onnx_text(text).graph
+        return onnx_ir.from_onnx_text(text)
 
-    whole = graph(4)
+    whole = model(4)
     assert drop_round_trips(whole) == 1
-    node, relu = whole
+    node, relu = whole.graph
     assert node.op_type == "Transpose" and tuple(node.attributes["perm"].as_ints()) == (0, 1, 3, 2)
     assert relu.inputs[0] is node.outputs[0]
-    for other in (graph(2), graph("h")):
-        assert drop_round_trips(other) == 0 and len(list(other)) == 5
+    for other in (model(2), model("h")):
+        assert drop_round_trips(other) == 0 and len(list(other.graph)) == 5
 
 
 def test_a_state_instead_of_a_cache_is_refused_by_name(tmp_path):

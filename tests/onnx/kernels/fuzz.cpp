@@ -1,6 +1,6 @@
 // Packed weights from files, damaged at random, to kernels that were compiled with sanitizers. Parts lie in memory of
 // exactly their size, so that every read outside of them is found.
-//   fuzz SEED RUNS FILE...   (int64: format, kind, N, K, group, 4 sizes; then the parts)
+//   fuzz SEED RUNS FILE...   (int64: format, dtype, N, K, group, 4 sizes; then the parts)
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -59,7 +59,7 @@ int main(int count, char** words) {
       exact[part] = std::vector<uint8_t>(example.parts[part].begin(), example.parts[part].end());
       bytes[part] = {exact[part].data(), exact[part].size()};
     }
-    const si::Packed packed{si::Format(example.head[0]), si::Values(example.head[1]), example.head[2], example.head[3],
+    const si::Packed packed{si::Format(example.head[0]), si::DType(example.head[1]), example.head[2], example.head[3],
                             example.head[4], bytes[0], bytes[1], bytes[2], bytes[3]};
     if (si::problem(packed)) { ++refused; continue; }
     const int64_t rows = 1 + int64_t(below(40));

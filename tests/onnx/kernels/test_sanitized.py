@@ -26,7 +26,7 @@ def fuzzer(tmp_path_factory, request):
     if command is None:
         pytest.skip("no C++ compiler here")
     folder = tmp_path_factory.mktemp("fuzzer")
-    sources = [file for file in building._sources() if file.name != "op.cpp"]
+    sources = [file for file in building.sources_here() if file.name != "op.cpp"]
     objects = compiled([*sources, request.path.with_name("fuzz.cpp")], folder, FLAGS)
     program = folder / "fuzz"
     subprocess.run([*command, "-fsanitize=address,undefined", *objects, "-o", str(program)], check=True)

@@ -2,12 +2,14 @@
 
 import onnx_ir as ir
 
+from optimum_si.onnx.edits import remove_unused
+
 
 #: [batch, heads, tokens, size] <-> [batch, tokens, heads, size].
 _SWAP = (0, 2, 1, 3)
 
 
-def drop_round_trips(graph: ir.Graph) -> int:
+def drop_round_trips(model: ir.Model) -> int:
     """Replace Transpose -> Reshape -> Reshape -> Transpose of a cache by the one Transpose that it amounts to.
 
     The exporter fuses attention and, where that does not suit the runtime, takes it apart again. In between, keys and
@@ -16,6 +18,7 @@ def drop_round_trips(graph: ir.Graph) -> int:
     Returns:
         How many were replaced.
     """
+    graph = model.graph
     replaced = 0
     for last in list(graph):
         if last.op_type != "Transpose" or last.outputs[0].is_graph_output():
@@ -28,12 +31,12 @@ def drop_round_trips(graph: ir.Graph) -> int:
         if order == [0, 1, 2, 3]:
             last.outputs[0].replace_all_uses_with(source)
         else:
-            turned = ir.Node("", "Transpose", [source], [ir.AttrInt64s("perm", order)], name=last.name)
-            graph.insert_before(last, turned)
-            last.outputs[0].replace_all_uses_with(turned.outputs[0])
+            transpose = ir.Node("", "Transpose", [source], [ir.AttrInt64s("perm", order)], name=last.name)
+            graph.insert_before(last, transpose)
+            last.outputs[0].replace_all_uses_with(transpose.outputs[0])
         replaced += 1
     if replaced:
-        _remove_unused(graph)
+        remove_unused(model)
     return replaced
 
 
@@ -73,13 +76,3 @@ def _target(node: ir.Node) -> list[int] | None:
     if shape is None or shape.const_value is None:
         return None
     return [int(size) for size in shape.const_value.numpy()]
-
-
-def _remove_unused(graph: ir.Graph) -> None:
-    """Nodes whose outputs nobody reads any more, from the end on."""
-    outputs = set(graph.outputs)
-    for node in reversed(list(graph)):
-        if node.op_type in ("Transpose", "Reshape") and not any(
-            value.uses() or value in outputs for value in node.outputs
-        ):
-            graph.remove(node, safe=True)

@@ -1,15 +1,15 @@
-"""Matrices of a graph that gain by it become ``optimum.si::SparseLinear`` with packed weights, or dense again."""
+"""Matrices that gain by it become ``optimum.si::SparseLinear`` with packed weights."""
 
 from collections.abc import Iterable
-from fnmatch import fnmatch
 
 import numpy as np
 import onnx_ir as ir
 
-from optimum_si.onnx.kernels.pack import MOST_CSR_COLUMNS, Packed, pack, unpack
-
-from .graphs import Matrix, matrix_of, replace_node
-from .packed_nodes import BIAS, DOMAIN, PARTS, name_of, packed_node, packed_of
+from optimum_si.config.validators import matches
+from optimum_si.onnx.edits import add_initializer, remove_unused, replace_node
+from optimum_si.onnx.kernels.pack import MOST_CSR_COLUMNS, Packed, pack
+from optimum_si.onnx.matrices import Matrix, matrix_of
+from optimum_si.onnx.packed_nodes import DOMAIN, PARTS, packed_node
 
 
 #: Share of zeros from which a weight without a pattern gains, and from which single columns beat bit masks.
@@ -19,8 +19,8 @@ LEAST = 4096
 
 
 def sparsify(
-    graph: ir.Graph,
-    values: str,
+    model: ir.Model,
+    dtype: str,
     sparse_min: float = SPARSE_MIN,
     include: Iterable[str] | None = None,
     exclude: Iterable[str] | None = None,
@@ -32,8 +32,8 @@ def sparsify(
     kernel of ONNX Runtime, so nothing else is taken.
 
     Args:
-        graph: in fp32, changed in place.
-        values: how kept weights are stored, "fp32", "fp16", "int8" (a scale for each output) or "int4".
+        model: a graph in fp32, changed in place.
+        dtype: of the kept weights, "fp32", "fp16", "int8" (a scale for each output) or "int4".
         sparse_min: least share of zeros.
         include: globs over names of matrices; None is all.
         exclude: globs over names of matrices that stay dense.
@@ -41,66 +41,45 @@ def sparsify(
     Returns:
         Names of the matrices that were packed.
     """
+    graph = model.graph
     packed: dict[str, tuple[Packed, dict[str, ir.Value]]] = {}
     for node in list(graph):
         matrix = matrix_of(node) if _is_plain(node) else None
-        if matrix is None or matrix.packed != "float32" or not _wanted(matrix.name, include, exclude):
+        if matrix is None or matrix.dtype != "float32" or not _wanted(matrix.name, include, exclude):
             continue
-        chosen = chosen_format(matrix, values, sparse_min)
+        chosen = chosen_format(matrix, dtype, sparse_min)
         if chosen is None:
             continue
         if matrix.name not in packed:
-            weight = pack(np.ascontiguousarray(matrix.values.T), chosen, values)
-            parts = {part: _initializer(graph, f"{matrix.name}.{part}", weight.parts[part]) for part in PARTS}
+            weight = pack(np.ascontiguousarray(matrix.values.T), chosen, dtype)
+            parts = {part: add_initializer(graph, f"{matrix.name}.{part}", weight.parts[part]) for part in PARTS}
             packed[matrix.name] = weight, parts
         _replace(graph, node, *packed[matrix.name])
     if packed:
         graph.opset_imports[DOMAIN] = 1
-        _drop_unused(graph)
+        remove_unused(model)
     return list(packed)
 
 
-def chosen_format(matrix: Matrix, values: str, sparse_min: float = SPARSE_MIN) -> str | None:
+def chosen_format(matrix: Matrix, dtype: str, sparse_min: float = SPARSE_MIN) -> str | None:
     """The format that a matrix [K, N] is packed in; None leaves it dense."""
     if matrix.values.size < LEAST or matrix.zeros < sparse_min:
         return None
-    if values != "int4" and matrix.zeros >= CSR_MIN and len(matrix.values) <= MOST_CSR_COLUMNS:
+    if dtype != "int4" and matrix.zeros >= CSR_MIN and len(matrix.values) <= MOST_CSR_COLUMNS:
         return "csr"
     if matrix.holds(2, 4):
         return "2:4"
-    if values == "int4":
+    if dtype == "int4":
         return None
     if matrix.holds(4, 8):
         return "4:8"
     return "bitmask"
 
 
-def densify(model: ir.Model) -> None:
-    """Turn packed weights into ordinary products again, for machines without kernels."""
-    graph = model.graph
-    dense: dict[str, ir.Value] = {}
-    for node in list(graph):
-        if node.domain != DOMAIN:
-            continue
-        name = name_of(node)
-        if name not in dense:
-            dense[name] = _initializer(graph, name, np.ascontiguousarray(unpack(packed_of(node)).T))
-        product = ir.Node("", "MatMul", [node.inputs[0], dense[name]], name=node.name)
-        graph.insert_before(node, product)
-        last = product
-        bias = node.inputs[BIAS] if len(node.inputs) > BIAS else None
-        if bias is not None:
-            last = ir.Node("", "Add", [product.outputs[0], bias])
-            graph.insert_before(node, last)
-        replace_node(node, last)
-    _drop_unused(graph)
-    graph.opset_imports.pop(DOMAIN, None)
-
-
 def _wanted(name: str, include: Iterable[str] | None, exclude: Iterable[str] | None) -> bool:
-    if include is not None and not any(fnmatch(name, glob) for glob in include):
+    if include is not None and not matches(name, include):
         return False
-    return exclude is None or not any(fnmatch(name, glob) for glob in exclude)
+    return exclude is None or not matches(name, exclude)
 
 
 def _is_plain(node: ir.Node) -> bool:
@@ -111,13 +90,6 @@ def _is_plain(node: ir.Node) -> bool:
     if node.op_type == "Gemm":
         return numbers.get("transA", 0) == 0 and numbers.get("alpha", 1.0) == 1.0 and numbers.get("beta", 1.0) == 1.0
     return False  # a FusedMatMul reads the embeddings, which stay for their own sake
-
-
-def _initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
-    tensor = ir.tensor(array, name=name)
-    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(value)
-    return value
 
 
 def _replace(graph: ir.Graph, node: ir.Node, packed: Packed, parts: dict[str, ir.Value]) -> None:
@@ -134,10 +106,3 @@ def _replace(graph: ir.Graph, node: ir.Node, packed: Packed, parts: dict[str, ir
         last = ir.Node("", "Add", [product.outputs[0], bias])
         graph.insert_before(node, last)
     replace_node(node, last)
-
-
-def _drop_unused(graph: ir.Graph) -> None:
-    """Weights that nothing reads any more."""
-    for name, value in list(graph.initializers.items()):
-        if not value.uses() and not value.is_graph_output():
-            del graph.initializers[name]
