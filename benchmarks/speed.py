@@ -14,8 +14,8 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from optimum_si import SIConfig, SIPruner
-from optimum_si.models.forward.calls import Call
 from optimum_si.models.forward.layer_inputs import collect
+from optimum_si.models.forward.stops import Stop
 from optimum_si.models.weight_view import linear_views
 from optimum_si.report import format_table
 
@@ -68,19 +68,20 @@ def fast_update() -> list[list[str]]:
     block = model.model.layers[0]
     tokens = torch.randn(128, 512, 1024)
     positions = model.model.rotary_emb(tokens[:1], torch.arange(512)[None])
-    call = Call((), {"position_embeddings": positions, "attention_mask": None})
+    arguments = {"position_embeddings": positions, "attention_mask": None}
     views = linear_views(block, "block")
     rows = []
     for label, gram in (("diagonal (Wanda)", False), ("full Gram (SparseGPT)", True)):
-        batches = [(batch, call, None) for batch in tokens.split(8)]
+        stops = [Stop(0, (batch,), arguments) for batch in tokens.split(8)]
         begun = time.perf_counter()
-        sites, _ = collect(block, views, batches, 128 * 512, gram, keep_outputs=False)
+        found, _ = collect(block, views, stops, 128 * 512, gram, keep_outputs=False)
         recomputed = time.perf_counter() - begun
-        scales = [torch.rand(len(site.moments.mean)) + 0.5 for site in sites]
+        moments = [layer_input.moments for layer_input in found]
+        scales = [torch.rand(len(each.mean)) + 0.5 for each in moments]
 
-        def refresh(sites: list = sites, scales: list = scales) -> None:
-            for site, scale in zip(sites, scales, strict=True):
-                site.moments.transformed(scale, site.moments.mean)
+        def refresh(moments: list = moments, scales: list = scales) -> None:
+            for each, scale in zip(moments, scales, strict=True):
+                each.transformed(scale, each.mean)
 
         updated = median(seconds(refresh) for _ in range(5))
         rows.append([label, f"{recomputed:.2f} s", f"{updated * 1000:.2f} ms", f"{recomputed / updated:.0f} x"])

@@ -193,15 +193,19 @@ class Recipe(Configuration):
         return self.pattern or f"{100 * self.target_sparsity:g}%"
 
     @property
+    def fits_in_sequence(self) -> bool:
+        """Whether the layers of a block are fitted one after the other, each to repair what earlier ones broke."""
+        return self.reconstruction != "none" and self.repair != 0
+
+    @property
     def steps(self) -> list[str]:
         """What a run does beside the method and induction, in words, in order."""
-        fits = self.reconstruction != "none"
         return [
             words
             for words, wanted in (
                 (f"allocation by {_EVIDENCE.get(self.allocation)}", self.allocation != "uniform"),
-                (f"{self.reconstruction} reconstruction", fits),
-                (f"repair {self.repair}", fits and self.repair != 0),
+                (f"{self.reconstruction} reconstruction", self.reconstruction != "none"),
+                (f"repair {self.repair}", self.fits_in_sequence),
                 ("swaps", self.swaps),
                 (f"refinement of {self.refine_epochs} epochs", self.refine_epochs > 0),
                 (f"{self.quantization} grid", self.quantization != "none"),

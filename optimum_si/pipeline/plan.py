@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 from optimum_si.algorithms.block_state import Scaling
 from optimum_si.algorithms.induction.stage import InductionStage
 from optimum_si.algorithms.pruning import get_method
-from optimum_si.algorithms.pruning.method import PruningMethod, Settings
+from optimum_si.algorithms.pruning.method import PruningMethod, bare_method
 from optimum_si.algorithms.pruning.stage import PruningStage
 from optimum_si.algorithms.pruning.targets import Target, make_target
-from optimum_si.algorithms.quantization.grids import GRIDS
 from optimum_si.algorithms.quantization.stage import RoundingStage
 from optimum_si.algorithms.reconstruction.method import Reconstructed
 from optimum_si.algorithms.reconstruction.stage import FittingStage
@@ -100,7 +99,7 @@ def make_plan(
 
 def _shiftable(config: SIConfig, structure: Structure) -> frozenset[str]:
     """Names of the layers whose bias may change: none where the recipe shifts none."""
-    if not (_fits_in_sequence(config) if config.induction is None else config.induction.shift):
+    if not (config.fits_in_sequence if config.induction is None else config.induction.shift):
         return frozenset()
     return frozenset(
         view.name for block in structure.blocks for name, view in block.views.items() if name not in block.no_shift
@@ -109,37 +108,23 @@ def _shiftable(config: SIConfig, structure: Structure) -> frozenset[str]:
 
 def _method(config: SIConfig) -> PruningMethod:
     """The method as choices are made with it: its fit is part of it where each layer is fitted for itself."""
-    settings = Settings.of(config)
-    method: PruningMethod = get_method(config.method)(settings)
+    method = bare_method(config)
     if config.reconstruction == "none":
         return Swapped(method) if config.swaps else method
-    if not _fits_in_sequence(config):
-        return Reconstructed(method, config.reconstruction == "admm", settings, config.swaps)
+    if not config.fits_in_sequence:
+        return Reconstructed.of(config)
     # Scales are chosen by what a fit makes of them; a search for masks in every trial would cost too much.
-    return method if config.induction is None else Reconstructed(method, False, settings)
+    return method if config.induction is None else Reconstructed(method, False, method.settings)
 
 
 def _stages(config: SIConfig, write: bool, saved: Mapping[str, Scaling] | None) -> tuple[BlockStage, ...]:
     """What each block goes through; a new algorithm joins here."""
-    settings, induction = Settings.of(config), config.induction
     stages: list[BlockStage] = []
-    if induction is not None:
-        stages.append(InductionStage(induction, config.seed, not _fits_in_sequence(config), saved))
-    if _fits_in_sequence(config):
-        bare = get_method(config.method)(settings)
-        fitter = Reconstructed(bare, config.reconstruction == "admm", settings, config.swaps)
-        repair = None if config.repair == "auto" else float(config.repair)
-        stages.append(FittingStage(fitter, repair, refined_later=config.refine_epochs > 0))
-    else:
-        stages.append(PruningStage())
+    if config.induction is not None:
+        stages.append(InductionStage.of(config, saved))
+    stages.append(FittingStage.of(config) if config.fits_in_sequence else PruningStage())
     if config.refine_epochs:
-        stages.append(RefinementStage(config.refine_epochs, config.seed))
+        stages.append(RefinementStage.of(config))
     if write and config.quantization != "none":
-        absorbs = induction is not None and induction.absorb
-        stages.append(RoundingStage(GRIDS[config.quantization], settings, absorbs))
+        stages.append(RoundingStage.of(config))
     return tuple(stages)
-
-
-def _fits_in_sequence(config: SIConfig) -> bool:
-    """Whether the layers of a block are fitted one after the other, each to repair what earlier ones broke."""
-    return config.reconstruction != "none" and config.repair != 0

@@ -205,20 +205,20 @@ def test_a_failure_leaves_no_new_directory(tmp_path):
 
 KILLED_WHILE_WRITING = """
 import os, signal, sys
-from optimum_si.saving import replaced_directory
+from optimum_si.checkpoint.save import replaced_directory
 with replaced_directory(sys.argv[1], overwrite=True) as directory:
     (directory / "config.json").write_text("new")
     os.kill(os.getpid(), signal.SIGKILL)
 """
 KILLED_WHILE_MOVING = """
 import os, signal, sys
-from optimum_si import saving
-exchange = saving._exchange
+from optimum_si.checkpoint import save
+exchange = save._exchange
 def once(first, second):
     assert exchange(first, second)
     os.kill(os.getpid(), signal.SIGKILL)
-saving._exchange = once
-with saving.replaced_directory(sys.argv[1], overwrite=True) as directory:
+save._exchange = once
+with save.replaced_directory(sys.argv[1], overwrite=True) as directory:
     (directory / "config.json").write_text("new")
 """
 

@@ -30,15 +30,15 @@ def paired(cuts, residual=True):
 
 @settings(max_examples=20)
 @given(cuts=st.lists(st.integers(1, 23), max_size=4, unique=True), residual=st.booleans(), center=st.booleans())
-def test_pull_is_the_cross_moment_of_what_the_dense_model_has_beyond(cuts, residual, center):
+def test_the_target_shift_is_the_cross_moment_of_what_the_dense_model_has_beyond(cuts, residual, center):
     total, sparse, dense, error = paired(cuts, residual)
     weight = tokens(9, OUTPUTS, FEATURES, 0)
     beyond = (dense - sparse) @ weight.T + (error if residual else 0)
     inputs = sparse
-    torch.testing.assert_close(total.mean_pull(weight), beyond.mean(0), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(total.mean_target_shift(weight), beyond.mean(0), rtol=1e-12, atol=1e-12)
     if center:
         beyond, inputs = beyond - beyond.mean(0), sparse - sparse.mean(0)
-    torch.testing.assert_close(total.pull(weight, center), beyond.T @ inputs / 24, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(total.target_shift(weight, center), beyond.T @ inputs / 24, rtol=1e-11, atol=1e-11)
 
 
 @settings(max_examples=10)
@@ -64,14 +64,18 @@ def test_some_outputs_are_those_of_all():
     total, *_ = paired([5, 9])
     weight, rows = tokens(9, OUTPUTS, FEATURES, 0), slice(None, None, 2)
     for center in (True, False):
-        torch.testing.assert_close(total.outputs(rows).pull(weight[rows], center), total.pull(weight, center)[rows])
-    torch.testing.assert_close(total.outputs(rows).mean_pull(weight[rows]), total.mean_pull(weight)[rows])
+        torch.testing.assert_close(
+            total.outputs(rows).target_shift(weight[rows], center), total.target_shift(weight, center)[rows]
+        )
+    torch.testing.assert_close(
+        total.outputs(rows).mean_target_shift(weight[rows]), total.mean_target_shift(weight)[rows]
+    )
 
 
 def test_moments_alone_are_those_of_equal_inputs():
     sparse, weight = tokens(3, 24), tokens(9, OUTPUTS, FEATURES, 0)
     alone = PairedMoments.alone(moments_of(sparse))
     torch.testing.assert_close(alone.moments().gram, sparse.T @ sparse / 24)
-    assert not alone.pull(weight, center=True).any() and not alone.mean_pull(weight).any()
+    assert not alone.target_shift(weight, center=True).any() and not alone.mean_target_shift(weight).any()
     diagonal = PairedMoments.alone(moments_of(sparse, gram=False)).moments()
     torch.testing.assert_close(diagonal.diagonal, sparse.square().mean(0))

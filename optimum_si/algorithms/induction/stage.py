@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from optimum_si.algorithms.block_state import PLAIN, BlockState, Scaling
 from optimum_si.algorithms.stage import Need, block_generator
 from optimum_si.config.groups import InductionConfig
+from optimum_si.config.si_config import SIConfig
 
 from .choose import choose
 
@@ -25,6 +26,12 @@ class InductionStage:
     seed: int
     learns_biases: bool
     saved: Mapping[str, Scaling] | None = None
+
+    @classmethod
+    def of(cls, config: SIConfig, saved: Mapping[str, Scaling] | None) -> "InductionStage":
+        """The stage of a recipe with induction."""
+        assert config.induction is not None
+        return cls(config.induction, config.seed, not config.fits_in_sequence, saved)
 
     @property
     def needs(self) -> frozenset[Need]:

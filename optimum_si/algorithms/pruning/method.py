@@ -9,6 +9,7 @@ from torch import Tensor
 from optimum_si.config.si_config import SIConfig
 from optimum_si.linalg.moments import Moments
 
+from . import get_method
 from .targets import Target
 
 
@@ -114,3 +115,8 @@ class Improved(PruningMethod):
         self, weight: Tensor, moments: Moments, scale: Tensor | None = None, row_scale: Tensor | None = None
     ) -> Tensor:
         return self.method.scaled_score(weight, moments, scale, row_scale)
+
+
+def bare_method(config: SIConfig) -> PruningMethod:
+    """The method of a recipe, without fits and swaps."""
+    return get_method(config.method)(Settings.of(config))

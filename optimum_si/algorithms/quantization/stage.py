@@ -11,10 +11,11 @@ from optimum_si.algorithms.induction.absorption import absorbed_scales
 from optimum_si.algorithms.pruning.method import Settings
 from optimum_si.algorithms.reconstruction.observe import moments_after_pruning
 from optimum_si.algorithms.stage import Need
+from optimum_si.config.si_config import SIConfig
 from optimum_si.linalg.moments import Moments
 
 from .gptq import quantized
-from .grids import Grid
+from .grids import GRIDS, Grid
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,12 @@ class RoundingStage:
     settings: Settings
     absorbs: bool
     needs: ClassVar[frozenset[Need]] = frozenset({Need.GRAM})
+
+    @classmethod
+    def of(cls, config: SIConfig) -> "RoundingStage":
+        """The stage of a recipe with ``quantization``."""
+        absorbs = config.induction is not None and config.induction.absorb
+        return cls(GRIDS[config.quantization], Settings.of(config), absorbs)
 
     @torch.no_grad()
     def __call__(self, state: BlockState) -> BlockState:

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from optimum_si.algorithms.pruning.method import Improved, PruningMethod, Settings
+from optimum_si.algorithms.pruning.method import Improved, PruningMethod, Settings, bare_method
 from optimum_si.algorithms.pruning.targets import Target
+from optimum_si.config.si_config import SIConfig
 from optimum_si.linalg.moments import Moments
 
 from .least_squares import LeastSquares
@@ -30,6 +31,12 @@ class Reconstructed(Improved):
     def __init__(self, method: PruningMethod, mask_search: bool, settings: Settings, swaps: bool = False) -> None:
         super().__init__(method, settings)
         self.mask_search, self.swaps = mask_search, swaps
+
+    @classmethod
+    def of(cls, config: SIConfig) -> "Reconstructed":
+        """The method of a recipe with its fit."""
+        method = bare_method(config)
+        return cls(method, config.reconstruction == "admm", method.settings, config.swaps)
 
     def prune(
         self,

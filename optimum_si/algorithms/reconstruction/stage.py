@@ -6,6 +6,7 @@ from typing import ClassVar
 from optimum_si.algorithms.block_state import PLAIN, BlockState
 from optimum_si.algorithms.induction.choose import MARGIN
 from optimum_si.algorithms.stage import Need
+from optimum_si.config.si_config import SIConfig
 
 from .method import Reconstructed
 from .sequence import Fitted, fit_block
@@ -28,6 +29,12 @@ class FittingStage:
     repair: float | None
     refined_later: bool
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DENSE_STREAM})
+
+    @classmethod
+    def of(cls, config: SIConfig) -> "FittingStage":
+        """The stage of a recipe with reconstruction and repair."""
+        repair = None if config.repair == "auto" else float(config.repair)
+        return cls(Reconstructed.of(config), repair, config.refine_epochs > 0)
 
     def __call__(self, state: BlockState) -> BlockState:
         plain = _with(state, fit_block(state, self.method, PLAIN, self.repair, self.refined_later))

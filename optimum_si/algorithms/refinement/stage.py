@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from optimum_si.algorithms.block_state import BlockState
 from optimum_si.algorithms.stage import Need, block_generator
+from optimum_si.config.si_config import SIConfig
 
 from .refine import refine
 
@@ -21,6 +22,11 @@ class RefinementStage:
     epochs: int
     seed: int
     needs: ClassVar[frozenset[Need]] = frozenset({Need.DENSE_STREAM})
+
+    @classmethod
+    def of(cls, config: SIConfig) -> "RefinementStage":
+        """The stage of a recipe with ``refine_epochs``."""
+        return cls(config.refine_epochs, config.seed)
 
     def __call__(self, state: BlockState) -> BlockState:
         # A generator anew: whether scales were learned before or taken up makes no difference.

@@ -7,9 +7,9 @@ import torch
 from support.models import METHODS, block_weights, induce, prune, same_bytes, tiny
 
 from optimum_si import SIConfig
+from optimum_si.models.selection import select_views
 from optimum_si.models.structure import find_structure
-from optimum_si.pipeline.run import checked_step
-from optimum_si.pruner import select_views
+from optimum_si.pipeline.plan import make_plan
 
 
 ALLOCATIONS = ("owl", "error")
@@ -73,16 +73,16 @@ def test_patterns_are_mixed_and_keep_no_more_than_the_uniform_one():
     for name, weight in block_weights(chosen.model).items():
         kept = int(patterns[name].split(":")[0])
         assert 1 <= kept < 8 and int((weight.reshape(-1, 8) != 0).sum(dim=1).max()) == kept
-    grain = max(weight.numel() for weight in block_weights(chosen.model).values()) / 8
-    assert 0 <= zeros(chosen.model) - zeros(uniform.model) < grain
+    granularity = max(weight.numel() for weight in block_weights(chosen.model).values()) / 8
+    assert 0 <= zeros(chosen.model) - zeros(uniform.model) < granularity
     assert all(layer.pattern is None for layer in uniform.report.layers)
     assert patterns[chosen.report.layers[0].name] in chosen.report.table() and "3:8" in chosen.report.table()
 
 
 def test_uniform_targets_are_one_target():
-    views = select_views(find_structure(tiny("llama")), None, None)
-    step = checked_step(SIConfig("wanda", sparsity=0.6), views, write=True)
-    assert len(set(step.targets.values())) == 1
+    structure = find_structure(tiny("llama"))
+    plan = make_plan(SIConfig("wanda", sparsity=0.6), structure, select_views(structure, None, None), write=True)
+    assert len(set(plan.targets.values())) == 1
 
 
 @pytest.mark.parametrize(("method", "allocation"), [("magnitude", "owl"), ("wanda", "error"), ("sparsegpt", "error")])

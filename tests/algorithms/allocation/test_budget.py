@@ -16,28 +16,28 @@ TARGETS = [Unstructured(0.5), Unstructured(0.7), Unstructured(0.6, "layer"), NM(
 
 
 def parts_of(target, shapes, low, high):
-    lowest, highest = target.with_share(low), target.with_share(high)
-    return [Part(target.grain(*shape), lowest.zeros(*shape), highest.zeros(*shape)) for shape in shapes]
+    lowest, highest = target.with_sparsity(low), target.with_sparsity(high)
+    return [Part(target.granularity(*shape), lowest.zeros(*shape), highest.zeros(*shape)) for shape in shapes]
 
 
 @settings(max_examples=150, deadline=None)
 @given(shapes=SHAPES, target=st.sampled_from(TARGETS), data=st.data())
 def test_zeros_add_up_to_those_of_the_uniform_target(shapes, target, data):
     nm = isinstance(target, NM)
-    low, high = (1 / target.of, 1 - 1 / target.of) if nm else (target.share - 0.15, target.share + 0.15)
+    low, high = (1 / target.of, 1 - 1 / target.of) if nm else (target.sparsity - 0.15, target.sparsity + 0.15)
     shares = [data.draw(st.floats(low, high)) for _ in shapes]
     parts, sizes = parts_of(target, shapes, low, high), [rows * columns for rows, columns in shapes]
     budget = sum(target.zeros(*shape) for shape in shapes)
     zeros = whole_zeros(shares, sizes, parts, budget, fewer=not nm)
     for count, part in zip(zeros, parts, strict=True):
-        assert part.lowest <= count <= part.highest and count % part.grain == 0
+        assert part.lowest <= count <= part.highest and count % part.granularity == 0
     if nm:
         # Grains are large and few: as near as whole layers come, and never fewer zeros.
-        assert budget <= sum(zeros) < budget + max(part.grain for part in parts)
+        assert budget <= sum(zeros) < budget + max(part.granularity for part in parts)
     else:
         assert sum(zeros) == budget
     for count, size, shape in zip(zeros, sizes, shapes, strict=True):
-        assert target.with_share(count / size).zeros(*shape) == count
+        assert target.with_sparsity(count / size).zeros(*shape) == count
 
 
 @settings(max_examples=50, deadline=None)

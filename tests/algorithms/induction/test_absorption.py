@@ -4,7 +4,8 @@ import pytest
 import torch
 from support.models import DECLARED, UPCASTING, logits, random_scale, relative_change, tiny
 
-from optimum_si.algorithms.induction.absorption import absorb, view_factor
+from optimum_si.algorithms.block_state import view_factor
+from optimum_si.algorithms.induction.absorption import absorb
 from optimum_si.algorithms.induction.scales import power_of_two
 from optimum_si.errors import UnsupportedModelError
 from optimum_si.models.scale_groups import linear_to_linear, query_with_key, score_only, value_to_output
@@ -14,7 +15,7 @@ from optimum_si.models.weight_view import WeightView
 
 def pairs(name):
     """Names of the channels that a family declares."""
-    return [channels.name for channels in find_structure(tiny(name)).blocks[0].channels]
+    return [group.name for group in find_structure(tiny(name)).blocks[0].scale_groups]
 
 
 PAIRS = [(name, pair) for name in DECLARED for pair in pairs(name)]
@@ -25,19 +26,19 @@ def scaled(name, dtype, scale_of, only=None):
     model = tiny(name, dtype)
     before, count = logits(model), 0
     for block in find_structure(model).blocks:
-        for channels in block.channels:
-            if only in (None, channels.name):
-                absorb(channels, scale_of(channels))
+        for group in block.scale_groups:
+            if only in (None, group.name):
+                absorb(group, scale_of(group))
                 count += 1
     return relative_change(logits(model), before), count
 
 
-def any_scale(channels):
-    return random_scale(channels.size)
+def any_scale(group):
+    return random_scale(group.size)
 
 
-def rounded_scale(channels):
-    return power_of_two(random_scale(channels.size), channels.base)
+def rounded_scale(group):
+    return power_of_two(random_scale(group.size), group.base)
 
 
 @pytest.mark.parametrize(("name", "pair"), PAIRS)
@@ -59,15 +60,15 @@ def test_powers_of_two_move_no_bit_of_the_logits(name, dtype):
     before = logits(model)
     stored = {key: value.clone() for key, value in model.state_dict().items()}
     for block in find_structure(model).blocks:
-        for channels in block.channels:
-            absorb(channels, rounded_scale(channels))
+        for group in block.scale_groups:
+            absorb(group, rounded_scale(group))
     assert torch.equal(logits(model), before)
     assert any(not torch.equal(value, stored[key]) for key, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("name", ["llama", "opt"])
 def test_half_precision_takes_factors_of_two_without_losing_a_bit(name):
-    change, _ = scaled(name, torch.float16, lambda channels: rounded_scale(channels).clamp(0.5, 2))
+    change, _ = scaled(name, torch.float16, lambda group: rounded_scale(group).clamp(0.5, 2))
     assert change == 0
 
 
@@ -75,9 +76,9 @@ def test_half_precision_takes_factors_of_two_without_losing_a_bit(name):
 def test_the_inverse_scale_restores_every_bit(name):
     model, original = tiny(name, torch.bfloat16), tiny(name, torch.bfloat16).state_dict()
     for block in find_structure(model).blocks:
-        for channels in block.channels:
-            absorb(channels, rounded_scale(channels))
-            absorb(channels, 1 / rounded_scale(channels))
+        for group in block.scale_groups:
+            absorb(group, rounded_scale(group))
+            absorb(group, 1 / rounded_scale(group))
     assert all(torch.equal(value, original[key]) for key, value in model.state_dict().items())
 
 
@@ -95,7 +96,7 @@ def test_rotated_pairs_of_each_convention_are_the_right_ones():
     query, key = (WeightView(name, torch.nn.Linear(4, 8)) for name in "qk")
 
     def entries(**kwargs):
-        return query_with_key("q", query, key, 8, **kwargs).slots[0].index.tolist()
+        return query_with_key("q", query, key, 8, **kwargs).axes[0].index.tolist()
 
     assert entries(rotary_size=8) == [0, 1, 2, 3, 0, 1, 2, 3]
     assert entries(rotary_size=8, interleaved=True) == [0, 0, 1, 1, 2, 2, 3, 3]

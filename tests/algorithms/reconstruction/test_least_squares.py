@@ -19,7 +19,7 @@ DAMPING = 0.01
 TARGETS = [NM(2, 4), NM(4, 8), Unstructured(0.5), Unstructured(0.7), Unstructured(0.6, "layer")]
 
 
-def problem(seed=0, rows=6, columns=16, dtype=torch.float64, dead=()):
+def state(seed=0, rows=6, columns=16, dtype=torch.float64, dead=()):
     """A weight and the moments of correlated inputs."""
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randn(64, columns, generator=generator, dtype=torch.float64)
@@ -53,7 +53,7 @@ def error(weight, dense, gram):
 @settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), rows=st.integers(1, 9), groups=st.integers(1, 4), target=st.sampled_from(TARGETS))
 def test_exact_is_the_direct_solution(seed, rows, groups, target):
-    weight, moments = problem(seed, rows, 8 * groups)
+    weight, moments = state(seed, rows, 8 * groups)
     pruned = method("wanda", "exact").prune(weight, moments, target)
     mask = get_method("wanda")().prune(weight, moments, target) != 0
     torch.testing.assert_close(pruned, direct(weight, moments.gram, mask), rtol=1e-6, atol=1e-8)
@@ -61,7 +61,7 @@ def test_exact_is_the_direct_solution(seed, rows, groups, target):
 
 
 def test_exact_in_single_precision_is_close_to_it():
-    weight, moments = problem(dtype=torch.float32)
+    weight, moments = state(dtype=torch.float32)
     pruned = method("wanda", "exact").prune(weight, moments, NM(2, 4))
     assert pruned.dtype == torch.float32
     expected = direct(weight.double(), moments.gram, pruned != 0)
@@ -71,7 +71,7 @@ def test_exact_in_single_precision_is_close_to_it():
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("target", TARGETS)
 def test_each_step_lowers_the_error_and_keeps_the_pattern(name, target):
-    weight, moments = problem(3, 24, 32)
+    weight, moments = state(3, 24, 32)
     plain = get_method(name)(Settings(damping=DAMPING)).prune(weight, moments, target)
     exact, admm = (method(name, kind).prune(weight, moments, target) for kind in ("exact", "admm"))
     errors = [float(error(value, weight, moments.gram)) for value in (plain, exact, admm)]
@@ -86,13 +86,13 @@ def test_each_step_lowers_the_error_and_keeps_the_pattern(name, target):
 
 
 def test_admm_finds_better_masks_than_scores_do():
-    weight, moments = problem(5, 64, 64)
+    weight, moments = state(5, 64, 64)
     exact, admm = (method("wanda", kind).prune(weight, moments, NM(2, 4)) for kind in ("exact", "admm"))
     assert error(admm, weight, moments.gram) < 0.9 * error(exact, weight, moments.gram)
 
 
 def test_dead_inputs_and_zeros_stay_zero():
-    weight, moments = problem(dead=(3, 7))
+    weight, moments = state(dead=(3, 7))
     weight[:, 1] = 0
     for kind in ("exact", "admm"):
         pruned = method("magnitude", kind).prune(weight, moments, Unstructured(0.3))
@@ -100,13 +100,13 @@ def test_dead_inputs_and_zeros_stay_zero():
 
 
 def test_nothing_to_prune_is_nothing_to_fit():
-    weight, moments = problem()
+    weight, moments = state()
     for kind in ("exact", "admm"):
         torch.testing.assert_close(method("wanda", kind).prune(weight, moments, Unstructured(0.0)), weight)
 
 
 def test_a_learned_scale_moves_the_mask_of_both():
-    weight, moments = problem(1, 12, 16)
+    weight, moments = state(1, 12, 16)
     scale = torch.ones(16, dtype=torch.float64)
     scale[:4] = 50
     for kind in ("exact", "admm"):

@@ -23,10 +23,10 @@ from transformers import (
 )
 
 from optimum_si import ConfigurationError, SIConfig
-from optimum_si.algorithms.reconstruction import sequence
+from optimum_si.algorithms.block_state import LayerFit
+from optimum_si.algorithms.reconstruction import sequence, stage
 from optimum_si.algorithms.reconstruction.observe import paired_moments
-from optimum_si.algorithms.reconstruction.sequence import DAMPINGS, Fit, _lowest, fit_block
-from optimum_si.pipeline import deciding
+from optimum_si.algorithms.reconstruction.sequence import DAMPINGS, _lowest, fit_block
 
 
 WRITERS = ["model.layers.0.self_attn.o_proj", "model.layers.0.mlp.down_proj"]
@@ -54,11 +54,11 @@ def seen(model, windows):
     return found
 
 
-@pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
-def test_each_layer_is_the_direct_solution_for_its_target(share):
+@pytest.mark.parametrize("repair", [0.25, 0.5, 1.0])
+def test_each_layer_is_the_direct_solution_for_its_target(repair):
     windows = token_windows(16)
     dense = tiny("llama", torch.float64)
-    pruned = prune(tiny("llama", torch.float64), data=windows, include=WRITERS, repair=share, **RECIPE).model
+    pruned = prune(tiny("llama", torch.float64), data=windows, include=WRITERS, repair=repair, **RECIPE).model
     in_dense, in_pruned = seen(dense, windows), seen(pruned, windows)
     stream = {"o": "norm", "down": "stream"}
     for name, module in (("o", "self_attn.o_proj"), ("down", "mlp.down_proj")):
@@ -66,7 +66,7 @@ def test_each_layer_is_the_direct_solution_for_its_target(share):
         found = pruned.get_submodule(f"model.layers.0.{module}").weight
         x_dense, x_pruned = in_dense[name], in_pruned[name]
         beside = [at[stream[name]] - at[f"{name} out"] for at in (in_dense, in_pruned)]
-        target = x_pruned @ weight.T + share * ((x_dense - x_pruned) @ weight.T + beside[0] - beside[1])
+        target = x_pruned @ weight.T + repair * ((x_dense - x_pruned) @ weight.T + beside[0] - beside[1])
         gram = x_pruned.T @ x_pruned / len(x_pruned)
         damping = DAMPING * gram.diagonal().mean()
         damped = gram + damping * torch.eye(len(gram), dtype=gram.dtype)
@@ -93,10 +93,10 @@ def test_a_bias_is_fitted_with_its_weight():
     assert change.mean(0).norm() < 1e-9 * states[0].norm() and change.norm() > 0.01
 
 
-def test_layers_that_nothing_broke_are_fitted_alike_whatever_the_share():
+def test_layers_that_nothing_broke_are_fitted_alike_whatever_the_repair():
     names = ["model.layers.0.self_attn.q_proj"]
     models = [
-        prune(tiny("llama", torch.float64), include=names, repair=share, **RECIPE).model for share in (0.0, 0.5, 1.0)
+        prune(tiny("llama", torch.float64), include=names, repair=repair, **RECIPE).model for repair in (0.0, 0.5, 1.0)
     ]
     for model in models[1:]:
         for name, weight in block_weights(model).items():
@@ -119,8 +119,8 @@ def test_repair_brings_the_whole_model_closer(name):
     windows = token_windows(64)
     dense = logits(tiny(name), windows)
     losses = [
-        relative_change(logits(prune(tiny(name), data=windows, repair=share, **RECIPE).model, windows), dense)
-        for share in (0, 0.5)
+        relative_change(logits(prune(tiny(name), data=windows, repair=repair, **RECIPE).model, windows), dense)
+        for repair in (0, 0.5)
     ]
     assert losses[1] < losses[0]
 
@@ -134,9 +134,9 @@ def test_auto_chooses_layer_by_layer_and_none_does_nothing():
 
 def test_the_report_says_how_each_layer_was_fitted():
     report = prune(tiny("llama"), repair="auto", **RECIPE).report
-    assert all(0 <= layer.share <= 1 for layer in report.layers) and len(report.layers) == 14
+    assert all(0 <= layer.repair <= 1 for layer in report.layers) and len(report.layers) == 14
     assert {round(layer.damping / DAMPING) for layer in report.layers} <= set(DAMPINGS)
-    assert prune(tiny("llama"), repair=0, **RECIPE).report.layers[0].share is None
+    assert prune(tiny("llama"), repair=0, **RECIPE).report.layers[0].repair is None
 
 
 def test_padding_and_batches_change_nothing():
@@ -206,38 +206,38 @@ def test_experts_are_fitted_to_the_tokens_that_reach_them(repair):
     assert any("expert" in layer.name and layer.sparsity >= 0.5 for layer in pruner.report.layers)
 
 
-def test_weights_apart_are_fitted_to_the_training_windows_only(monkeypatch):
+def test_weights_that_are_judged_are_fitted_to_the_training_windows_only(monkeypatch):
     seen = []
 
-    def watched(problem, sites, *rest):
-        dense = {layer.view.name: (layer.weight.clone(), layer.bias) for layer in problem.layers}
-        moments = paired_moments(problem, sites[0], None, dense, problem.training).moments()
-        seen.append((problem, sites[0], dense, moments.gram, fit_block(problem, sites, *rest)))
+    def watched(state, *rest):
+        dense = {layer.view.name: (layer.weight.clone(), layer.bias) for layer in state.layers}
+        moments = paired_moments(state, state.layer_inputs[0], None, dense, state.training).moments()
+        seen.append((state, state.layer_inputs[0], dense, moments.gram, fit_block(state, *rest)))
         return seen[-1][-1]
 
-    monkeypatch.setattr(deciding, "fit_block", watched)
+    monkeypatch.setattr(stage, "fit_block", watched)
     prune(tiny("llama", torch.float64), data=token_windows(24), repair=0.5, refine_epochs=1, **RECIPE)
-    problem, site, dense, gram, fitted = seen[0]
-    assert problem.training is not problem.validation
+    state, layer_input, dense, gram, fitted = seen[0]
+    assert state.training is not state.validation
     damped = gram + DAMPING * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
-    for view in site.views:
-        apart, fitted_to_all = fitted.apart[view.name][0], fitted.weights[view.name][0]
-        assert torch.equal(apart != 0, fitted_to_all != 0)
+    for view in layer_input.views:
+        judged, fitted_to_all = fitted.without_held_out[view.name][0], fitted.weights[view.name][0]
+        assert torch.equal(judged != 0, fitted_to_all != 0)
         # Nothing is left to gain inside of the mask.
-        gradient = ((apart - dense[view.name][0]) @ damped) * (apart != 0)
-        other = ((fitted_to_all - dense[view.name][0]) @ damped) * (apart != 0)
+        gradient = ((judged - dense[view.name][0]) @ damped) * (judged != 0)
+        other = ((fitted_to_all - dense[view.name][0]) @ damped) * (judged != 0)
         assert gradient.norm() < 1e-2 * other.norm()
 
 
 @pytest.mark.parametrize("name", ["llama", "opt"])
-def test_no_share_that_was_not_chosen_errs_less_on_the_held_out_windows(monkeypatch, name):
+def test_no_repair_that_was_not_chosen_errs_less_on_the_held_out_windows(monkeypatch, name):
     choices = []
 
-    def watched(fitter, others, held_out):
-        chosen = choose(fitter, others, held_out)
+    def watched(fitter, training, held_out):
+        chosen = choose(fitter, training, held_out)
         error = fitter._error_on(held_out)
-        errors = {fit: error(*fitter.solve(others, fit, None)) for fit in all_fits()}
-        choices.append((error(*fitter.solve(others, chosen, None)), min(errors.values()), max(errors.values())))
+        errors = {fit: error(*fitter.solve(training, fit, None)) for fit in all_fits()}
+        choices.append((error(*fitter.solve(training, chosen, None)), min(errors.values()), max(errors.values())))
         return chosen
 
     choose = sequence._Fitter.choose
@@ -249,10 +249,10 @@ def test_no_share_that_was_not_chosen_errs_less_on_the_held_out_windows(monkeypa
 
 
 def all_fits():
-    return [Fit(step / 4, DAMPING * factor) for step in range(5) for factor in DAMPINGS]
+    return [LayerFit(step / 4, DAMPING * factor) for step in range(5) for factor in DAMPINGS]
 
 
-def test_shares_out_of_range_are_refused():
+def test_repairs_out_of_range_are_refused():
     for wrong in (-0.1, 1.5, "most", True):
         with pytest.raises(ConfigurationError, match=r"repair=.*'auto'"):
             SIConfig(reconstruction="exact", repair=wrong)
@@ -260,8 +260,8 @@ def test_shares_out_of_range_are_refused():
 
 @given(st.floats(-5, 5), st.floats(-5, 5), st.floats(-5, 5))
 def test_the_best_share_is_the_lowest_point_of_the_parabola(bend, slope, start):
-    def error(share):
-        return start + share * (slope + share * bend)
+    def error(repair):
+        return start + repair * (slope + repair * bend)
 
     share, least = _lowest(error(0), error(0.5), error(1))
     assert 0 <= share <= 1 and least == pytest.approx(error(share), abs=1e-6)

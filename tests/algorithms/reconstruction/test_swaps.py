@@ -22,7 +22,7 @@ TARGETS = [NM(2, 4), NM(1, 4), Unstructured(0.5), Unstructured(0.7), Unstructure
 ROUNDING = 1e-9
 
 
-def problem(seed=0, rows=6, columns=16, dead=(), zeros=0.0):
+def state(seed=0, rows=6, columns=16, dead=(), zeros=0.0):
     """A weight, some of whose values are zero, and the moments of correlated inputs."""
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randn(64, columns, generator=generator, dtype=torch.float64)
@@ -57,7 +57,7 @@ def exchanges(row, dense, gram, size, keeps):
 @given(seed=st.integers(0, 10_000), zeros=st.sampled_from([0.0, 0.3]))
 @settings(max_examples=15, deadline=None)
 def test_the_best_swap_is_that_of_an_exhaustive_search(keeps, size, seed, zeros):
-    weight, moments = problem(seed, 3, 8, dead=[1], zeros=zeros)
+    weight, moments = state(seed, 3, 8, dead=[1], zeros=zeros)
     gram = moments.gram
     pruned = get_method("wanda")().prune(weight, moments, Unstructured(0.5))
     allowed = (weight != 0) & (gram.diagonal() > 0)
@@ -76,7 +76,7 @@ def test_the_best_swap_is_that_of_an_exhaustive_search(keeps, size, seed, zeros)
 @pytest.mark.parametrize("target", TARGETS)
 def test_swaps_end_where_none_helps_and_never_raise_an_error(name, target):
     # More columns than are tried at first, so that the end has been looked at in full.
-    weight, moments = problem(3, 6, 24, dead=[5], zeros=0.1)
+    weight, moments = state(3, 6, 24, dead=[5], zeros=0.1)
     method = get_method(name)(Settings())
     plain, refined = (chosen.prune(weight, moments, target) for chosen in (method, Swapped(method)))
     lowered = 0
@@ -91,7 +91,7 @@ def test_swaps_end_where_none_helps_and_never_raise_an_error(name, target):
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), target=st.sampled_from(TARGETS), name=st.sampled_from(METHODS))
 def test_counts_dense_zeros_and_dead_inputs_stay(seed, target, name):
-    weight, moments = problem(seed, 5, 16, dead=[2], zeros=0.2)
+    weight, moments = state(seed, 5, 16, dead=[2], zeros=0.2)
     method = get_method(name)(Settings())
     plain, refined = (chosen.prune(weight, moments, target) for chosen in (method, Swapped(method)))
     groups = [(value != 0).reshape(-1, target.exchange(16)).sum(dim=1) for value in (plain, refined)]
@@ -103,7 +103,7 @@ def test_counts_dense_zeros_and_dead_inputs_stay(seed, target, name):
 
 
 def test_single_precision_finds_as_good_a_mask():
-    weight, moments = problem(7, 24, 64)
+    weight, moments = state(7, 24, 64)
     method = Swapped(get_method("wanda")())
     plain = get_method("wanda")().prune(weight, moments, Unstructured(0.6))
     double, single = (method.prune(value, moments, Unstructured(0.6)).double() for value in (weight, weight.float()))
@@ -114,7 +114,7 @@ def test_single_precision_finds_as_good_a_mask():
 @pytest.mark.parametrize("search", [False, True], ids=["exact", "admm"])
 @pytest.mark.parametrize("target", TARGETS)
 def test_with_a_fit_the_fit_of_the_swapped_mask_is_never_worse(target, search):
-    weight, moments = problem(5, 24, 32, dead=[3])
+    weight, moments = state(5, 24, 32, dead=[3])
     inner = Settings()
     plain, refined = (
         Reconstructed(get_method("wanda")(inner), search, inner, swaps).prune(weight, moments, target)

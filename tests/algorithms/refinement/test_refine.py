@@ -7,6 +7,7 @@ from support.models import block_weights, calibration, prune, same_bytes, tiny
 from optimum_si import ConfigurationError, SIConfig
 from optimum_si.algorithms.block_state import Batch
 from optimum_si.algorithms.refinement.refine import refine
+from optimum_si.models.forward.stops import Stop
 
 
 RECIPE = {"pattern": "2:4", "induction": None, "refine_epochs": 2}
@@ -77,31 +78,32 @@ class OneLayer:
         dense = torch.randn(6, 8, generator=generator)
         batches = []
         for _ in range(4):
-            hidden = torch.randn(2, 5, 8, generator=generator)
-            batches.append(Batch(hidden, ((), {}), hidden @ dense.T, None))
+            stop = Stop(0, (torch.randn(2, 5, 8, generator=generator),), {})
+            batches.append(Batch(stop, stop, stop.hidden @ dense.T))
         self.block, self.training, self.validation = torch.nn.Identity(), batches[:3], batches[3:]
         self.mask = torch.rand(6, 8, generator=generator) > 0.5
         self.start = (dense + torch.randn(6, 8, generator=generator)) * self.mask
 
-    def run(self, hidden, call, weights, others):
-        return hidden @ weights["layer"][0].T
+    def run(self, stop, weights, norm_params):
+        return stop.hidden @ weights["layer"][0].T
 
-    def validation_loss(self, weights, others=None):
-        error, norm = self.validation[0].sums(self.run(self.validation[0].hidden, None, weights, others))
-        return (error / norm).item()
+    def validation_loss(self, weights, norm_params=None):
+        batch = self.validation[0]
+        return batch.loss(self.run(batch.inputs, weights, norm_params)).item()
 
 
 def test_what_epochs_bring_is_added_to_weights_that_have_seen_all_windows():
-    problem = OneLayer()
-    apart = {"layer": (problem.start, None)}
-    weights = {"layer": (problem.start + 0.1 * problem.mask, None)}
+    state = OneLayer()
+    state.without_held_out = {"layer": (state.start, None)}
+    weights = {"layer": (state.start + 0.1 * state.mask, None)}
 
     def refined(weights):
-        return refine(problem, weights, apart, 3, torch.Generator().manual_seed(0))
+        state.weights = weights
+        return refine(state, 3, torch.Generator().manual_seed(0))
 
-    moved, trained = refined(weights), refined(apart)
+    moved, trained = refined(weights), refined(state.without_held_out)
     assert moved.loss_after == trained.loss_after < moved.loss_before
-    assert trained.loss_after == pytest.approx(problem.validation_loss(trained.weights))
+    assert trained.loss_after == pytest.approx(state.validation_loss(trained.weights))
     difference = moved.weights["layer"][0] - weights["layer"][0]
-    torch.testing.assert_close(difference, trained.weights["layer"][0] - problem.start, atol=1e-6, rtol=0)
-    assert torch.equal(moved.weights["layer"][0] != 0, problem.mask)
+    torch.testing.assert_close(difference, trained.weights["layer"][0] - state.start, atol=1e-6, rtol=0)
+    assert torch.equal(moved.weights["layer"][0] != 0, state.mask)

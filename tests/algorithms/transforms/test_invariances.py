@@ -1,4 +1,4 @@
-"""Every declared symmetry holds: random rotations and permutations leave the function of each family as it is."""
+"""Every declared invariance holds: random rotations and permutations leave the function of each family as it is."""
 
 import pytest
 import torch
@@ -17,9 +17,10 @@ from transformers import (
     OPTForSequenceClassification,
 )
 
-from optimum_si.algorithms.transforms.basis import fold, is_foldable, needs_untying, permute, rotate
+from optimum_si.algorithms.transforms.change_basis import fold, is_foldable, needs_untying, permute, rotate
 from optimum_si.algorithms.transforms.orthogonal import orthogonalized
-from optimum_si.models.invariances import Space, find_symmetries
+from optimum_si.models.find_invariances import find_invariances
+from optimum_si.models.invariances import Basis
 from optimum_si.models.structure import find_structure
 
 
@@ -34,19 +35,19 @@ SMALL = {
 ROTATABLE = [name for name in DECLARED if name not in ("opt-post-norm", "bert", "bert-relu")]
 
 
-def symmetries_of(model):
-    return find_symmetries(model, find_structure(model))
+def invariances_of(model):
+    return find_invariances(model, find_structure(model))
 
 
-def random_rotation(space: Space, centered: bool = False) -> torch.Tensor:
+def random_rotation(basis: Basis, centered: bool = False) -> torch.Tensor:
     generator = torch.Generator().manual_seed(3)
-    values = torch.randn(space.parts, space.size, space.size, generator=generator, dtype=torch.float64)
+    values = torch.randn(basis.parts, basis.size, basis.size, generator=generator, dtype=torch.float64)
     return orthogonalized(values, centered)
 
 
-def random_order(space: Space) -> torch.Tensor:
+def random_order(basis: Basis) -> torch.Tensor:
     generator = torch.Generator().manual_seed(3)
-    return torch.stack([torch.randperm(space.size, generator=generator) for _ in range(space.parts)])
+    return torch.stack([torch.randperm(basis.size, generator=generator) for _ in range(basis.parts)])
 
 
 def tolerance(name: str, dtype: torch.dtype) -> float:
@@ -66,34 +67,34 @@ def check(name, model, dtype, change):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", DECLARED)
-@pytest.mark.parametrize("kind", ["values", "queries", "hidden"])
+@pytest.mark.parametrize("kind", ["value_heads", "query_heads", "mlp"])
 def test_spaces_inside_blocks_can_change_their_basis(kind, name, dtype):
     model = tiny(name, dtype)
-    spaces = list(getattr(symmetries_of(model), kind).values())
-    if kind == "queries" and name in UPCASTING:
-        assert not spaces  # RoPE
+    bases = list(getattr(invariances_of(model), kind).values())
+    if kind == "query_heads" and name in UPCASTING:
+        assert not bases  # RoPE
         return
-    assert len(spaces) == 2
-    for space in spaces:
-        check(name, model, dtype, lambda space=space: permute(space, random_order(space)))
-        if kind != "hidden":
-            check(name, model, dtype, lambda space=space: rotate(space, random_rotation(space)))
+    assert len(bases) == 2
+    for basis in bases:
+        check(name, model, dtype, lambda basis=basis: permute(basis, random_order(basis)))
+        if kind != "mlp":
+            check(name, model, dtype, lambda basis=basis: rotate(basis, random_rotation(basis)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", DECLARED)
 def test_the_residual_stream_can_be_permuted(name, dtype):
     model = tiny(name, dtype)
-    space = symmetries_of(model).residual.space
-    check(name, model, dtype, lambda: permute(space, random_order(space)))
+    basis = invariances_of(model).residual.basis
+    check(name, model, dtype, lambda: permute(basis, random_order(basis)))
 
 
 def untied(name: str, dtype: torch.dtype):
     """A model whose head is its own, as far as the final norm needs it."""
     model = tiny(name, dtype)
-    for view in needs_untying(symmetries_of(model).residual):
+    for view in needs_untying(invariances_of(model).residual):
         view.module.weight = torch.nn.Parameter(view.module.weight.detach().clone())
-    return model, symmetries_of(model).residual
+    return model, invariances_of(model).residual
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -103,7 +104,7 @@ def test_the_residual_stream_can_be_rotated_once_norms_are_folded(name, dtype):
     assert residual.rotatable and is_foldable(residual) and residual.centered == (name == "opt")
     check(name, model, dtype, lambda: fold(residual))
     assert all(bool((norm.weight == 1).all()) for norm, _ in residual.reads)
-    check(name, model, dtype, lambda: rotate(residual.space, random_rotation(residual.space, residual.centered)))
+    check(name, model, dtype, lambda: rotate(residual.basis, random_rotation(residual.basis, residual.centered)))
 
 
 def test_a_rotation_that_moves_the_mean_is_no_symmetry_of_layer_norm():
@@ -111,32 +112,32 @@ def test_a_rotation_that_moves_the_mean_is_no_symmetry_of_layer_norm():
     before = logits(model)
     with torch.no_grad():
         fold(residual)
-        rotate(residual.space, random_rotation(residual.space))
+        rotate(residual.basis, random_rotation(residual.basis))
     assert relative_change(logits(model), before) > 1e-2
 
 
 @pytest.mark.parametrize("name", ["opt-post-norm", "bert", "bert-relu"])
 def test_streams_that_are_read_without_a_norm_are_not_rotated(name):
-    assert not symmetries_of(tiny(name)).residual.rotatable
+    assert not invariances_of(tiny(name)).residual.rotatable
 
 
 def test_a_norm_with_a_bias_and_a_zero_weight_cannot_be_folded():
     model = tiny("opt")
     with torch.no_grad():
         model.model.decoder.layers[0].final_layer_norm.weight[3] = 0
-    assert not is_foldable(symmetries_of(model).residual)
+    assert not is_foldable(invariances_of(model).residual)
 
 
 def test_a_tied_head_stays_tied_where_the_final_norm_is_constant():
     model = tiny("llama-tied-biased", torch.float64)
     with torch.no_grad():
         model.model.norm.weight.fill_(1.5)
-    residual = symmetries_of(model).residual
+    residual = invariances_of(model).residual
     assert not needs_untying(residual)
     with torch.no_grad():
         before = logits(model)
         fold(residual)
-        rotate(residual.space, random_rotation(residual.space))
+        rotate(residual.basis, random_rotation(residual.basis))
     assert model.lm_head.weight is model.model.embed_tokens.weight
     assert relative_change(logits(model), before) <= 1e-5
 
@@ -157,14 +158,14 @@ def test_other_heads_follow_the_stream(build):
     model = build().eval()
     for parameter in model.parameters():
         parameter.data = parameter.data.mul(3).double()
-    residual, before = symmetries_of(model).residual, answer(model)
+    residual, before = invariances_of(model).residual, answer(model)
     with torch.no_grad():
-        permute(residual.space, random_order(residual.space))
+        permute(residual.basis, random_order(residual.basis))
     assert relative_change(answer(model), before) <= 1e-5
     if residual.rotatable and not needs_untying(residual):
         with torch.no_grad():
             fold(residual)
-            rotate(residual.space, random_rotation(residual.space, residual.centered))
+            rotate(residual.basis, random_rotation(residual.basis, residual.centered))
         assert relative_change(answer(model), before) <= 1e-5
 
 
@@ -181,4 +182,4 @@ def answer(model):
     ],
 )
 def test_models_that_return_the_stream_keep_its_basis(model):
-    assert symmetries_of(model).residual is None and symmetries_of(model).values
+    assert invariances_of(model).residual is None and invariances_of(model).values

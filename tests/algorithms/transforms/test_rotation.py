@@ -13,7 +13,7 @@ TARGETS = [Unstructured(0.5), Unstructured(0.7, "layer"), NM(2, 4)]
 
 
 def terms_for(target, parts=1, size=16):
-    """A reader and a writer of a space, fp32."""
+    """A reader and a writer of a basis, fp32."""
     features = parts * size
     tokens = correlated_tokens(features=features)
     gram = (tokens.T @ tokens / len(tokens)).float()
