@@ -1,6 +1,5 @@
 """``SIPruner``: load, for each block collect, induce, prune and absorb, then save and report."""
 
-import logging
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,26 +9,18 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from optimum_si.calibration.hub import load_calibration_dataset
-from optimum_si.checkpoint.load import (
-    load_model,
-    load_tokenizer,
-    maximum_length,
-    move,
-    refuse_quantized,
-    saved_scales_path,
-)
+from optimum_si.checkpoint.load import load_pretrained, maximum_length, move, refuse_quantized, saved_scales_path
 from optimum_si.checkpoint.record import sparsity_record
 from optimum_si.checkpoint.save import check_output, replaced_directory
-from optimum_si.checkpoint.saved_scales import SavedScales
+from optimum_si.checkpoint.saved_scales import SavedScales, transformations_of
 from optimum_si.config.si_config import SIConfig
 from optimum_si.hub.base_model import base_of, public_name
 from optimum_si.hub.card import CARD_NAME, read_card, take_over, write_card
 from optimum_si.models.selection import select_views
 from optimum_si.models.structure import find_structure
-from optimum_si.pipeline.checks import check_finite, check_vocabulary
+from optimum_si.pipeline.checks import check_call, check_finite, check_vocabulary
 from optimum_si.pipeline.plan import make_plan
 from optimum_si.pipeline.run import run
-from optimum_si.warnings import warn
 
 from .calibration import prepare_examples
 from .errors import ConfigurationError, UnsupportedModelError
@@ -38,8 +29,6 @@ from .report import Report
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
-
-logger = logging.getLogger(__name__)
 
 
 class SIPruner:
@@ -93,22 +82,11 @@ class SIPruner:
             UnsupportedModelError: for quantized models, and for repositories that need their own code.
             CheckpointError: when the place holds no readable checkpoint.
         """
-        if isinstance(model_or_path, (str, Path)):
-            model, source = load_model(model_or_path, **kwargs), str(model_or_path)
-        else:
-            if kwargs:
-                raise ConfigurationError(f"{sorted(kwargs)} only apply to a path, but a loaded model was given.")
-            model, source = model_or_path, getattr(model_or_path, "name_or_path", "")
-        if tokenizer is None or isinstance(tokenizer, (str, Path)):
-            own = tokenizer is None or str(tokenizer) == source
-            # Revision and subfolder are those of the model's place, and mean nothing elsewhere.
-            place = kwargs if own else {name: kwargs[name] for name in kwargs if name not in ("revision", "subfolder")}
-            tokenizer = load_tokenizer(tokenizer or source, required=tokenizer is not None, **place)
+        model, own_tokenizer, source = load_pretrained(model_or_path, tokenizer, **kwargs)
         if device is not None:
             move(model, device)
-        pruner = cls(model, tokenizer)
-        # A folder may be gone, or the working directory another one, when the card is written.
-        pruner.source, pruner._place = str(Path(source).resolve()) if Path(source).is_dir() else source, kwargs
+        pruner = cls(model, own_tokenizer)
+        pruner.source, pruner._place = source, kwargs
         if kwargs and (path := saved_scales_path(model, source, **kwargs)) is not None:
             # Those of the revision or subfolder that the model came from.
             pruner.scales = SavedScales.load(path)
@@ -266,16 +244,8 @@ class SIPruner:
             self._write(directory)
             if self._saved is not None:
                 take_over(self._saved, directory)
-            return push_folder(
-                directory,
-                repo_id,
-                private=private,
-                token=token,
-                revision=revision,
-                create_pr=create_pr,
-                commit_message=commit_message,
-                with_onnx=with_onnx,
-            )
+            place: dict[str, Any] = {"private": private, "token": token, "revision": revision, "create_pr": create_pr}
+            return push_folder(directory, repo_id, commit_message=commit_message, with_onnx=with_onnx, **place)
 
     def _write(self, directory: Path, **kwargs: Any) -> None:
         """Everything but the card, into an empty directory."""
@@ -296,11 +266,7 @@ class SIPruner:
         overwrite: bool,
         progress: bool,
     ) -> PreTrainedModel:
-        if not isinstance(config, SIConfig):
-            raise ConfigurationError(f"config={config!r}: expected an SIConfig.")
-        config.validate()
-        if torch.is_inference_mode_enabled():
-            raise ConfigurationError("pruning changes weights: leave torch.inference_mode() before calling it.")
+        check_call(config)
         if save_dir is not None:
             check_output(save_dir, overwrite)
         structure = find_structure(self.model)
@@ -309,58 +275,25 @@ class SIPruner:
         check_finite(self.model)
         examples = prepare_examples(dataset, config.calibration, self.tokenizer, maximum_length(self.model))
         check_vocabulary(examples, self.model)
-        if (scales := self._usable_scales(config) if plan.write else None) is not None:
-            plan = make_plan(config, structure, views, True, scales.scalings(structure.blocks, self.model.device))
         if self.scales is not None and config.induction is not None:
-            self.scales.check(structure.blocks)
-            for block in structure.blocks:
-                self.scales.undo(block)
+            if plan.write and self.scales.fit(config):
+                saved = self.scales.scalings(structure.blocks, self.model.device)
+                plan = make_plan(config, structure, views, True, saved)
             # A run that fails from here on must not undo them a second time when it is repeated.
-            self.scales = self.scales.without_absorbed()
+            self.scales = self.scales.taken_out(structure.blocks)
         # What was measured of an earlier result says nothing of this one.
         self._saved = None
         padding = getattr(self.tokenizer, "pad_token_id", None) or 0
-        result = run(plan, self.model, examples, padding, progress, self._transformed())
-        self.report = result.report
+        done = transformations_of(self.model, self.scales)
+        result = run(plan, self.model, examples, padding, progress, done)
+        self.report, self.config = result.report, config.with_dataset(dataset)
         self.report.base = base_of(self.source, **self._place)
-        self.config = _with_dataset(config, dataset)
         name = self.config.calibration.dataset
         self.report.dataset = None if name is None else public_name(name)
         learned = {name: (block.scaling, block.absorbed) for name, block in result.blocks.items()}
         self.scales = None if plan.write else SavedScales.of(config, learned, self.report.transformations)
-        self.model.config.sparsity_config = sparsity_record(config, self.report)
+        record = sparsity_record(config, plan.write, self.report.transformations, self.report.sparsity)
+        self.model.config.sparsity_config = record
         if save_dir is not None:
             self.save_pretrained(save_dir, overwrite)
         return self.model
-
-    def _transformed(self) -> list[str]:
-        """Transformations that the model went through before: a second time they would bring nothing new."""
-        record = getattr(self.model.config, "sparsity_config", None)
-        recorded = record.get("transformations") if isinstance(record, dict) else None
-        return list(self.scales.transformations if self.scales is not None else recorded or [])
-
-    def _usable_scales(self, config: SIConfig) -> SavedScales | None:
-        """Scales of an earlier ``induce`` that this recipe can take up."""
-        if self.scales is None or config.induction is None:
-            return None
-        if (self.scales.method, self.scales.target) == (config.method, config.target_name):
-            logger.warning(
-                "taking up the scales that `induce` learned for %s %s: nothing is learned again",
-                self.scales.method,
-                self.scales.target,
-            )
-            return self.scales
-        warn(
-            f"the saved scales were learned for {self.scales.method} {self.scales.target}; for {config.method} "
-            f"{config.target_name} they are learned anew.",
-        )
-        return None
-
-
-def _with_dataset(config: SIConfig, dataset: Any) -> SIConfig:
-    """The recipe with the name of the data that was used; a recipe that a user goes on with is left as it was."""
-    if not isinstance(dataset, str) or dataset == config.calibration.dataset:
-        return config
-    recipe = config.to_dict()
-    recipe["calibration"]["dataset"] = dataset
-    return SIConfig(**recipe)

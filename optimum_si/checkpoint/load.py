@@ -25,6 +25,34 @@ from .saved_scales import SCALES_NAME
 _PLACE = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
 
 
+def load_pretrained(
+    model_or_path: PreTrainedModel | str | Path, tokenizer: PreTrainedTokenizerBase | str | Path | None, **kwargs: Any
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None, str]:
+    """A model and its tokenizer, from a loaded model or from a place, and where they came from.
+
+    Args:
+        model_or_path: a loaded model, a directory or a Hub id.
+        tokenizer: a tokenizer, or where to load one; None tries the model's own place.
+        kwargs: for ``from_pretrained`` of the model.
+
+    Returns:
+        The model, the tokenizer (None where there is none), and a Hub id or absolute path ("" for neither).
+    """
+    if isinstance(model_or_path, (str, Path)):
+        model, source = load_model(model_or_path, **kwargs), str(model_or_path)
+    else:
+        if kwargs:
+            raise ConfigurationError(f"{sorted(kwargs)} only apply to a path, but a loaded model was given.")
+        model, source = model_or_path, getattr(model_or_path, "name_or_path", "")
+    if tokenizer is None or isinstance(tokenizer, (str, Path)):
+        own = tokenizer is None or str(tokenizer) == source
+        # Revision and subfolder are those of the model's place, and mean nothing elsewhere.
+        place = kwargs if own else {name: kwargs[name] for name in kwargs if name not in ("revision", "subfolder")}
+        tokenizer = load_tokenizer(tokenizer or source, required=tokenizer is not None, **place)
+    # A folder may be gone, or the working directory another one, when the card is written.
+    return model, tokenizer, str(Path(source).resolve()) if Path(source).is_dir() else source
+
+
 def load_model(path: str | Path, **kwargs: Any) -> PreTrainedModel:
     """A model with the class in its config's ``architectures``, so that heads are kept.
 

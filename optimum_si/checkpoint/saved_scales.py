@@ -5,6 +5,7 @@ they are kept apart: for each block the learned s, the powers of two that were a
 """
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from optimum_si.algorithms.block_state import Scaling
 from optimum_si.algorithms.induction.absorption import absorb
@@ -21,7 +23,10 @@ from optimum_si.config.si_config import SIConfig
 from optimum_si.errors import CheckpointError
 from optimum_si.models.scale_groups import INPUT_OF
 from optimum_si.models.structure import Block
+from optimum_si.warnings import warn
 
+
+logger = logging.getLogger(__name__)
 
 SCALES_NAME = "si_scales.safetensors"
 _VERSION = "1"
@@ -92,8 +97,30 @@ class SavedScales:
             if block.name in self.shifted
         }
 
-    def without_absorbed(self) -> "SavedScales":
-        """The same scales for a model that they were taken out of again."""
+    def fit(self, config: SIConfig) -> bool:
+        """Whether a recipe can take these scales up; says so, or warns that it cannot."""
+        if (self.method, self.target) == (config.method, config.target_name):
+            logger.warning(
+                "taking up the scales that `induce` learned for %s %s: nothing is learned again",
+                self.method,
+                self.target,
+            )
+            return True
+        warn(
+            f"the saved scales were learned for {self.method} {self.target}; for {config.method} "
+            f"{config.target_name} they are learned anew."
+        )
+        return False
+
+    def taken_out(self, blocks: Sequence[Block]) -> "SavedScales":
+        """Undo what was absorbed into blocks; the same scales for the model that is left.
+
+        Raises:
+            CheckpointError: where these scales were not learned on a model of this shape.
+        """
+        self.check(blocks)
+        for block in blocks:
+            self.undo(block)
         kept = {key: value for key, value in self.tensors.items() if key.split("|")[1] != "absorbed"}
         return replace(self, tensors=kept)
 
@@ -146,6 +173,19 @@ class SavedScales:
             )
         except (SafetensorError, KeyError, ValueError) as error:
             raise CheckpointError(f"{str(path)!r} is damaged ({error}): run `induce` again, or delete it.") from error
+
+
+def transformations_of(model: PreTrainedModel, scales: SavedScales | None) -> list[str]:
+    """Transformations that a model went through before: a second time they would bring nothing new.
+
+    Args:
+        model: its config records them.
+        scales: saved beside it by an earlier run, or None.
+    """
+    if scales is not None:
+        return list(scales.transformations)
+    record = getattr(model.config, "sparsity_config", None)
+    return list((record.get("transformations") if isinstance(record, dict) else None) or [])
 
 
 def _fits(block: Block, kind: str, name: str, size: int) -> bool:

@@ -93,6 +93,14 @@ class SIConfig(Recipe, BaseConfig):
         config = cls(**{**values, **changes})
         return (config, {}) if returns_rest else config
 
+    def with_dataset(self, dataset: Any) -> "SIConfig":
+        """The recipe with the name of the data that was used; itself where data has no name, or the same."""
+        if not isinstance(dataset, str) or dataset == self.calibration.dataset:
+            return self
+        values = self.to_dict()
+        values["calibration"]["dataset"] = dataset
+        return SIConfig(**values)
+
     def to_dict(self) -> dict[str, Any]:
         """The recipe as plain JSON values; ``SIConfig(**config.to_dict())`` equals ``config``."""
         values = {name: getattr(self, name) for name in options(type(self))}

@@ -1,10 +1,26 @@
 """What is checked of weights and calibration data before a run changes anything."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from optimum_si.errors import CalibrationError, NumericalError
+from optimum_si.config.si_config import SIConfig
+from optimum_si.errors import CalibrationError, ConfigurationError, NumericalError
+
+
+def check_call(config: Any) -> None:
+    """Check what a run is called with, and the mode that torch is in.
+
+    Raises:
+        ConfigurationError: for anything but a valid recipe, and inside ``torch.inference_mode()``.
+    """
+    if not isinstance(config, SIConfig):
+        raise ConfigurationError(f"config={config!r}: expected an SIConfig.")
+    config.validate()
+    if torch.is_inference_mode_enabled():
+        raise ConfigurationError("pruning changes weights: leave torch.inference_mode() before calling it.")
 
 
 def check_finite(model: PreTrainedModel) -> None:
