@@ -12,6 +12,7 @@ from .version import __version__
 if TYPE_CHECKING:
     from optimum_si.config.groups import CalibrationConfig, InductionConfig
     from optimum_si.config.si_config import SIConfig
+    from optimum_si.evaluation.evaluate import evaluate
     from optimum_si.evaluation.perplexity import perplexity
     from optimum_si.evaluation.tasks import task_accuracy
     from optimum_si.onnx.runtime.causal import ORTSIModelForCausalLM
@@ -48,6 +49,7 @@ _PUBLIC = {
     "SIError": "errors",
     "TaskError": "errors",
     "UnsupportedModelError": "errors",
+    "evaluate": "evaluation.evaluate",
     "perplexity": "evaluation.perplexity",
     "ORTSIModel": "onnx.runtime.modeling",
     "ORTSIModelForCausalLM": "onnx.runtime.causal",

@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from optimum_si.errors import ConfigurationError
+from optimum_si.onnx.choices import DEVICES, DTYPES, RUNTIMES, WEIGHTS
 
 from .base import SISubcommand, given
 
@@ -35,15 +36,15 @@ class ExportCommand(SISubcommand):
     def add_arguments(cls, parser: ArgumentParser) -> None:
         parser.add_argument("model", metavar="MODEL", help="Hub id or local folder")
         parser.add_argument("output", type=Path, metavar="ONNX_DIR", help="folder to write")
-        parser.add_argument("--device", choices=("cpu", "cuda", "tensorrt"), default="cpu", help="(default: cpu)")
+        parser.add_argument("--device", choices=DEVICES, default="cpu", help="(default: cpu)")
         parser.add_argument(
             "--values",
-            choices=("fp32", "fp16", "int8", "int4"),
+            choices=DTYPES,
             help="how weights are stored (default: fp32 for cpu, fp16 for cuda and tensorrt)",
         )
         parser.add_argument(
             "--weights",
-            choices=("dense", "sparse"),
+            choices=WEIGHTS,
             help="sparse: leave zeros out and compute with optimum-si's own kernels, on the CPU (default: dense)",
         )
         parser.add_argument(
@@ -53,7 +54,7 @@ class ExportCommand(SISubcommand):
         parser.add_argument("--exclude", nargs="+", metavar="GLOB", help="with --weights sparse: all but these")
         parser.add_argument(
             "--runtime",
-            choices=("onnxruntime", "genai"),
+            choices=RUNTIMES,
             help="genai: for ONNX Runtime GenAI, by its own builder (default: onnxruntime)",
         )
         parser.add_argument("--opset", type=int, metavar="N", help="version of the ONNX operators")
@@ -67,33 +68,25 @@ class ExportCommand(SISubcommand):
         )
 
     def execute(self, args: Namespace) -> None:
-        from optimum_si.evaluation.perplexity import evaluation_texts
-        from optimum_si.onnx import export
-
-        # Read first: a mistyped file should not cost an export.
         if args.evaluate and args.runtime == "genai":
             raise ConfigurationError("--evaluate computes with ONNX Runtime itself: leave out --runtime genai.")
+
+        from optimum_si.evaluation.evaluate import evaluate
+        from optimum_si.evaluation.perplexity import evaluation_texts
+        from optimum_si.onnx import export
+        from optimum_si.onnx.directories import weight_bytes
+
+        # Read first: a mistyped file should not cost an export.
         texts = evaluation_texts(args.evaluate) if args.evaluate else None
+        options = given(args, "device", "values", "weights", "sparse_min", "include", "exclude", "opset", "runtime")
         export(
             args.model,
             args.output,
             overwrite=args.overwrite,
             trust_remote_code=args.trust_remote_code,
-            **given(args, "device", "values", "weights", "sparse_min", "include", "exclude", "opset", "runtime"),
+            **options,
         )
-        size = sum(file.stat().st_size for file in args.output.glob("*.onnx*"))
-        print(f"wrote {args.output} ({size / 2**20:.1f} MiB of graph and weights)")
+        print(f"wrote {args.output} ({weight_bytes(args.output) / 2**20:.1f} MiB of graph and weights)")
         if texts is not None:
-            self._evaluate(args, texts)
-
-    @staticmethod
-    def _evaluate(args: Namespace, texts: list[str]) -> None:
-        from transformers import AutoTokenizer
-
-        from optimum_si.evaluation.perplexity import perplexity
-        from optimum_si.onnx import ORTSIModelForCausalLM
-
-        model = ORTSIModelForCausalLM.from_pretrained(args.output, verify=False)
-        tokenizer = AutoTokenizer.from_pretrained(args.output)
-        value = perplexity(model, tokenizer, texts, max_windows=args.max_windows)
-        print(f"perplexity: {value:.4g} on {args.evaluate}, computed by ONNX Runtime")
+            (found,) = evaluate(args.output, dataset=texts, max_windows=args.max_windows)
+            print(f"perplexity: {found.perplexity:.4g} on {args.evaluate}, computed by ONNX Runtime")

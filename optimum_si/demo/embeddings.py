@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from optimum_si.errors import SIError
-from optimum_si.models.forward.calls import evaluation_mode
+from optimum_si.models.forward.modes import evaluation_mode
 from optimum_si.onnx.runtime.modeling import ORTSIModel
 from optimum_si.pruner import SIPruner
 

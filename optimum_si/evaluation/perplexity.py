@@ -14,7 +14,7 @@ from optimum_si.calibration.examples import tokenized_examples
 from optimum_si.calibration.sources import EVALUATION_SPLITS, load_texts
 from optimum_si.config.groups import CalibrationConfig
 from optimum_si.errors import CalibrationError, ConfigurationError, NumericalError, UnsupportedModelError
-from optimum_si.models.forward.calls import evaluation_mode
+from optimum_si.models.forward.modes import evaluation_mode
 
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
 """What evaluating a model found, and several models side by side."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from optimum_si.report import format_table
@@ -11,7 +11,7 @@ from .tasks import ZERO_SHOT_TASKS, TaskScore, mean_score
 
 
 #: Metrics that are printed in percent, as papers do.
-_SHARES = ("acc", "acc_norm", "exact_match")
+_PERCENTAGES = ("acc", "acc_norm", "exact_match")
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Evaluation:
     Args:
         model: Hub id or directory.
         runtime: "PyTorch" or "ONNX Runtime".
-        sparsity: share of zeros in the linear layers of the transformer blocks.
+        sparsity: fraction of zeros in the linear layers of the transformer blocks.
         dataset: that perplexity was taken on; None where it was not.
         perplexity: on ``dataset``.
         tasks: scores by task.
@@ -51,8 +51,28 @@ class Evaluation:
         return result
 
 
-def comparison_table(evaluations: Sequence[Evaluation]) -> str:
-    """A line for each measurement and a column for each model, with what changed from the first."""
+class Evaluations(list[Evaluation]):
+    """What was measured of several models on the same data; the first is what others are compared with.
+
+    Args:
+        evaluations: one for each model, in the order in which they were given.
+        saved_in: directories whose model cards show the numbers.
+    """
+
+    def __init__(self, evaluations: Iterable[Evaluation], saved_in: Sequence[Path] = ()) -> None:
+        super().__init__(evaluations)
+        self.saved_in = list(saved_in)
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """What was measured of each model, for JSON."""
+        return [evaluation.to_dict() for evaluation in self]
+
+    def table(self) -> str:
+        """A line for each measurement and a column for each model, with what changed from the first."""
+        return _comparison_table(self)
+
+
+def _comparison_table(evaluations: Sequence[Evaluation]) -> str:
     first = evaluations[0]
     names = _short_names([evaluation.model for evaluation in evaluations])
     rows = [["sparsity", *(f"{evaluation.sparsity:.2%}" for evaluation in evaluations)]]
@@ -75,7 +95,7 @@ def comparison_table(evaluations: Sequence[Evaluation]) -> str:
 
 def _cells(values: Sequence[Any], text: Callable[[Any, Any], str]) -> list[str]:
     """Texts of values, all but the first with what changed from it."""
-    return [text(value, None if place == 0 else values[0]) for place, value in enumerate(values)]
+    return [text(value, None if index == 0 else values[0]) for index, value in enumerate(values)]
 
 
 def _perplexity(value: Any, base: Any) -> str:
@@ -83,7 +103,7 @@ def _perplexity(value: Any, base: Any) -> str:
 
 
 def _score(score: Any, base: Any) -> str:
-    scale, digits = (100, 1) if score.metric in _SHARES else (1, 4)
+    scale, digits = (100, 1) if score.metric in _PERCENTAGES else (1, 4)
     error = "" if score.stderr is None else f" ± {score.stderr * scale:.{digits}f}"
     change = "" if base is None else f" ({(score.value - base.value) * scale:+.{digits}f})"
     return f"{score.value * scale:.{digits}f}{error}{change}"

@@ -16,7 +16,7 @@ import torch
 
 from optimum_si.config.validators import check_integer
 from optimum_si.errors import CalibrationError, ConfigurationError, TaskError
-from optimum_si.models.forward.calls import evaluation_mode
+from optimum_si.models.forward.modes import evaluation_mode
 
 from .perplexity import check_predicts_next_tokens
 

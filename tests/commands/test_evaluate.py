@@ -11,7 +11,7 @@ from support.onnx_models import causal
 
 from optimum_si.commands.base import FAILED, WRONG_USAGE
 from optimum_si.commands.evaluate import EvaluateCommand
-from optimum_si.evaluation.results import Evaluation, comparison_table
+from optimum_si.evaluation.results import Evaluation, Evaluations
 from optimum_si.evaluation.tasks import ZERO_SHOT_TASKS, TaskScore
 from optimum_si.onnx import export
 
@@ -107,7 +107,7 @@ def scored(model: str, value: float) -> Evaluation:
 
 
 def test_the_table_of_the_seven_tasks_has_their_mean_and_warns_of_other_means():
-    lines = comparison_table([scored("a/model", 0.6), scored("b/model", 0.5)]).splitlines()
+    lines = Evaluations([scored("a/model", 0.6), scored("b/model", 0.5)]).table().splitlines()
     assert lines[0].split() == ["a/model", "b/model"], "names that are alike are whole"
     assert lines[3].split() == ["perplexity", "12", "10", "(0.833", "x)"]
     assert lines[4].split() == ["boolq", "(acc)", "60.0", "±", "1.0", "50.0", "±", "1.0", "(-10.0)"]
@@ -118,4 +118,4 @@ def test_the_table_of_the_seven_tasks_has_their_mean_and_warns_of_other_means():
 
 def test_other_metrics_than_accuracies_are_printed_as_they_are():
     other = Evaluation("model", "PyTorch", 0.0, tasks={"translate": TaskScore("bleu", 31.25, None, 9)})
-    assert comparison_table([other]).splitlines()[3].split() == ["translate", "(bleu)", "31.2500"]
+    assert Evaluations([other]).table().splitlines()[3].split() == ["translate", "(bleu)", "31.2500"]

@@ -143,32 +143,38 @@ def test_debug_keeps_the_exit_code_and_shows_the_traceback(pruner, capsys):
 
 
 @pytest.fixture
-def evaluated(pruner, monkeypatch):
-    """A tiny Llama whose first projection is half zeros, and what perplexity was asked."""
+def evaluated(monkeypatch):
+    """A tiny Llama whose first projection is half zeros, and what was loaded and measured."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    import optimum_si.evaluation.perplexity as evaluation
+    from optimum_si.evaluation import evaluate, opening
 
     sizes = {"vocab_size": 16, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
-    pruner.model = LlamaForCausalLM(LlamaConfig(**sizes, num_key_value_heads=2, num_hidden_layers=1))
+    model = LlamaForCausalLM(LlamaConfig(**sizes, num_key_value_heads=2, num_hidden_layers=1))
     with torch.no_grad():
-        pruner.model.model.layers[0].self_attn.q_proj.weight[:4] = 0
+        model.model.layers[0].self_attn.q_proj.weight[:4] = 0
     asked = {}
 
-    def perplexity(model, tokenizer, texts, **options):
-        asked.update(texts=texts, **options)
+    def load_model(name, **options):
+        asked["load"] = {"model": name, **options}
+        return model
+
+    def perplexity(model, tokenizer, texts, sequence_length, batch_size, progress, max_windows):
+        asked["texts"], asked["windows"] = texts, (sequence_length, max_windows)
         return 12.5
 
-    monkeypatch.setattr(evaluation, "perplexity", perplexity)
+    monkeypatch.setattr(opening, "load_model", load_model)
+    monkeypatch.setattr(evaluate, "perplexity", perplexity)
     return asked
 
 
 def test_evaluate_prints_perplexity_and_the_zeros_it_counts(evaluated, tmp_path, capsys):
     (tmp_path / "a.txt").write_text("some text")
     words = ("-m", "m", "--dataset", str(tmp_path / "a.txt"), "--max-windows", "3", "--sequence-length", "4")
-    assert run("evaluate", *words) == 0
-    assert evaluated == {"texts": ["some text"], "max_windows": 3, "sequence_length": 4}
+    assert run("evaluate", *words, "--dtype", "float32") == 0
+    loaded = {"model": "m", "trust_remote_code": False, "dtype": "float32"}
+    assert evaluated == {"load": loaded, "texts": ["some text"], "windows": (4, 3)}
     out = capsys.readouterr().out
     assert "perplexity: 12.5 on " in out and "sparsity: 7.14%" in out
 
@@ -178,10 +184,10 @@ def test_evaluate_prints_perplexity_and_the_zeros_it_counts(evaluated, tmp_path,
     assert result["sparsity"] == pytest.approx(32 / (7 * 64))
 
 
-def test_evaluate_names_a_dataset_that_is_not_there(evaluated, pruner, capsys):
+def test_evaluate_names_a_dataset_that_is_not_there(evaluated, capsys):
     assert run("evaluate", "-m", "m", "--dataset", "./nowhere.txt") == FAILED
     assert "nowhere.txt" in capsys.readouterr().err
-    assert not pruner.calls, "the data is looked for before the model is loaded"
+    assert not evaluated, "the data is looked for before the model is loaded"
 
 
 def test_demo_passes_its_arguments_on(monkeypatch):
