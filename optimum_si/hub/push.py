@@ -3,7 +3,6 @@
 import json
 import logging
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
@@ -16,7 +15,7 @@ from optimum_si.report import REPORT_NAME, Report, draw
 
 from .card import CARD_NAME, broken_metadata, is_edited, read_card, render
 from .errors import checked_token, explained, retried
-from .facts import CAPTIONS, ONNX, PICTURES, Facts, is_picture, read_run
+from .facts import CAPTIONS, ONNX, PICTURES, Facts, SavedRun, is_picture, read_run
 from .files import files_in
 from .results import RESULTS_NAME
 
@@ -65,15 +64,10 @@ def push_folder(
             logger.warning("%s was there already and stays %s", repo_id, "private" if head.private else "public")
         there = {entry.rfilename for entry in head.siblings or []}
         _check_holds_no_other_model(repo_id, there, create_pr)
-        files: dict[str, Path | bytes] = {**files_in(directory)}
-        if not any(map(is_picture, files)):
-            files |= _drawn(run.report, Path(folder) / PICTURES)
-        if with_onnx or f"{ONNX}/si_onnx.json" in there:
-            files = {name: content for name, content in files.items() if not name.startswith(f"{ONNX}/")}
-            files |= _exported(directory, Path(folder) / ONNX)
-        files = {name: _public(content, run.dataset) for name, content in files.items()}
+        exported = with_onnx or f"{ONNX}/si_onnx.json" in there
+        files = _files_to_push(directory, run, Path(folder), exported)
         facts = Facts.of(run, repo_id, files)
-        card = _card_to_push(api, repo_id, head.sha, directory, CARD_NAME in there, lambda: render(facts))
+        card = _card_to_push(api, repo_id, head.sha, directory, CARD_NAME in there, facts)
         files.pop(CARD_NAME, None)
         if card is not None:
             files[CARD_NAME] = card
@@ -99,6 +93,24 @@ def push_folder(
             )
 
         return retried(commit)
+
+
+def _files_to_push(directory: Path, run: SavedRun, folder: Path, exported: bool) -> dict[str, Path | bytes]:
+    """What a commit holds beside the card, by path in the repository.
+
+    Args:
+        directory: directory that ``prune`` or ``induce`` wrote.
+        run: what was saved of the run.
+        folder: empty folder for what is made here: pictures where the directory has none, and an export.
+        exported: whether to export to ONNX, in place of an export in the directory.
+    """
+    files: dict[str, Path | bytes] = {**files_in(directory)}
+    if not any(map(is_picture, files)):
+        files |= _drawn(run.report, folder / PICTURES)
+    if exported:
+        files = {name: content for name, content in files.items() if not name.startswith(f"{ONNX}/")}
+        files |= _exported(directory, folder / ONNX)
+    return {name: _public(content, run.dataset) for name, content in files.items()}
 
 
 def _public(content: Path | bytes, dataset: str | None) -> Path | bytes:
@@ -140,7 +152,7 @@ def _check_own_card(directory: Path) -> None:
 
 
 def _card_to_push(
-    api: HfApi, repo_id: str, commit: str | None, directory: Path, on_hub: bool, write: Callable[[], str]
+    api: HfApi, repo_id: str, commit: str | None, directory: Path, on_hub: bool, facts: Facts
 ) -> bytes | None:
     """The card to upload: an edited one of the directory, else ours; None keeps an edited one on the Hub."""
     own = directory / CARD_NAME
@@ -164,7 +176,7 @@ def _card_to_push(
         if text.strip() and is_edited(text) and _says_more_than_metadata(text):
             logger.warning("the card of %s was edited and is kept", repo_id)
             return None
-    return write().encode()
+    return render(facts).encode()
 
 
 def _says_more_than_metadata(card: str) -> bool:

@@ -61,6 +61,8 @@ def test_tags_are_closed_and_ids_are_unique_and_found(tmp_path):
     assert len(ids) == len(set(ids))
     used = re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"|aria-labelledby="([^"]+)"', text)
     assert {one or two or three for one, two, three in used} <= set(ids)
+    figures = [attributes for tag, attributes in outline.tags if tag == "figure"]
+    assert all(attributes["aria-labelledby"].startswith("about-") for attributes in figures) and len(figures) == 5
 
 
 def test_names_are_text(tmp_path):
