@@ -10,25 +10,32 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint style quality speed
+.PHONY: help demo test test-all kernels lint style quality speed
 
 help:  ## Show this list.
-	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 demo: $(READY)  ## Prune a real model and show what was gained.
 	$(BIN)/optimum-cli si demo
 
 # Kernels are compiled on all cores before tests share these, and once instead of by each worker.
 COMPILE = import runpy; runpy.run_path("optimum_si/onnx/kernels/build.py")["library_path"]()
+PYTEST = $(BIN)/pytest -n 2 --dist worksteal --durations 20
 
-test: lint  ## Lint, type check and run the tests.
+test: lint kernels  ## Lint, type check and test every claim at its smallest (minutes).
+	$(PYTEST) -m "not slow"
+
+test-all: $(READY) kernels  ## The tests that `make test` leaves out: sanitizers, packaging, all families, docs.
+	$(PYTEST) -m slow
+
+kernels: $(READY)
 	-@$(BIN)/python -c '$(COMPILE)'
-	$(BIN)/pytest -n 2 --dist worksteal
 
-lint: $(READY)  ## Check style and types.
+lint: $(READY)  ## Check style, types, and which package imports which.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy optimum_si
+	$(BIN)/lint-imports --no-cache
 
 style: $(READY)  ## Fix what the linter can fix.
 	$(BIN)/ruff check --fix .

@@ -8,8 +8,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from optimum_si.config.groups import CalibrationConfig
-from optimum_si.hub.evaluations import keep_results
 
+from .keep import keep_results
 from .opening import Evaluable, open_model
 from .options import check_options
 from .perplexity import evaluation_texts, max_evaluation_windows, perplexity

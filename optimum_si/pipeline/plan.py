@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 from optimum_si.algorithms.block_state import Scaling
 from optimum_si.algorithms.induction.stage import InductionStage
+from optimum_si.algorithms.layerwise.stage import PruningStage
 from optimum_si.algorithms.pruning import get_method
 from optimum_si.algorithms.pruning.method import PruningMethod, bare_method
-from optimum_si.algorithms.pruning.stage import PruningStage
 from optimum_si.algorithms.pruning.targets import Target, make_target
 from optimum_si.algorithms.quantization.stage import RoundingStage
 from optimum_si.algorithms.reconstruction.method import Reconstructed

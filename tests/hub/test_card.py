@@ -12,11 +12,11 @@ from support.models import calibration, prune, tiny
 from optimum_si import CheckpointError, SIConfig, SIPruner
 from optimum_si.commands.prune import PruneCommand
 from optimum_si.commands.recipe import config_from_args
+from optimum_si.evaluation.keep import keep_results
 from optimum_si.evaluation.results import Evaluation
 from optimum_si.evaluation.tasks import TaskScore
 from optimum_si.hub.base_model import base_of, public_name
 from optimum_si.hub.card import broken_metadata, is_edited, render, write_card
-from optimum_si.hub.evaluations import keep_results
 from optimum_si.hub.facts import read_facts
 from optimum_si.hub.results import Result, load_results, save_results
 

@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from optimum_si.evaluation.results import Evaluation
+from optimum_si.hub.base_model import public_name
+from optimum_si.hub.card import CARD_NAME, read_card, write_card
+from optimum_si.hub.results import Result, save_results
 from optimum_si.report import REPORT_NAME
 
-from .base_model import public_name
-from .card import CARD_NAME, read_card, write_card
-from .results import Result, save_results
+from .results import Evaluation
 
 
 #: Fraction of zeros below which a model counts as dense.

@@ -1,4 +1,4 @@
-"""Pruning of one block by the method of the recipe."""
+"""Pruning of one block by the method of the recipe, each layer for itself."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
