@@ -58,9 +58,9 @@ def compiled(sources: Iterable[Path], folder: Path, flags: Sequence[str]) -> lis
     assert command is not None
     objects = []
     for source in sources:
-        extra = building._extra(source)
+        extra = building.TARGET_FLAGS.get(source.name, ())
         if source.name == "avx512.cpp":
-            extra = (*building._extra(source.with_name("avx2.cpp")), "-include", str(EMULATION))
+            extra = (*building.TARGET_FLAGS["avx2.cpp"], "-include", str(EMULATION))
         objects.append(str(folder / f"{source.stem}.o"))
         words = [*command, "-std=c++17", *flags, "-DSI_EMULATED_AVX512", *extra, "-c", str(source), "-o", objects[-1]]
         subprocess.run(words, check=True)
@@ -75,13 +75,13 @@ def _library() -> ctypes.CDLL:
 def _emulated() -> ctypes.CDLL:
     # Beside the real one, for all workers and later runs.
     command = building.compiler()
-    key = hashlib.sha256(building._key(command).encode() + EMULATION.read_bytes()).hexdigest()[:16]
+    key = hashlib.sha256(building.source_key(command).encode() + EMULATION.read_bytes()).hexdigest()[:16]
     library = building.cache_directory() / f"{key}-emulated.so"
     library.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{library}.lock"):
         if not library.exists():
             with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-                objects = compiled(building._sources(), Path(folder), ["-O1", "-fPIC"])
+                objects = compiled(building.sources_here(), Path(folder), ["-O1", "-fPIC"])
                 made = Path(folder) / library.name
                 subprocess.run([*command, "-shared", *objects, "-o", str(made)], check=True)
                 made.replace(library)

@@ -1,6 +1,6 @@
 """The compiled library: the one in the wheel, one compiled at first use into the user's cache, or none.
 
-Standard library only: the build of a wheel runs this file by itself, before anything is installed.
+The build of a wheel runs this file by itself, before anything is installed: the standard library must do for that.
 """
 
 import functools
@@ -26,10 +26,10 @@ CACHE_VARIABLE, COMPILER_VARIABLE = "OPTIMUM_SI_KERNEL_CACHE", "OPTIMUM_SI_CXX"
 
 _FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall")
 _LINK = ("-shared", "-static-libstdc++", "-static-libgcc")
-#: Instructions that files may use, by the first word of their name; the library asks the machine before it runs them.
 _AVX2 = ("-mavx2", "-mfma", "-mf16c", "-mbmi2")
 _AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vbmi2", "-mavx512vnni")
-_EXTRA = {"avx2": _AVX2, "avx512": _AVX2 + _AVX512}
+#: Instructions that the file of a target may use; the library asks the machine before it runs them.
+TARGET_FLAGS = {"avx2.cpp": _AVX2, "avx512.cpp": _AVX2 + _AVX512}
 _SECONDS = 300
 
 
@@ -54,10 +54,10 @@ def library_path() -> Path:
             f"${COMPILER_VARIABLE}."
         )
     try:
-        path = cache_directory() / f"{_key(command)}-{FILE_NAME}"
+        path = cache_directory() / f"{source_key(command)}-{FILE_NAME}"
         if not path.is_file():
             compile_library(path, command)
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # no home, no rights, no running compiler
+    except (OSError, RuntimeError, ImportError, subprocess.SubprocessError) as error:  # no home, no rights, no compiler
         if isinstance(error, KernelsUnavailable):
             raise
         raise KernelsUnavailable(f"sparse kernels cannot be compiled: {error}") from error
@@ -68,8 +68,10 @@ def cache_directory() -> Path:
     """Where libraries that were compiled on this machine are kept."""
     if chosen := os.environ.get(CACHE_VARIABLE):
         return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "optimum-si" / "kernels"
+    import platformdirs
+
+    # Without a home the path begins with "~", which expanding again refuses.
+    return platformdirs.user_cache_path("optimum-si", appauthor=False).expanduser() / "kernels"
 
 
 def compiler() -> list[str] | None:
@@ -90,11 +92,11 @@ def compile_library(path: Path, command: list[str]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            sources = _sources()
+            sources = sources_here()
             objects = [Path(folder) / f"{source.stem}.o" for source in sources]
 
             def compiled(source: Path, made: Path) -> None:
-                _run([*command, *_flags(source), "-c", str(source), "-o", str(made)])
+                _run([*command, *_FLAGS, *TARGET_FLAGS.get(source.name, ()), "-c", str(source), "-o", str(made)])
 
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 list(pool.map(compiled, sources, objects))
@@ -109,28 +111,19 @@ def compile_library(path: Path, command: list[str]) -> None:
         ) from error
 
 
-def _sources() -> list[Path]:
+def sources_here() -> list[Path]:
+    """Files that this machine's library is compiled from."""
     on_x86 = platform.machine().lower() in ("x86_64", "amd64")
-    # Of functions that several files have, linkers take the first: it must be one that every machine runs.
-    found = sorted(SOURCE.glob("*.cpp"), key=lambda file: (len(_extra(file)), file.name))
-    return [file for file in found if on_x86 or not _extra(file)]
+    return [file for file in sorted(SOURCE.glob("*.cpp")) if on_x86 or file.name not in TARGET_FLAGS]
 
 
-def _extra(source: Path) -> tuple[str, ...]:
-    return _EXTRA.get(source.stem.split("_")[0], ())
-
-
-def _flags(source: Path) -> tuple[str, ...]:
-    return _FLAGS + _extra(source)
-
-
-def _key(command: list[str]) -> str:
-    """Of the sources, flags, compiler and machine: whatever changes the library changes its name."""
+def source_key(command: list[str]) -> str:
+    """Digest of the sources, flags, compiler and machine: whatever changes the library changes its name."""
     digest = hashlib.sha256()
     for source in sorted(SOURCE.iterdir()):
         digest.update(source.name.encode() + b"\0" + source.read_bytes())
     version = subprocess.run([*command, "--version"], capture_output=True, timeout=_SECONDS).stdout
-    for word in (*_FLAGS, *_LINK, *sum(_EXTRA.values(), ()), platform.machine(), sys.platform):
+    for word in (*_FLAGS, *_LINK, *sum(TARGET_FLAGS.values(), ()), platform.machine(), sys.platform):
         digest.update(word.encode() + b"\0")
     digest.update(version)
     return digest.hexdigest()[:16]

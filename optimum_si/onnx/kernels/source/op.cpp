@@ -122,8 +122,8 @@ struct Kernel {
       fail("the weights have version " + std::to_string(version) + " of the format, and this library reads version " +
            std::to_string(si::kVersion) + ". Install the optimum-si that wrote the model.");
     packed.format = si::Format(choice("format", text_attribute(api, info, "format"), {"2:4", "4:8", "bitmask", "csr"}));
-    packed.values_kind =
-        si::Values(choice("kind", text_attribute(api, info, "kind"), {"fp32", "fp16", "int8", "int4"}));
+    packed.dtype =
+        si::DType(choice("kind", text_attribute(api, info, "kind"), {"fp32", "fp16", "int8", "int4"}));
     packed.rows = number_attribute(api, info, "N");
     packed.columns = number_attribute(api, info, "K");
     packed.group = number_attribute(api, info, "group");
@@ -238,23 +238,23 @@ SI_EXPORT Status* RegisterCustomOps(SessionOptions* options, const ApiBase* base
 
 namespace {
 
-si::Packed packed_of(int format, int kind, const int64_t* shape, const uint8_t* const* parts, const size_t* sizes) {
-  return {si::Format(format),   si::Values(kind),     shape[0],            shape[1], shape[2],
+si::Packed packed_of(int format, int dtype, const int64_t* shape, const uint8_t* const* parts, const size_t* sizes) {
+  return {si::Format(format),   si::DType(dtype),     shape[0],            shape[1], shape[2],
           {parts[0], sizes[0]}, {parts[1], sizes[1]}, {parts[2], sizes[2]}, {parts[3], sizes[3]}};
 }
 
 }  // namespace
 
 // What is wrong with a packed weight, or NULL. `shape` is N, K, group; `parts` values, indices, starts, scales.
-SI_EXPORT const char* optimum_si_problem(int format, int kind, const int64_t* shape, const uint8_t* const* parts,
+SI_EXPORT const char* optimum_si_problem(int format, int dtype, const int64_t* shape, const uint8_t* const* parts,
                                          const size_t* sizes) {
-  return si::problem(packed_of(format, kind, shape, parts, sizes));
+  return si::problem(packed_of(format, dtype, shape, parts, sizes));
 }
 
 // y = x W^T + bias on the calling thread; 0 where it was done, 1 for a damaged weight, 2 where the machine lacks `isa`.
-SI_EXPORT int optimum_si_multiply(int isa, int format, int kind, const int64_t* shape, const uint8_t* const* parts,
+SI_EXPORT int optimum_si_multiply(int isa, int format, int dtype, const int64_t* shape, const uint8_t* const* parts,
                                   const size_t* sizes, const float* x, int64_t count, const float* bias, float* y) {
-  const si::Packed packed = packed_of(format, kind, shape, parts, sizes);
+  const si::Packed packed = packed_of(format, dtype, shape, parts, sizes);
   if (si::problem(packed)) return 1;
   if (!si::supported(si::Isa(isa))) return 2;
   si::product(packed, si::Isa(isa), x, count, bias, y, [](size_t tasks, const std::function<void(size_t)>& each) {

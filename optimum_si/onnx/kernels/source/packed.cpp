@@ -1,66 +1,23 @@
-#include "packed.h"
-
-#include <cstring>
+// Whether the parts of a packed weight fit together; validate.py asks the same where there is no library.
+#include "packed-inl.h"
 
 namespace si {
 namespace {
 
-int64_t up(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
+using namespace portable;
 
-size_t bytes_of(Values kind, int64_t count) {
-  switch (kind) {
-    case Values::kFp32: return size_t(count) * 4;
-    case Values::kFp16: return size_t(count) * 2;
-    case Values::kInt8: return size_t(count);
+int64_t round_up(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
+
+size_t bytes_of(DType dtype, int64_t count) {
+  switch (dtype) {
+    case DType::kFp32: return size_t(count) * 4;
+    case DType::kFp16: return size_t(count) * 2;
+    case DType::kInt8: return size_t(count);
     default: return size_t(count + 1) / 2;
   }
 }
 
-float from_half(uint16_t half) {
-  const uint32_t sign = uint32_t(half & 0x8000) << 16;
-  uint32_t exponent = (half >> 10) & 31, fraction = half & 0x3ff, bits;
-  if (exponent == 31) {
-    bits = sign | 0x7f800000 | fraction << 13;
-  } else if (exponent) {
-    bits = sign | (exponent + 112) << 23 | fraction << 13;
-  } else if (fraction) {  // a denormal half is a normal float
-    exponent = 113;
-    while (!(fraction & 0x400)) fraction <<= 1, --exponent;
-    bits = sign | exponent << 23 | (fraction & 0x3ff) << 13;
-  } else {
-    bits = sign;
-  }
-  float value;
-  std::memcpy(&value, &bits, 4);
-  return value;
-}
-
-float half_at(const uint8_t* data, int64_t number) {
-  uint16_t half;
-  std::memcpy(&half, data + 2 * number, 2);
-  return from_half(half);
-}
-
-// Value `number` of the stream, without its scale.
-float value_at(const Packed& p, int64_t number) {
-  const uint8_t* data = p.values.data;
-  float value;
-  switch (p.values_kind) {
-    case Values::kFp32: std::memcpy(&value, data + 4 * number, 4); return value;
-    case Values::kFp16: return half_at(data, number);
-    case Values::kInt8: return float(int8_t(data[number]));
-    default: return float((data[number / 2] >> (number % 2 ? 4 : 0) & 15) - 8);
-  }
-}
-
-// Where slot `slot` of pair `pair` of a step stands: its row in the strip and its column in the step.
-void place_of(const Packed& p, int64_t step, int64_t pair, int slot, int& row, int& column) {
-  const uint8_t bits = kShuffles.positions[p.indices.data[(step * 4 + pair) * 2 + slot / 4] / 2];
-  row = int(2 * pair) + (slot >> 1 & 1);
-  column = (slot >> 2) * 4 + (bits >> (2 * (slot % 4)) & 3);
-}
-
-// Codes of patterns are even and below twice the number of cases.
+// Codes of patterns are even and below twice the index of cases.
 const char* codes_problem(const Packed& p, int64_t count, int cases) {
   uint8_t most = 0, all = 0;
   for (int64_t at = 0; at < count; ++at) {
@@ -74,7 +31,7 @@ const char* blocks_problem(const Packed& p) {
   const int64_t bytes = p.padded_rows() * p.padded_columns() / 8;
   for (int64_t at = 0; at < bytes; at += 2)
     for (int block = 0; block < 4; ++block)
-      if ((p.indices.data[at] >> (2 * block) & 3) >= (p.indices.data[at + 1] >> (2 * block) & 3)) 
+      if ((p.indices.data[at] >> (2 * block) & 3) >= (p.indices.data[at + 1] >> (2 * block) & 3))
         return "positions in a group are not ascending: the pattern does not hold";
   return nullptr;
 }
@@ -82,8 +39,8 @@ const char* blocks_problem(const Packed& p) {
 const char* starts_problem(const Packed& p, int64_t count) {
   if (p.starts.size != size_t(count + 1) * 4) return "starts have another size than the shape needs";
   if (start_at(p, 0) != 0) return "starts do not begin at 0";
-  for (int64_t number = 0; number < count; ++number)
-    if (start_at(p, number) > start_at(p, number + 1)) return "starts are not ascending";
+  for (int64_t index = 0; index < count; ++index)
+    if (start_at(p, index) > start_at(p, index + 1)) return "starts are not ascending";
   return nullptr;
 }
 
@@ -107,9 +64,8 @@ const char* bitmask_problem(const Packed& p) {
 const char* csr_problem(const Packed& p) {
   for (int64_t row = 0; row < p.rows; ++row) {
     int64_t before = -1;
-    for (uint32_t number = start_at(p, row); number < start_at(p, row + 1); ++number) {
-      uint16_t column;
-      std::memcpy(&column, p.indices.data + 2 * size_t(number), 2);
+    for (uint32_t index = start_at(p, row); index < start_at(p, row + 1); ++index) {
+      const uint16_t column = column_at(p, index);
       if (column >= p.columns) return "a column index is out of range";
       if (column <= before) return "column indices of a row are not ascending";
       before = column;
@@ -120,39 +76,39 @@ const char* csr_problem(const Packed& p) {
 
 }  // namespace
 
-int64_t Packed::padded_rows() const { return up(rows, strip_of(*this)); }
+int64_t Packed::strip() const {
+  if (format == Format::kCsr) return 1;
+  if (in_masks()) return kMaskStrip;
+  return in_blocks() ? kBlockStrip : kPairStrip;
+}
+
+int64_t Packed::padded_rows() const { return round_up(rows, strip()); }
 
 int64_t Packed::padded_columns() const {
   if (format == Format::kCsr) return columns;
-  return up(columns, in_blocks() ? kBlockColumns : kStep);
+  return round_up(columns, in_blocks() ? kBlockColumns : kStep);
 }
 
-int64_t strip_of(const Packed& p) {
-  if (p.format == Format::kCsr) return 1;
-  if (p.in_masks()) return kMaskStrip;
-  return p.in_blocks() ? kBlockStrip : kStrip;
+int64_t Packed::groups() const { return group ? (columns + group - 1) / group : 0; }
+
+bool Packed::has_groups() const { return group && group < columns; }
+
+bool Packed::in_blocks() const {
+  return format == Format::kTwoOfFour && (dtype == DType::kInt8 || dtype == DType::kInt4);
 }
 
-float scale_of(const Packed& p, int64_t row, int64_t group) {
-  if (!p.group) return 1.0f;
-  const int64_t groups = p.groups();
-  const int64_t at = p.format == Format::kCsr ? row * groups + group : (row / 4 * groups + group) * 4 + row % 4;
-  if (p.values_kind == Values::kInt4) return half_at(p.scales.data, at);
-  float scale;
-  std::memcpy(&scale, p.scales.data + 4 * at, 4);
-  return scale;
-}
+bool Packed::in_masks() const { return format == Format::kFourOfEight || format == Format::kBitmask; }
 
 const char* problem(const Packed& p) {
   if (p.rows < 1 || p.columns < 1) return "rows and columns must be positive";
   if (p.rows > (int64_t(1) << 31) || p.columns > (int64_t(1) << 31)) return "the shape is too large";
-  const bool whole = p.values_kind == Values::kFp32 || p.values_kind == Values::kFp16;
+  const bool whole = p.dtype == DType::kFp32 || p.dtype == DType::kFp16;
   if (whole != (p.group == 0)) return whole ? "values in floating point take no scales" : "integer values need scales";
   if (p.group > (int64_t(1) << 31)) return "group is too large";
   if (p.group < 0 || (p.group && p.group < p.columns && p.group != kUnit && p.group % (2 * kUnit)))
     return "group is neither 32 nor a multiple of 64";
   const int64_t rows = p.padded_rows(), columns = p.padded_columns();
-  const size_t scales = size_t(rows * p.groups()) * (p.values_kind == Values::kInt4 ? 2 : 4);
+  const size_t scales = size_t(rows * p.groups()) * (p.dtype == DType::kInt4 ? 2 : 4);
   if (p.scales.size != scales) return "scales have another size than the shape needs";
   int64_t values = rows * columns / 2, indices = rows * columns / 8;
   if (p.format == Format::kTwoOfFour || p.format == Format::kFourOfEight) {
@@ -164,64 +120,13 @@ const char* problem(const Packed& p) {
     values = start_at(p, count);
     if (p.format == Format::kCsr) indices = 2 * values;
   }
-  if (p.values.size != bytes_of(p.values_kind, values) + kSlack) return "values have another size than the shape needs";
+  if (p.values.size != bytes_of(p.dtype, values) + kSlack) return "values have another size than the shape needs";
   if (p.indices.size != size_t(indices) + kSlack) return "indices have another size than the shape needs";
   switch (p.format) {
     case Format::kTwoOfFour: return p.in_blocks() ? blocks_problem(p) : codes_problem(p, indices, kPairCases);
     case Format::kFourOfEight: return codes_problem(p, indices, kFourCases);
     case Format::kBitmask: return bitmask_problem(p);
     default: return csr_problem(p);
-  }
-}
-
-void expand(const Packed& p, int64_t first, int64_t last, float* out) {
-  const int64_t columns = p.columns, end = last < p.rows ? last : p.rows;
-  std::memset(out, 0, size_t(last - first) * size_t(columns) * sizeof(float));
-  auto put = [&](int64_t row, int64_t column, float value) {
-    if (row < end && column < columns)
-      out[(row - first) * columns + column] = value * (p.group ? scale_of(p, row, column / p.group) : 1.0f);
-  };
-  const int64_t steps = p.padded_columns() / kStep;
-  if (p.in_blocks()) {
-    const bool nibbles = p.values_kind == Values::kInt4;
-    const int64_t chunks = p.padded_columns() / kBlockColumns;
-    for (int64_t strip = first / kBlockStrip; strip * kBlockStrip < last; ++strip)
-      for (int64_t chunk = 0; chunk < chunks; ++chunk)
-        for (int block = 0; block < 4; ++block)
-          for (int slot = 0; slot < 32; ++slot) {
-            const int64_t base = strip * chunks + chunk;
-            const uint8_t byte = p.values.data[nibbles ? 64 * base + 32 * (block / 2) + slot : 128 * base + 32 * block + slot];
-            const float value = nibbles ? float((byte >> (block % 2 ? 4 : 0) & 15) - 8) : float(int8_t(byte));
-            const int position = p.indices.data[32 * base + slot] >> (2 * block) & 3;
-            put(strip * kBlockStrip + slot / 8, chunk * kBlockColumns + block * 16 + slot % 8 / 2 * 4 + position, value);
-          }
-  } else if (p.format == Format::kTwoOfFour) {
-    for (int64_t strip = first / kStrip; strip * kStrip < last; ++strip)
-      for (int64_t step = 0; step < steps; ++step)
-        for (int pair = 0; pair < 4; ++pair)
-          for (int slot = 0; slot < 8; ++slot) {
-            int row, column;
-            const int64_t at = strip * steps + step;
-            place_of(p, at, pair, slot, row, column);
-            put(strip * kStrip + row, step * kStep + column, value_at(p, (at * 4 + pair) * 8 + slot));
-          }
-  } else if (p.in_masks()) {
-    for (int64_t strip = first / kMaskStrip; strip * kMaskStrip < last; ++strip) {
-      int64_t number = first_of(p, strip, steps);
-      for (int64_t step = 0; step < steps; ++step)
-        for (int row = 0; row < kMaskStrip; ++row) {
-          const unsigned mask = mask_of(p, p.indices.data[(strip * steps + step) * kMaskStrip + row]);
-          for (int column = 0; column < 8; ++column)
-            if (mask >> column & 1) put(strip * kMaskStrip + row, step * kStep + column, value_at(p, number++));
-        }
-    }
-  } else {
-    for (int64_t row = first; row < end; ++row)
-      for (uint32_t number = start_at(p, row); number < start_at(p, row + 1); ++number) {
-        uint16_t column;
-        std::memcpy(&column, p.indices.data + 2 * size_t(number), 2);
-        put(row, column, value_at(p, number));
-      }
   }
 }
 

@@ -5,15 +5,20 @@
 #include <memory>
 #include <utility>
 
+#include "aligned_buffer.h"
+#include "task.h"
+
 namespace si {
 namespace {
+
+using portable::AlignedBuffer;
 
 constexpr int64_t kRowsPerTask = 64;  // of the weight
 // Rows of x at a time, so that copies of a long prompt stay small.
 constexpr int64_t kMostRows = 512;
-// From so many rows of x on they are turned, so that zeros save multiplications.
+// From so many rows of x on they are transposed, so that zeros save multiplications.
 constexpr int64_t kManyForFours = 6, kManyForMasks = 12, kManyForPairs = 16;
-// Floats of a tile of turned x that stay in the second cache; CSR takes its columns in any order.
+// Floats of a tile of transposed x that stay in the second cache; CSR takes its columns in any order.
 constexpr int64_t kCsrTile = 1 << 16;
 
 bool all_finite(const float* x, int64_t count) {
@@ -26,28 +31,28 @@ bool all_finite(const float* x, int64_t count) {
   return !wrong;
 }
 
-bool wants_turned(const Packed& packed, int64_t count) {
-  if (packed.format == Format::kCsr) return count > 1 || (packed.group && packed.group < packed.columns);
+bool wants_transposed(const Packed& packed, int64_t count) {
+  if (packed.format == Format::kCsr) return count > 1 || (packed.has_groups());
   if (packed.format == Format::kTwoOfFour) return count >= kManyForPairs;
   return count >= (packed.format == Format::kFourOfEight ? kManyForFours : kManyForMasks);
 }
 
 // x in tiles of at most 8 registers of rows.
-Lines turn(const Task& task, int64_t lanes, Turned& turned) {
+AlignedBuffer<float> transpose(const Task& task, int64_t lanes, TransposedTiles& tiles) {
   const int64_t columns = task.packed->padded_columns(), count = task.count;
   const int64_t fit = task.packed->format == Format::kCsr ? kCsrTile / columns / lanes : 8;
-  turned.lanes = lanes;
-  turned.tile = lanes * (fit < 1 ? 1 : fit > 8 ? 8 : fit);
-  Lines data((count + lanes - 1) / lanes * lanes * columns);
-  for (int64_t m = 0; m < count; m += turned.tile) {
-    const int64_t left = count - m < turned.tile ? count - m : turned.tile;
+  tiles.lanes = lanes;
+  tiles.rows = lanes * (fit < 1 ? 1 : fit > 8 ? 8 : fit);
+  AlignedBuffer<float> data((count + lanes - 1) / lanes * lanes * columns);
+  for (int64_t m = 0; m < count; m += tiles.rows) {
+    const int64_t left = count - m < tiles.rows ? count - m : tiles.rows;
     const int64_t width = (left + lanes - 1) / lanes * lanes;
     for (int64_t start = 0; start < columns; start += 16)  // a cache line of each row of x at a time
       for (int64_t at = 0; at < width; ++at)
         for (int64_t column = start; column < start + 16 && column < columns; ++column)
           data.get()[m * columns + column * width + at] = at < left ? task.x[(m + at) * columns + column] : 0.0f;
   }
-  turned.data = data.get();
+  tiles.data = data.get();
   return data;
 }
 
@@ -100,17 +105,17 @@ void product(const Packed& packed, Isa isa, const float* x, int64_t count, const
   }
   std::unique_ptr<int8_t[]> narrow;
   std::unique_ptr<float[]> scales;
-  Lines turned;
+  AlignedBuffer<float> transposed;
   if (isa != Isa::kPortable && !task.dense) {
     if (packed.in_blocks()) {
       narrow.reset(new int8_t[size_t(count * padded)]);
       scales.reset(new float[size_t(count * padded / kUnit)]);
-      task.x8 = narrow.get(), task.x8_scales = scales.get();
+      task.x_int8 = narrow.get(), task.x_scales = scales.get();
 #if defined(__x86_64__)
       avx2::quantize(task.x, count * padded, narrow.get(), scales.get());
 #endif
-    } else if (wants_turned(packed, count)) {
-      turned = turn(task, isa == Isa::kAvx512 && count > 8 ? 16 : 8, task.turned);
+    } else if (wants_transposed(packed, count)) {
+      transposed = transpose(task, isa == Isa::kAvx512 && count > 8 ? 16 : 8, task.transposed);
     }
   }
   Kernel kernel = portable::multiply;
@@ -119,8 +124,8 @@ void product(const Packed& packed, Isa isa, const float* x, int64_t count, const
   if (isa == Isa::kAvx512) kernel = avx512::multiply;
 #endif
   const int64_t rows = packed.padded_rows();
-  parallel(size_t((rows + kRowsPerTask - 1) / kRowsPerTask), [&](size_t number) {
-    const int64_t first = int64_t(number) * kRowsPerTask;
+  parallel(size_t((rows + kRowsPerTask - 1) / kRowsPerTask), [&](size_t index) {
+    const int64_t first = int64_t(index) * kRowsPerTask;
     kernel(task, first, first + kRowsPerTask < rows ? first + kRowsPerTask : rows);
   });
 }

@@ -1,9 +1,10 @@
-// Whether kernels give what they must on this machine: every format and kind, times small integers, which have one
+// Whether kernels give what they must on this machine: every format and dtype, times small integers, which have one
 // right answer. Portable code is held to an answer that is known, and other kernels to portable code.
 #include <cstring>
 #include <vector>
 
 #include "product.h"
+#include "tables.h"
 
 namespace si {
 namespace {
@@ -21,7 +22,7 @@ bool portable_is_right() {
   std::memcpy(values.data(), weights, 8);            // slots (group, row, number): the first row's of the first group
   std::memcpy(values.data() + 16, weights + 2, 8);   // and of the second one
   indices[0] = 2 * 4, indices[1] = 2 * 1;
-  const Packed packed{Format::kTwoOfFour, Values::kFp32, 1, 8, 0, {values.data(), values.size()},
+  const Packed packed{Format::kTwoOfFour, DType::kFp32, 1, 8, 0, {values.data(), values.size()},
                       {indices.data(), indices.size()}, {}, {}};
   float y = 0;
   if (problem(packed)) return false;
@@ -33,9 +34,9 @@ struct Example {
   std::vector<uint8_t> values, indices, starts, scales;
   Packed packed;
 
-  Example(Format format, Values kind) : packed{format, kind, kRows, kColumns, 0, {}, {}, {}, {}} {
-    if (kind == Values::kInt8) packed.group = kColumns;
-    if (kind == Values::kInt4) packed.group = kUnit;
+  Example(Format format, DType dtype) : packed{format, dtype, kRows, kColumns, 0, {}, {}, {}, {}} {
+    if (dtype == DType::kInt8) packed.group = kColumns;
+    if (dtype == DType::kInt4) packed.group = kUnit;
     const int64_t rows = packed.padded_rows();
     int64_t count = rows * kColumns / 2;
     if (format == Format::kCsr) {
@@ -45,8 +46,8 @@ struct Example {
       for (size_t at = 0; at < indices.size(); ++at) indices[at] = index_of(at);
       if (format == Format::kBitmask) count = bitmask_starts();
     }
-    store(kind, count);
-    const int bytes = kind == Values::kInt4 ? 2 : 4;
+    store(dtype, count);
+    const int bytes = dtype == DType::kInt4 ? 2 : 4;
     for (int64_t number = 0; packed.group && number < rows * packed.groups(); ++number) {
       const uint32_t bits = bytes == 2 ? 0x3c00 : 0x3f800000;  // 1
       scales.insert(scales.end(), reinterpret_cast<const uint8_t*>(&bits), reinterpret_cast<const uint8_t*>(&bits) + bytes);
@@ -91,18 +92,18 @@ struct Example {
     return count;
   }
 
-  void store(Values kind, int64_t count) {
+  void store(DType dtype, int64_t count) {
     for (int64_t number = 0; number < count; ++number) {
       const int value = int(number * 7 % 5) - 2;
       const float whole = float(value);
       constexpr uint16_t halves[5] = {0xc000, 0xbc00, 0, 0x3c00, 0x4000};
-      const auto* bytes = kind == Values::kFp32 ? reinterpret_cast<const uint8_t*>(&whole)
+      const auto* bytes = dtype == DType::kFp32 ? reinterpret_cast<const uint8_t*>(&whole)
                                                 : reinterpret_cast<const uint8_t*>(&halves[value + 2]);
-      if (kind == Values::kFp32) values.insert(values.end(), bytes, bytes + 4);
-      if (kind == Values::kFp16) values.insert(values.end(), bytes, bytes + 2);
-      if (kind == Values::kInt8) values.push_back(uint8_t(value));
-      if (kind == Values::kInt4 && number % 2 == 0) values.push_back(uint8_t(value + 8));
-      if (kind == Values::kInt4 && number % 2 == 1) values.back() |= uint8_t((value + 8) << 4);
+      if (dtype == DType::kFp32) values.insert(values.end(), bytes, bytes + 4);
+      if (dtype == DType::kFp16) values.insert(values.end(), bytes, bytes + 2);
+      if (dtype == DType::kInt8) values.push_back(uint8_t(value));
+      if (dtype == DType::kInt4 && number % 2 == 0) values.push_back(uint8_t(value + 8));
+      if (dtype == DType::kInt4 && number % 2 == 1) values.back() |= uint8_t((value + 8) << 4);
     }
   }
 };
@@ -122,8 +123,8 @@ bool self_test(Isa isa) {
   if (!portable_is_right()) return false;
   if (isa == Isa::kPortable) return true;
   for (Format format : {Format::kTwoOfFour, Format::kFourOfEight, Format::kBitmask, Format::kCsr})
-    for (Values kind : {Values::kFp32, Values::kFp16, Values::kInt8, Values::kInt4}) {
-      const Example example(format, kind);
+    for (DType dtype : {DType::kFp32, DType::kFp16, DType::kInt8, DType::kInt4}) {
+      const Example example(format, dtype);
       if (problem(example.packed)) return false;
       for (int64_t count : {1, 2, 7, 35})
         if (!agrees(isa, example.packed, count)) return false;

@@ -25,7 +25,7 @@ struct Shuffles {
 // A byte of a shuffle that gives zero.
 constexpr uint8_t kNothing = 0x80;
 
-constexpr Shuffles make_shuffles() {
+static constexpr Shuffles make_shuffles() {
   Shuffles made{};
   int four = 0;
   for (int bits = 0; bits < 256; ++bits) {
@@ -61,6 +61,6 @@ constexpr Shuffles make_shuffles() {
   return made;
 }
 
-inline constexpr Shuffles kShuffles = make_shuffles();
+constexpr Shuffles kShuffles = make_shuffles();
 
 }  // namespace si
