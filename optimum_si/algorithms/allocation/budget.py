@@ -1,7 +1,7 @@
 """Zeros shared out over layers: by outliers or by error curves, under an exact global count.
 
-``by_outliers`` and ``by_errors`` say which share of each part is to go; ``whole_zeros`` turns shares into counts that
-add up to the budget.
+``by_outliers`` and ``by_errors`` say which fraction of each part is to go; ``whole_zeros`` turns that into counts
+that add up to the budget.
 """
 
 from collections.abc import Iterable, Sequence
@@ -32,12 +32,12 @@ class Part:
 
 
 def by_outliers(ratios: Sequence[float], sizes: Sequence[int], target: float, width: float) -> list[float]:
-    """Share of zeros of each part: the more outliers, the fewer (OWL, Yin et al. 2024, arXiv 2310.05175).
+    """Fraction of zeros of each part: the more outliers, the fewer (OWL, Yin et al. 2024, arXiv 2310.05175).
 
     Args:
-        ratios: share of scores that are outliers, of each part.
+        ratios: fraction of scores that are outliers, of each part.
         sizes: weights of each part.
-        target: share of zeros over all parts, which the result has exactly.
+        target: fraction of zeros over all parts, which the result has exactly.
         width: the part furthest from the mean is so far from ``target``.
     """
     mean = sum(ratio * size for ratio, size in zip(ratios, sizes, strict=True)) / sum(sizes)
@@ -50,30 +50,30 @@ def by_outliers(ratios: Sequence[float], sizes: Sequence[int], target: float, wi
 def by_errors(
     levels: Sequence[float], curves: Sequence[Sequence[float]], sizes: Sequence[int], target: float
 ) -> list[float]:
-    """Share of zeros of each part for the smallest sum of errors: all parts end at the same error per further zero.
+    """Fraction of zeros of each part for the smallest sum of errors: all parts end at the same error per further zero.
 
     Args:
-        levels: shares of zeros, ascending, at which errors are known; a part stays between the first and the last.
+        levels: sparsities of zeros, ascending, at which errors are known; a part stays between the first and the last.
         curves: error of each part at each level. Only their lower convex hulls count.
         sizes: weights of each part.
-        target: share of zeros over all parts, which the result has exactly.
+        target: fraction of zeros over all parts, which the result has exactly.
     """
     segments = []
     for part, (curve, size) in enumerate(zip(curves, sizes, strict=True)):
         hull = _hull(levels, curve)
         for (start, low), (stop, high) in zip(hull, hull[1:], strict=False):
             segments.append(((high - low) / ((stop - start) * size), part, stop - start))
-    shares = [levels[0]] * len(curves)
+    sparsities = [levels[0]] * len(curves)
     left = (target - levels[0]) * sum(sizes)
     for _, part, length in sorted(segments):
         step = min(length, max(left, 0.0) / sizes[part])
-        shares[part] += step
+        sparsities[part] += step
         left -= step * sizes[part]
-    return shares
+    return sparsities
 
 
 def whole_zeros(
-    shares: Sequence[float], sizes: Sequence[int], parts: Sequence[Part], budget: int, fewer: bool = True
+    sparsities: Sequence[float], sizes: Sequence[int], parts: Sequence[Part], budget: int, fewer: bool = True
 ) -> list[int]:
     """Zeros of each part, whole grains of it, that add up to a budget.
 
@@ -81,28 +81,28 @@ def whole_zeros(
     bring it, which is exact too unless parts are few and their grains have little in common.
 
     Args:
-        shares: share of zeros wanted of each part.
+        sparsities: fraction of zeros wanted of each part.
         sizes: weights of each part.
         parts: what each allows.
         budget: zeros of all, between the sums of what parts allow.
         fewer: whether there may be fewer zeros than the budget where it cannot be met.
     """
-    wanted = [share * size for share, size in zip(shares, sizes, strict=True)]
+    wanted = [sparsity * size for sparsity, size in zip(sparsities, sizes, strict=True)]
     zeros = [
         min(max(part.granularity * floor(want / part.granularity + 1e-9), part.lowest), part.highest)
         for want, part in zip(wanted, parts, strict=True)
     ]
 
-    def missing(number: int) -> float:
-        return (wanted[number] - zeros[number]) / parts[number].granularity
+    def missing(index: int) -> float:
+        return (wanted[index] - zeros[index]) / parts[index].granularity
 
     def handed_out(step: int) -> bool:
         """One granularity more (or fewer) in each part, those first that miss most, as long as the budget lasts."""
         before, left = list(zeros), (budget - sum(zeros)) * step
-        for number in sorted(range(len(parts)), key=missing, reverse=step > 0):
-            part = parts[number]
-            if part.granularity <= left and part.lowest <= zeros[number] + step * part.granularity <= part.highest:
-                zeros[number] += step * part.granularity
+        for index in sorted(range(len(parts)), key=missing, reverse=step > 0):
+            part = parts[index]
+            if part.granularity <= left and part.lowest <= zeros[index] + step * part.granularity <= part.highest:
+                zeros[index] += step * part.granularity
                 left -= part.granularity
         return zeros != before
 
@@ -110,8 +110,8 @@ def whole_zeros(
         pass
     order = sorted(range(len(parts)), key=missing, reverse=True)
     movable = order if len(order) <= MOVABLE else order[: MOVABLE // 2] + order[-MOVABLE // 2 :]
-    for number, steps in _moves(budget - sum(zeros), [(at, parts[at], zeros[at]) for at in movable], fewer):
-        zeros[number] += steps * parts[number].granularity
+    for index, steps in _moves(budget - sum(zeros), [(at, parts[at], zeros[at]) for at in movable], fewer):
+        zeros[index] += steps * parts[index].granularity
     return zeros
 
 
@@ -121,7 +121,7 @@ def _moves(rest: int, movable: Sequence[tuple[int, Part, int]], fewer: bool) -> 
     window = (STEPS + 1) * max((part.granularity for _, part, _ in movable), default=0)
     # What can be left over, and by which steps.
     reached: dict[int, tuple[tuple[int, int], ...]] = {rest: ()}
-    for number, part, zeros in movable:
+    for index, part, zeros in movable:
         if 0 in reached:
             break
         for left, path in list(reached.items()):
@@ -129,7 +129,7 @@ def _moves(rest: int, movable: Sequence[tuple[int, Part, int]], fewer: bool) -> 
                 now = left - steps * part.granularity
                 inside = part.lowest <= zeros + steps * part.granularity <= part.highest
                 if inside and abs(now) <= window and now not in reached:
-                    reached[now] = (*path, (number, steps))
+                    reached[now] = (*path, (index, steps))
     return reached[min(reached, key=lambda left: (not fewer and left > 0, abs(left)))]
 
 

@@ -22,11 +22,11 @@ from .budget import Part, by_errors, by_outliers, whole_zeros
 
 #: How far a layer may be from the target, by errors and by outliers (lambda of OWL). A pattern goes a step at least.
 BAND, OUTLIER_BAND = 0.15, 0.08
-#: No layer has a larger share of zeros, unless the target has.
+#: No layer has a larger fraction of zeros, unless the target has.
 MOST = 0.99
 #: A score is an outlier that is so many times the mean of its layer.
 OUTLIER = 5
-#: Shares of zeros at which errors are measured, and rows on which: errors of rows are much alike.
+#: Fractions of zeros at which errors are measured, and rows on which: errors of rows are much alike.
 LEVELS, ROWS = 7, 64
 
 
@@ -82,13 +82,13 @@ def allocate(
 
 
 def _levels(uniform: Target, width: float) -> list[float]:
-    """Shares of zeros from the least to the largest that a layer may get, ascending."""
-    share = uniform.sparsity
+    """Fractions of zeros from the least to the largest that a layer may get, ascending."""
+    sparsity = uniform.sparsity
     if isinstance(uniform, NM):
         reach = max(int(width * uniform.of), 1)
         most, fewest = min(uniform.kept + reach, uniform.of - 1), max(uniform.kept - reach, 1)
         return [1 - kept / uniform.of for kept in range(most, fewest - 1, -1)]
-    low, high = max(share - width, 0.0), max(min(share + width, MOST), share)
+    low, high = max(sparsity - width, 0.0), max(min(sparsity + width, MOST), sparsity)
     return [low + (high - low) * step / (LEVELS - 1) for step in range(LEVELS)]
 
 
@@ -111,7 +111,7 @@ def _surveyed(
 
 
 def _outliers(weight: Tensor, moments: Moments) -> float:
-    """Share of Wanda's scores that are outliers."""
+    """Fraction of Wanda's scores that are outliers."""
     score = weight.double().abs() * moments.diagonal.sqrt()
     return float((score > OUTLIER * score.mean()).double().mean())
 
@@ -143,7 +143,7 @@ def _energy(weight: Tensor, gram: Tensor) -> float:
 
 
 def _by_outliers(layers: Sequence[_Surveyed], uniform: Target, levels: Sequence[float]) -> list[float]:
-    """Share of zeros of each layer, alike within a block, by the block's share of outliers."""
+    """Fraction of zeros of each layer, alike within a block, by the block's fraction of outliers."""
     sizes: dict[int, int] = {}
     outliers: dict[int, float] = {}
     for layer in layers:
@@ -156,7 +156,7 @@ def _by_outliers(layers: Sequence[_Surveyed], uniform: Target, levels: Sequence[
 
 
 def _by_errors(layers: Sequence[_Surveyed], uniform: Target, levels: Sequence[float]) -> list[float]:
-    """Share of zeros of each layer for the smallest sum of relative errors.
+    """Fraction of zeros of each layer for the smallest sum of relative errors.
 
     A layer counts by the root of its size: alike, large layers would lose too much, and by size, small ones (both
     measured).

@@ -29,7 +29,7 @@ def quantized(weight: Tensor, gram: Tensor, grid: Grid, damping: float, mode: st
         weight: pruned W, [d_out, d_in], fp32 or fp64.
         gram: H of the inputs, [d_in, d_in]; centered where a bias takes up the mean of the error.
         grid: what to round to.
-        damping: share of H's diagonal that is added to it.
+        damping: fraction of H's diagonal that is added to it.
         mode: "mean" or "channel", as for SparseGPT.
 
     Raises:
@@ -81,7 +81,7 @@ class _Group:
     Args:
         grid: that they are rounded to.
         scale: of each row.
-        anchor: number of the column that has to hold the lowest code, unless an earlier one does.
+        anchor: index of the column that has to hold the lowest code, unless an earlier one does.
         anchored: whether one does.
     """
 
@@ -95,17 +95,17 @@ class _Group:
         """Of columns [n, d_out], with the best scale by ``costs`` [n, 1] of squared changes."""
         anchor = anchors(columns)
         extreme = columns.gather(0, anchor[None])[0]
-        scales = torch.stack([grid.scale(extreme * share) for share in grid.shares])
+        scales = torch.stack([grid.scale(extreme * fraction) for fraction in grid.fractions])
         rounded = (grid.values(grid.codes(columns, scale), scale) for scale in scales)
         losses = torch.stack([((values - columns).square() * costs).sum(dim=0) for values in rounded])
         scale = scales.gather(0, losses.argmin(dim=0)[None])[0]
         # A scale of zero gives nothing but zeros, which need no anchor.
         return cls(grid, scale, anchor, scale == 0)
 
-    def rounded(self, number: int, column: Tensor) -> Tensor:
-        """Column ``number`` of the group on the grid."""
+    def rounded(self, index: int, column: Tensor) -> Tensor:
+        """Column ``index`` of the group on the grid."""
         codes = self.grid.codes(column, self.scale)
-        codes = torch.where((self.anchor == number) & ~self.anchored, self.grid.lowest, codes)
+        codes = torch.where((self.anchor == index) & ~self.anchored, self.grid.lowest, codes)
         self.anchored = self.anchored | (codes == self.grid.lowest)
         return self.grid.values(codes, self.scale)
 
@@ -125,7 +125,7 @@ def _solved(hessian: Tensor, change: Tensor, before: Tensor, start: Tensor) -> T
     norms = hessian.diagonal()[first:].sqrt()[:, None]
     matrix = hessian[first:, first:] / norms / norms.T
     mask = (before != 0).to(before.dtype)
-    # Distances from `before`, where the aim is small: nothing cancels.
+    # Distances from `before`, where the target is small: nothing cancels.
     solution = (start - before) * norms * mask
     residual = (-(hessian[first:, :first] @ change) / norms - matrix @ solution) * mask
     solution = conjugate_gradient(matrix.__matmul__, mask, solution, residual, dim=0, iterations=STEPS)

@@ -19,13 +19,13 @@ class Grid:
             shorter has a scale too: the exporter fills it up with zeros.
         lowest: the code of the anchor.
         highest: the largest code.
-        shares: of the largest magnitude that a scale is tried at; what is cut off there is won in finer steps.
+        fractions: of the largest magnitude that a scale is tried at; what is cut off there is won in finer steps.
     """
 
     columns: int | None
     lowest: int
     highest: int
-    shares: tuple[float, ...] = (1.0,)
+    fractions: tuple[float, ...] = (1.0,)
 
     def group(self, d_in: int) -> int:
         """Columns that share a scale, in a layer of ``d_in`` columns."""

@@ -17,15 +17,15 @@ class _Reached(Exception):
 
 
 class _Probe:
-    """Input of a layer, and with ``place`` its output and the stream that this joins, from one run of a block.
+    """Input of a layer, and with ``readout`` its output and the stream that this joins, from one run of a block.
 
     Args:
         layer: whose input is wanted.
-        place: where the stream can be read, see :func:`optimum_si.models.forward.residual_stream.stream_places`.
+        readout: where the stream can be read, see :func:`optimum_si.models.forward.residual_stream.stream_readouts`.
     """
 
-    def __init__(self, layer: nn.Module, place: nn.Module | str | None) -> None:
-        self.layer, self.place = layer, place
+    def __init__(self, layer: nn.Module, readout: nn.Module | str | None) -> None:
+        self.layer, self.readout = layer, readout
         self.input: Tensor | None = None
         self.written: Tensor | None = None
         self.stream: Tensor | None = None
@@ -33,10 +33,10 @@ class _Probe:
     def at(self, run: Callable[[], Tensor]) -> "_Probe":
         """Fill in what ``run`` passes by, and stop it where that is all."""
         handles = [self.layer.register_forward_pre_hook(self._enter)]
-        if self.place is not None:
+        if self.readout is not None:
             handles.append(self.layer.register_forward_hook(self._leave))
-        if isinstance(self.place, nn.Module):
-            handles.append(self.place.register_forward_pre_hook(self._arrive))
+        if isinstance(self.readout, nn.Module):
+            handles.append(self.readout.register_forward_pre_hook(self._arrive))
         try:
             self.stream = run()
         except _Reached:
@@ -49,7 +49,7 @@ class _Probe:
     def _enter(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
         if self.input is None:
             self.input = args[0]
-        if self.place is None:
+        if self.readout is None:
             raise _Reached
 
     def _leave(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
@@ -64,9 +64,9 @@ class _Probe:
     def tokens(self, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Inputs [n, d_in], and what the stream holds beside the layer's output [n, d_out]; padding left out."""
         assert self.input is not None
-        if self.place is None:
+        if self.readout is None:
             return _flat(self.input, mask), None
-        assert self.stream is not None and self.written is not None, "a place shows the stream after the layer"
+        assert self.stream is not None and self.written is not None, "a readout shows the stream after the layer"
         return _flat(self.input, mask), _flat(self.stream, mask) - _flat(self.written, mask)
 
 
@@ -74,7 +74,7 @@ class _Probe:
 def paired_moments(
     state: BlockState,
     layer_input: LayerInput,
-    place: nn.Module | str | None,
+    readout: nn.Module | str | None,
     weights: Weights,
     batches: Iterable[Batch],
 ) -> PairedMoments | None:
@@ -83,7 +83,7 @@ def paired_moments(
     Args:
         state: the block.
         layer_input: one activation.
-        place: where the residual stream can be read that its only reader writes to; None where there is none.
+        readout: where the residual stream can be read that its only reader writes to; None where there is none.
         weights: of all layers of the block, those before the input as they were fitted.
         batches: of calibration data.
 
@@ -92,18 +92,18 @@ def paired_moments(
     """
     total: PairedMoments | None = None
     for batch in batches:
-        found = _of_batch(state, layer_input.views[0].module, place, weights, batch)
+        found = _of_batch(state, layer_input.views[0].module, readout, weights, batch)
         if found is not None:
             total = found if total is None else total.merged(found)
     return total
 
 
 def _of_batch(
-    state: BlockState, layer: nn.Module, place: nn.Module | str | None, weights: Weights, batch: Batch
+    state: BlockState, layer: nn.Module, readout: nn.Module | str | None, weights: Weights, batch: Batch
 ) -> PairedMoments | None:
     stop = batch.inputs
-    after_pruned = _Probe(layer, place).at(partial(state.run, stop, weights))
-    after_dense = _Probe(layer, place).at(partial(batch.dense_inputs.run, state.block))
+    after_pruned = _Probe(layer, readout).at(partial(state.run, stop, weights))
+    after_dense = _Probe(layer, readout).at(partial(batch.dense_inputs.run, state.block))
     if after_pruned.input is None or not after_pruned.input.numel():
         return None
     mask = stop.mask_of(after_pruned.input)

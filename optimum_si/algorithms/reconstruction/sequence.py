@@ -10,7 +10,7 @@ from optimum_si.algorithms.block_state import BlockState, Layer, LayerFit, Scali
 from optimum_si.algorithms.pruning.targets import Target
 from optimum_si.linalg.paired_moments import PairedMoments
 from optimum_si.models.forward.layer_inputs import LayerInput
-from optimum_si.models.forward.residual_stream import stream_places
+from optimum_si.models.forward.residual_stream import stream_readouts
 
 from .least_squares import LeastSquares
 from .method import Reconstructed
@@ -61,12 +61,12 @@ def fit_block(
         NumericalError: names the layer.
     """
     layers = {layer.view.name: layer for layer in state.layers}
-    places = stream_places(state.block, state.validation[0].dense_inputs, [layer.view for layer in state.layers])
+    readouts = stream_readouts(state.block, state.validation[0].dense_inputs, [layer.view for layer in state.layers])
     weights: Weights = {name: (layer.weight, layer.bias) for name, layer in layers.items()}
     without, fits = dict(weights), {}
     for layer_input in state.layer_inputs:
-        place = places.get(layer_input.views[0].name) if len(layer_input.views) == 1 else None
-        held_out, training = _moments(state, layer_input, place, weights)
+        readout = readouts.get(layer_input.views[0].name) if len(layer_input.views) == 1 else None
+        held_out, training = _moments(state, layer_input, readout, weights)
         for view in layer_input.views:
             layer = layers[view.name]
             with naming(layer.view):
@@ -84,13 +84,13 @@ def fit_block(
 
 
 def _moments(
-    state: BlockState, layer_input: LayerInput, place: nn.Module | str | None, weights: Weights
+    state: BlockState, layer_input: LayerInput, readout: nn.Module | str | None, weights: Weights
 ) -> tuple[PairedMoments, PairedMoments]:
     """Of held-out windows, and of the training windows; both of the same where just one part reaches the input."""
-    held_out = paired_moments(state, layer_input, place, weights, state.validation)
+    held_out = paired_moments(state, layer_input, readout, weights, state.validation)
     training = None
     if state.training is not state.validation:
-        training = paired_moments(state, layer_input, place, weights, state.training)
+        training = paired_moments(state, layer_input, readout, weights, state.training)
     known = held_out or training or PairedMoments.alone(layer_input.moments)
     return held_out or known, training or known
 

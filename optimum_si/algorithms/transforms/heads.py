@@ -56,5 +56,5 @@ def diagonal_blocks(gram: Tensor, basis: Basis, repeats: int) -> Tensor:
     """[parts, repeats, size, size] on the diagonal of H [d_in, d_in]."""
     count = basis.parts * repeats
     blocks = gram.view(count, basis.size, count, basis.size)
-    number = torch.arange(count, device=gram.device)
-    return blocks[number, :, number].view(basis.parts, repeats, basis.size, basis.size)
+    index = torch.arange(count, device=gram.device)
+    return blocks[index, :, index].view(basis.parts, repeats, basis.size, basis.size)

@@ -1,7 +1,7 @@
-"""What a rotation is learned by: the share of a layer's importance that its target prunes.
+"""What a rotation is learned by: the fraction of a layer's importance that its target prunes.
 
 Importance is (|W_ij| sqrt(H_jj))^2. DenoiseRotator (2025) concentrates it by its entropy within rows; on a small Llama
-the share that is lost at the very target of the run gave lower perplexity for the same steps.
+the fraction that is lost at the very target of the run gave lower perplexity for the same steps.
 """
 
 from dataclasses import dataclass
@@ -32,9 +32,9 @@ class RowTerm:
         return self.weight.numel()
 
     def lost(self, rotation: Tensor) -> Tensor:
-        """Share of the importance that is pruned under Q [parts, size, size]."""
+        """Fraction of the importance that is pruned under Q [parts, size, size]."""
         rotated = torch.einsum("pnm,prni->prmi", rotation, self.weight)
-        return lost_share((rotated.square() * self.diagonal).flatten(0, 2), self.target)
+        return lost_fraction((rotated.square() * self.diagonal).flatten(0, 2), self.target)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,18 +57,18 @@ class ColumnTerm:
         return self.weight.numel()
 
     def lost(self, rotation: Tensor) -> Tensor:
-        """Share of the importance that is pruned under Q [parts, size, size]."""
+        """Fraction of the importance that is pruned under Q [parts, size, size]."""
         rotated = torch.einsum("oprn,pnm->oprm", self.weight, rotation)
         moved = torch.einsum("prnk,pkm->prnm", self.gram, rotation)
         diagonal = torch.einsum("pnm,prnm->prm", rotation, moved).clamp_min(0)
-        return lost_share((rotated.square() * diagonal).flatten(1), self.target)
+        return lost_fraction((rotated.square() * diagonal).flatten(1), self.target)
 
 
 Term = RowTerm | ColumnTerm
 
 
-def lost_share(importance: Tensor, target: Target) -> Tensor:
-    """Share of ``importance`` [d_out, d_in] >= 0 that ``target`` prunes; differentiable with the mask held fixed."""
+def lost_fraction(importance: Tensor, target: Target) -> Tensor:
+    """Fraction of ``importance`` [d_out, d_in] >= 0 that ``target`` prunes; the mask is held fixed."""
     pruned = ~target.keep(importance.detach())
     return (importance * pruned).sum() / importance.sum().clamp_min(torch.finfo(importance.dtype).tiny)
 

@@ -18,7 +18,7 @@ _BETAS = (0.9, 0.95)
 def learn(
     terms: Sequence[Term], parts: int, size: int, centered: bool = False, steps: int | None = None
 ) -> Tensor | None:
-    """Q that lowers the share of the layers' importance that is pruned.
+    """Q that lowers the fraction of the layers' importance that is pruned.
 
     Args:
         terms: layers whose weights Q enters, fp32.
@@ -28,7 +28,7 @@ def learn(
         steps: of gradient descent; None takes :data:`STEPS`.
 
     Returns:
-        fp64 [parts, size, size], orthogonal to the last bits; None where no step lowers the share.
+        fp64 [parts, size, size], orthogonal to the last bits; None where no step lowers it.
     """
     terms, steps = list(terms), STEPS if steps is None else steps
     device = terms[0].weight.device
@@ -64,15 +64,15 @@ def orthogonalized(rotation: Tensor, centered: bool = False) -> Tensor:
 
 
 def _gradient(terms: Sequence[Term], rotation: Tensor) -> tuple[float, Tensor]:
-    """Mean lost share and its gradient; one layer's graph is in memory at a time."""
+    """Mean lost fraction and its gradient; one layer's graph is in memory at a time."""
     leaf = rotation.clone().requires_grad_()
     total = sum(term.count for term in terms)
     loss = 0.0
     with torch.enable_grad():
         for term in terms:
-            share = term.lost(leaf) * (term.count / total)
-            share.backward()
-            loss += float(share.detach())
+            lost = term.lost(leaf) * (term.count / total)
+            lost.backward()
+            loss += float(lost.detach())
     assert leaf.grad is not None
     return loss, leaf.grad
 

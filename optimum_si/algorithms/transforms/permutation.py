@@ -47,8 +47,8 @@ def permute_channels(
     return done
 
 
-def kept_share(score: Tensor, kept: int, of: int) -> Tensor:
-    """Share of the score [..., n] that N:M keeps, of all."""
+def kept_fraction(score: Tensor, kept: int, of: int) -> Tensor:
+    """Fraction of the score [..., n] that N:M keeps, of all."""
     groups = score.unflatten(-1, (-1, of))
     return groups.topk(kept, dim=-1).values.sum() / score.sum().clamp_min(torch.finfo(score.dtype).tiny)
 
@@ -74,13 +74,13 @@ def best_order(score: Tensor, kept: int, of: int, seed: int = 0, sweeps: int = _
     for _ in range(sweeps if count > 1 else 0):
         pairs = torch.randperm(count, generator=generator)[: count // 2 * 2].view(2, -1).to(score.device)
         left, right = order[pairs[0]], order[pairs[1]]
-        gain, place = _swap_gains(score[:, left], score[:, right], kept).flatten(1).max(dim=1)
+        gain, pair = _swap_gains(score[:, left], score[:, right], kept).flatten(1).max(dim=1)
         # Gains within rounding would be exchanged to and fro.
         better = gain > 1e-6 * score.sum() / count
         idle = 0 if bool(better.any()) else idle + 1
         if idle > count:
             break
-        row, one, other = torch.nonzero(better).flatten(), place[better] // of, place[better] % of
+        row, one, other = torch.nonzero(better).flatten(), pair[better] // of, pair[better] % of
         order[pairs[0][row], one], order[pairs[1][row], other] = right[row, other], left[row, one]
     return order.reshape(-1)
 
@@ -140,7 +140,7 @@ def _order_of_part(readers: Sequence[tuple[Tensor, NM]], seed: int) -> Tensor:
     order = best_order(sample, target.kept, target.of, seed)
 
     def kept(order: Tensor | slice) -> float:
-        return sum(float(kept_share(score[..., order], each.kept, each.of)) for score, each in readers)
+        return sum(float(kept_fraction(score[..., order], each.kept, each.of)) for score, each in readers)
 
     identity = torch.arange(rows.shape[1], device=rows.device)
     return order if kept(order) > kept(slice(None)) else identity

@@ -11,7 +11,7 @@ from optimum_si.models.weight_view import WeightView
 from .stops import Stop
 
 
-#: The block's output, as a place where the stream can be read.
+#: The block's output, as a readout where the stream can be read.
 OUTPUT = "output"
 
 #: Relative size of the test signal, and of what may be missing from it where it is found again.
@@ -19,8 +19,8 @@ SIGNAL, TOLERANCE = 0.1, 0.01
 
 
 @torch.no_grad()
-def stream_places(block: nn.Module, stop: Stop, views: Iterable[WeightView]) -> dict[str, nn.Module | str]:
-    """For each layer that writes to the residual stream, the first place that shows the stream with its output in it.
+def stream_readouts(block: nn.Module, stop: Stop, views: Iterable[WeightView]) -> dict[str, nn.Module | str]:
+    """For each layer that writes to the residual stream, the first readout that shows the stream with its output in it.
 
     A signal is added to the output of a layer; where the input of a norm, or the block's output, changes by exactly
     that signal, it is the layer's output plus something else: the stream.
@@ -59,14 +59,16 @@ def stream_places(block: nn.Module, stop: Stop, views: Iterable[WeightView]) -> 
         return found
 
     usual = seen(None)
-    places: dict[str, nn.Module | str] = {}
+    readouts: dict[str, nn.Module | str] = {}
     for view in views:
         if not view.index and view.shape[0] == hidden.shape[-1]:
             other = seen(view.module)
-            place = next((place for place in usual if _shifted(usual[place], other.get(place), signal)), None)
-            if place is not None:
-                places[view.name] = place
-    return places
+            readout = next(
+                (readout for readout in usual if _shifted(usual[readout], other.get(readout), signal)), None
+            )
+            if readout is not None:
+                readouts[view.name] = readout
+    return readouts
 
 
 def _shifted(before: Tensor, after: Tensor | None, signal: Tensor) -> bool:

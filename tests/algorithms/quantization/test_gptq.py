@@ -46,14 +46,14 @@ def explicit(weight, gram, grid):
 
 @pytest.mark.parametrize("values", BOTH)
 def test_without_zeros_it_is_gptq(values):
-    grid = replace(GRIDS[values], shares=(1.0,))
+    grid = replace(GRIDS[values], fractions=(1.0,))
     weight, gram = layer(80)
     torch.testing.assert_close(in_turn(weight, gram, grid, DAMPING, "mean"), explicit(weight, gram, grid))
 
 
 def test_scales_below_the_largest_magnitude_lower_the_error():
     weight, gram = layer(96, 64, NM(2, 4))
-    grids = GRIDS["int4"], replace(GRIDS["int4"], shares=(1.0,))
+    grids = GRIDS["int4"], replace(GRIDS["int4"], fractions=(1.0,))
     with_shares, without = (row_errors(in_turn(weight, gram, g, DAMPING, "mean") - weight, gram).sum() for g in grids)
     assert with_shares < without
 

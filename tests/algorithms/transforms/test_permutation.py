@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optimum_si.algorithms.transforms.permutation import best_order, kept_share
+from optimum_si.algorithms.transforms.permutation import best_order, kept_fraction
 
 
 def scores(rows, columns, seed, heavy=False):
@@ -16,7 +16,7 @@ def scores(rows, columns, seed, heavy=False):
 
 
 def kept(score, order, pattern):
-    return float(kept_share(score[:, order].double(), *pattern))
+    return float(kept_fraction(score[:, order].double(), *pattern))
 
 
 @settings(max_examples=40, deadline=None)
@@ -51,11 +51,11 @@ def test_channels_that_compete_are_put_into_different_groups():
     assert kept(score, best_order(score, 2, 4), (2, 4)) > 0.98
 
 
-def test_the_kept_share_counts_the_highest_of_each_group():
+def test_the_kept_fraction_counts_the_highest_of_each_group():
     score = torch.tensor([[4.0, 1.0, 2.0, 3.0], [0.0, 5.0, 5.0, 0.0]])
-    assert float(kept_share(score, 1, 2)) == pytest.approx(17 / 20)
-    assert float(kept_share(score, 2, 4)) == pytest.approx(17 / 20)
-    assert float(kept_share(score, 1, 4)) == pytest.approx(9 / 20)
+    assert float(kept_fraction(score, 1, 2)) == pytest.approx(17 / 20)
+    assert float(kept_fraction(score, 2, 4)) == pytest.approx(17 / 20)
+    assert float(kept_fraction(score, 1, 4)) == pytest.approx(9 / 20)
 
 
 def test_the_same_seed_gives_the_same_order():

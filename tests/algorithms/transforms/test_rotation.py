@@ -5,7 +5,7 @@ import torch
 from support.models import correlated_tokens, random_weight
 
 from optimum_si.algorithms.pruning.targets import NM, Unstructured
-from optimum_si.algorithms.transforms.importance import ColumnTerm, RowTerm, lost_share, mean_lost
+from optimum_si.algorithms.transforms.importance import ColumnTerm, RowTerm, lost_fraction, mean_lost
 from optimum_si.algorithms.transforms.orthogonal import learn, orthogonalized
 
 
@@ -53,10 +53,10 @@ def test_nothing_to_prune_gives_no_rotation():
 
 def test_what_is_lost_is_the_importance_of_what_the_target_prunes():
     importance = torch.tensor([[4.0, 1.0, 2.0, 3.0], [0.0, 5.0, 5.0, 0.0]])
-    assert float(lost_share(importance, Unstructured(0.5))) == pytest.approx(3 / 20)
-    assert float(lost_share(importance, Unstructured(0.25, "layer"))) == pytest.approx(0)
-    assert float(lost_share(importance, NM(1, 2))) == pytest.approx(3 / 20)
-    assert float(lost_share(importance, NM(1, 4))) == pytest.approx(11 / 20)
+    assert float(lost_fraction(importance, Unstructured(0.5))) == pytest.approx(3 / 20)
+    assert float(lost_fraction(importance, Unstructured(0.25, "layer"))) == pytest.approx(0)
+    assert float(lost_fraction(importance, NM(1, 2))) == pytest.approx(3 / 20)
+    assert float(lost_fraction(importance, NM(1, 4))) == pytest.approx(11 / 20)
 
 
 def test_terms_agree_with_weights_and_moments_that_are_rotated_outright():
@@ -66,8 +66,8 @@ def test_terms_agree_with_weights_and_moments_that_are_rotated_outright():
     reader, writer = terms_for(Unstructured(0.5), parts, size)
     weight = reader.weight.double().reshape(24, -1) @ whole
     blocks = torch.block_diag(*reader.gram[:, 0].double())
-    expected = lost_share(weight.square() * (whole.T @ blocks @ whole).diagonal(), reader.target)
+    expected = lost_fraction(weight.square() * (whole.T @ blocks @ whole).diagonal(), reader.target)
     assert float(reader.lost(rotation.float())) == pytest.approx(float(expected), rel=1e-4)
     rows = whole.T @ writer.weight.double().reshape(parts * size, -1)
-    expected = lost_share(rows.square() * writer.diagonal, writer.target)
+    expected = lost_fraction(rows.square() * writer.diagonal, writer.target)
     assert float(writer.lost(rotation.float())) == pytest.approx(float(expected), rel=1e-4)

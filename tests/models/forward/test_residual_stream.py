@@ -5,7 +5,7 @@ import torch
 from support.forward import stopped_at
 from support.models import inputs_of, tiny
 
-from optimum_si.models.forward.residual_stream import OUTPUT, stream_places
+from optimum_si.models.forward.residual_stream import OUTPUT, stream_readouts
 
 
 #: The writers of a block and the place where the stream can be read first, by names inside the block.
@@ -24,7 +24,7 @@ EXPECTED = {
 def places(name, index=1):
     inputs = {key: value[:2] for key, value in inputs_of(name).items()}
     with stopped_at(tiny(name), inputs, index) as (block, stop):
-        found = stream_places(block.module, stop, block.views.values())
+        found = stream_readouts(block.module, stop, block.views.values())
         names = {module: name for name, module in block.module.named_modules()}
     return {
         name.removeprefix(f"{block.name}."): place if isinstance(place, str) else names[place]
@@ -41,6 +41,6 @@ def test_the_probe_leaves_no_hook_behind():
     model = tiny("llama")
     with stopped_at(model, inputs_of("llama")) as (block, stop):
         before = stop.run(block.module)
-        stream_places(block.module, stop, block.views.values())
+        stream_readouts(block.module, stop, block.views.values())
         assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
         assert torch.equal(before, stop.run(block.module))

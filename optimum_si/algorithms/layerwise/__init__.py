@@ -1,0 +1,1 @@
+"""Pruning each layer for itself, as the method gives it."""
