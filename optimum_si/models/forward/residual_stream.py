@@ -11,7 +11,7 @@ from optimum_si.models.weight_view import WeightView
 from .stops import Stop
 
 
-#: The block's output, as a readout where the stream can be read.
+#: The block's output, as a readout of the stream.
 OUTPUT = "output"
 
 #: Relative size of the test signal, and of what may be missing from it where it is found again.
@@ -20,7 +20,7 @@ SIGNAL, TOLERANCE = 0.1, 0.01
 
 @torch.no_grad()
 def stream_readouts(block: nn.Module, stop: Stop, views: Iterable[WeightView]) -> dict[str, nn.Module | str]:
-    """For each layer that writes to the residual stream, the first readout that shows the stream with its output in it.
+    """For each layer that writes to the residual stream, the first readout of the stream behind it.
 
     A signal is added to the output of a layer; where the input of a norm, or the block's output, changes by exactly
     that signal, it is the layer's output plus something else: the stream.
@@ -63,9 +63,7 @@ def stream_readouts(block: nn.Module, stop: Stop, views: Iterable[WeightView]) -
     for view in views:
         if not view.index and view.shape[0] == hidden.shape[-1]:
             other = seen(view.module)
-            readout = next(
-                (readout for readout in usual if _shifted(usual[readout], other.get(readout), signal)), None
-            )
+            readout = next((at for at in usual if _shifted(usual[at], other.get(at), signal)), None)
             if readout is not None:
                 readouts[view.name] = readout
     return readouts
