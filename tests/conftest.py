@@ -6,7 +6,8 @@ import os
 # Before anything imports huggingface_hub, which reads it once.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from collections.abc import Iterator  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
+from contextlib import AbstractContextManager, nullcontext  # noqa: E402
 from importlib.util import find_spec  # noqa: E402
 from pathlib import Path  # noqa: E402
 
@@ -38,21 +39,23 @@ def seed() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_trace_per_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Each model is traced once in a run, whichever worker comes first: see ``trace_cache``."""
+@pytest.fixture(scope="session")
+def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], AbstractContextManager[None]]:
+    """``with traced_once(): export(...)``: a model is traced once in a run, whichever worker comes first."""
     if find_spec("onnxscript") is None:
-        yield
-        return
-    from support.trace_cache import remembering
-    from transformers.exporters import OnnxExporter
+        return nullcontext
+    from support.trace_cache import TraceCache
 
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
-    (folder / "traces").mkdir(exist_ok=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(OnnxExporter, "export_program", remembering(OnnxExporter.export_program, folder / "traces"))
+    return TraceCache(folder / "traces").in_use
+
+
+@pytest.fixture
+def trace_cache(traced_once: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+    """For tests that export, and are not about tracing: a model that another test has traced is not traced again."""
+    with traced_once():
         yield
 
 

@@ -16,6 +16,8 @@ from optimum_si.errors import CalibrationError, CheckpointError, ConfigurationEr
 from optimum_si.report import Report
 
 
+pytestmark = pytest.mark.usefixtures("trace_cache")
+
 COLUMNS = ("method", "target", "gap closed", "plain s", "SI s")
 
 

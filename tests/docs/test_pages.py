@@ -63,6 +63,7 @@ def machine(local_hub, tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.usefixtures("trace_cache")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_command_and_every_code_block_of_a_page_runs(machine, page, monkeypatch):
     names: dict = {}

@@ -73,6 +73,7 @@ def test_limit_takes_the_first_examples_and_batch_size_does_not_matter(folder):
     assert found[0].examples == 7 and found[0].value == pytest.approx(sum(by_hand(model, QUESTIONS[:7])) / 7)
 
 
+@pytest.mark.usefixtures("trace_cache")
 def test_pytorch_and_onnx_runtime_agree(folder, tmp_path):
     model = causal("llama")
     runtime = ORTSIModelForCausalLM.from_pretrained(export(model, tmp_path / "onnx"))

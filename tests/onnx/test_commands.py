@@ -17,6 +17,9 @@ from optimum_si.onnx.inspect import check
 from optimum_si.onnx.speeds import plot, summary
 
 
+pytestmark = pytest.mark.usefixtures("trace_cache")
+
+
 def run(monkeypatch, *words) -> int:
     monkeypatch.setattr("sys.argv", ["optimum-cli", "si", *map(str, words)])
     try:

@@ -25,6 +25,8 @@ from optimum_si.onnx.packed_nodes import DOMAIN, is_sparse, packed_of
 from optimum_si.onnx.runtime.densify import densify
 
 
+pytestmark = pytest.mark.usefixtures("trace_cache")
+
 IDS = torch.arange(9)[None]
 BOUNDS = {"fp32": 1e-5, "fp16": 2e-3, "int8": 0.05, "int4": 0.4}
 
@@ -40,7 +42,7 @@ def pruned(**recipe):
 
 
 @pytest.fixture(scope="module")
-def sparse(tmp_path_factory):
+def sparse(tmp_path_factory, traced_once):
     """sparse(values, **options): a model in 2:4, and the directory of its export."""
     folder = tmp_path_factory.mktemp("sparse")
     model = pruned(pattern="2:4")
@@ -48,7 +50,8 @@ def sparse(tmp_path_factory):
     def made(values="fp32", **options):
         path = folder / "-".join([values, *map(str, options.values())])
         if not path.exists():
-            export(model, path, values=values, weights="sparse", **options)
+            with traced_once():
+                export(model, path, values=values, weights="sparse", **options)
         return model, path
 
     return made

@@ -1,23 +1,43 @@
 """Graphs that several tests need are traced once: the exporter of transformers takes seconds for the tiniest model.
 
-Only that exporter is kept from running twice on the same model. All that this library does before and after runs in
-every test, and nothing is kept from one run of pytest to the next.
+Only that exporter is kept from running twice on the same model, and only in tests and fixtures that ask for it. All
+that this library does before and after runs in every test, and nothing is kept from one run of pytest to the next.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import onnx_ir
+import pytest
 import torch
 from filelock import FileLock
 from transformers import PreTrainedModel
+from transformers.exporters import OnnxExporter
 
 
-def remembering(export_program: Callable[..., Any], folder: Path) -> Callable[..., Any]:
-    """``OnnxExporter.export_program`` with a memory in a folder, which processes may share."""
+class TraceCache:
+    """``OnnxExporter.export_program`` with a memory.
 
+    Args:
+        folder: holds the graphs; processes may share it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self._remembering = _remembering(OnnxExporter.export_program, folder)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Inside, the exporter remembers; several may be inside each other."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(OnnxExporter, "export_program", self._remembering)
+            yield
+
+
+def _remembering(export_program: Callable[..., Any], folder: Path) -> Callable[..., Any]:
     def remembered(self: Any, model: PreTrainedModel, inputs: Any, config: Any) -> tuple[onnx_ir.Model, None]:
         file = folder / f"{_key(model, inputs, config)}.onnx"
         with FileLock(file.with_suffix(".lock")):

@@ -26,6 +26,9 @@ from optimum_si.onnx.exporting import trace as tracing
 from optimum_si.onnx.inspect import check, summary
 
 
+pytestmark = pytest.mark.usefixtures("trace_cache")
+
+
 @pytest.mark.parametrize("name", ["bert", "vit"])
 def test_encoders_and_image_models_give_the_answers_of_pytorch(exported, name):
     model, inputs = tiny(name), inputs_of(name, 3)
