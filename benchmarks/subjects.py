@@ -11,7 +11,7 @@ from corpus import windows
 from transformers import AutoTokenizer, PreTrainedModel
 
 from optimum_si import SIConfig, SIPruner, perplexity
-from optimum_si.demo.embeddings import cosine_measure, find_model
+from optimum_si.demo.embeddings import cosine_metric, find_model
 from optimum_si.demo.texts import calibration_docstrings, docstrings_of, first_paragraph
 
 
@@ -78,7 +78,7 @@ class Encoder(Subject):
         dense = SIPruner.from_pretrained(path)
         sentences = {"same": _sentences(_project_docstrings("numpy"), tested), "other": _sentences(_prose(), tested)}
         self.measures = {
-            kind: cosine_measure(dense.model, dense.tokenizer, texts) for kind, texts in sentences.items()
+            kind: cosine_metric(dense.model, dense.tokenizer, texts) for kind, texts in sentences.items()
         }
 
     def measure(self, model: PreTrainedModel) -> dict[str, float]:

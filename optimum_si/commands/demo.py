@@ -3,8 +3,6 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from optimum_si.errors import ConfigurationError
-
 from .base import SISubcommand
 
 
@@ -44,13 +42,6 @@ class DemoCommand(SISubcommand):
         parser.add_argument("--overwrite", action="store_true", help="replace what is in --output")
 
     def execute(self, args: Namespace) -> None:
-        if (args.model is None) != (args.dataset is None):
-            raise ConfigurationError("--model and --dataset go together: give both, or neither for the demo's own.")
-        if args.language_model and args.model is not None:
-            raise ConfigurationError("--language-model trains its own model: drop it, or drop --model and --dataset.")
-        if not args.minutes > 0:
-            raise ConfigurationError(f"--minutes {args.minutes:g}: expected a number above 0.")
-
         from optimum_si.demo import run_demo
 
         run_demo(

@@ -36,13 +36,11 @@ def run_demo(
         ConfigurationError: for arguments that do not go together.
         SIError: when there is nothing to run on, or the output directory is not empty.
     """
-    if model is not None and dataset is None:
-        raise ConfigurationError("--model needs text to calibrate and measure on: give it with --dataset.")
-    if dataset is not None and model is None:
-        raise ConfigurationError("--dataset is the text for a model of your own: give that with --model.")
+    if (model is None) != (dataset is None):
+        raise ConfigurationError("--model and --dataset go together: give both, or neither for the demo's own.")
     if language_model and model is not None:
         raise ConfigurationError("--language-model trains its own model: drop it, or drop --model and --dataset.")
-    if language_model and not minutes > 0:
+    if not minutes > 0:
         raise ConfigurationError(f"--minutes {minutes:g}: expected a number above 0.")
     quick = quick or os.environ.get("SI_QUICK") == "1"
     directory = DEFAULT_OUTPUT if output is None else Path(output)

@@ -26,15 +26,17 @@ KEPT_PATTERN = "2:4"
 
 
 @dataclass(frozen=True)
-class Scale:
+class Workload:
     """How much a demo does.
 
     Args:
-        windows, length: of calibration text.
-        epochs: of induction.
+        windows: number of calibration windows.
+        length: tokens of a calibration window.
+        epochs: epochs of induction.
         recipes: pairs of method and target, "50%" or a pattern.
-        sentences: held out, where embeddings are compared.
-        test_windows, test_length: of held-out text, where perplexity is measured.
+        sentences: number of held-out sentences, where embeddings are compared.
+        test_windows: number of held-out windows, where perplexity is measured.
+        test_length: tokens of a held-out window.
     """
 
     windows: int
@@ -46,7 +48,7 @@ class Scale:
     test_length: int
 
     @classmethod
-    def of(cls, quick: bool) -> "Scale":
+    def of(cls, quick: bool) -> "Workload":
         """The full comparison, or just enough to see that everything works."""
         if quick:
             return cls(16, 64, 1, (("wanda", KEPT_PATTERN),), 40, 8, 64)
@@ -55,19 +57,25 @@ class Scale:
 
     def config(self, method: str, target: str, induction: bool) -> SIConfig:
         """The recipe of one run."""
-        share = float(target.rstrip("%")) / 100 if target.endswith("%") else None
+        sparsity = float(target.rstrip("%")) / 100 if target.endswith("%") else None
         return SIConfig(
             method,
-            sparsity=share,
-            pattern=None if share is not None else target,
+            sparsity=sparsity,
+            pattern=None if sparsity is not None else target,
             induction=InductionConfig(epochs=self.epochs) if induction else None,
             calibration=CalibrationConfig(num_samples=self.windows, sequence_length=self.length),
         )
 
 
 @dataclass(frozen=True)
-class Measure:
-    """What is compared: a number for a model, and the one that the dense model has."""
+class Metric:
+    """What is compared.
+
+    Args:
+        name: name of the number, such as "perplexity".
+        score: function of a model that gives its number.
+        dense: number of the dense model.
+    """
 
     name: str
     score: Callable[[Any], float]
@@ -88,7 +96,7 @@ class Row:
 
     @property
     def gap_closed(self) -> float:
-        """Share of what plain pruning lost that induction won back; NaN where nothing was lost."""
+        """Fraction of what plain pruning lost that induction won back; NaN where nothing was lost."""
         gap = self.dense - self.plain
         closed = (self.induced - self.plain) / gap if gap else math.nan
         return closed if math.isfinite(closed) else math.nan
@@ -116,8 +124,8 @@ def compare(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     calibration: Any,
-    measure: Measure,
-    scale: Scale,
+    metric: Metric,
+    workload: Workload,
     output: Path,
 ) -> list[Row]:
     """Prune copies of a model by every recipe, print each row and then the table, and keep the best result at 2:4.
@@ -126,39 +134,39 @@ def compare(
         model: the dense model; stays as it is.
         tokenizer: of the model.
         calibration: texts.
-        measure: what is compared.
-        scale: which recipes, on how much data.
+        metric: what is compared.
+        workload: which recipes, on how much data.
         output: gets the induced model of the best row at 2:4; what is there is replaced.
     """
     rows: list[Row] = []
     best = math.inf
-    for number, (method, target) in enumerate(scale.recipes, start=1):
-        say(f"\n[{number}/{len(scale.recipes)}] {method} {target}, without and with induction")
+    for index, (method, target) in enumerate(workload.recipes, start=1):
+        say(f"\n[{index}/{len(workload.recipes)}] {method} {target}, without and with induction")
         scores, seconds = [], []
         for induction in (False, True):
             pruner = SIPruner(copy.deepcopy(model), tokenizer)
-            pruner.prune(scale.config(method, target, induction), calibration)
+            pruner.prune(workload.config(method, target, induction), calibration)
             assert pruner.report is not None
-            scores.append(measure.score(pruner.model))
+            scores.append(metric.score(pruner.model))
             seconds.append(pruner.report.seconds)
-        row = Row(method, target, scores[0], scores[1], measure.dense, seconds[0], seconds[1])
+        row = Row(method, target, scores[0], scores[1], metric.dense, seconds[0], seconds[1])
         rows.append(row)
         cells = row.cells()
-        say(f"{measure.name}: plain {cells[2]}, SI {cells[3]}, share of the gap closed {cells[4]}")
+        say(f"{metric.name}: plain {cells[2]}, SI {cells[3]}, share of the gap closed {cells[4]}")
         # Saved at once: only one copy beside the dense model is ever in memory. A NaN never counts as better.
         if target == KEPT_PATTERN and row.distance < best:
             best = row.distance
             pruner.save_pretrained(output, overwrite=True)
-    say(f"\n{table(rows, measure)}")
+    say(f"\n{table(rows, metric)}")
     return rows
 
 
-def table(rows: list[Row], measure: Measure) -> str:
+def table(rows: list[Row], metric: Metric) -> str:
     """All rows under one header."""
-    name = measure.name
+    name = metric.name
     header = ["method", "target", f"plain {name}", f"SI {name}", "gap closed", "plain s", "SI s"]
     legend = (
-        f"{name} of the dense model: {_number(measure.dense)}. gap closed: the share of what plain pruning lost that "
+        f"{name} of the dense model: {_number(metric.dense)}. gap closed: the share of what plain pruning lost that "
         "SI won back."
     )
     return f"{format_table(header, [row.cells() for row in rows])}\n{legend}"

@@ -17,7 +17,7 @@ from optimum_si.models.forward.modes import evaluation_mode
 from optimum_si.onnx.runtime.modeling import ORTSIModel
 from optimum_si.pruner import SIPruner
 
-from .comparison import Measure, Scale, best_device, check_saved, compare, say
+from .comparison import Metric, Workload, best_device, check_saved, compare, say
 from .runtime import compare_runtimes
 from .texts import calibration_docstrings, held_out_sentences
 
@@ -74,16 +74,16 @@ def embed(
     return torch.cat(vectors)
 
 
-def cosine_measure(
+def cosine_metric(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str], max_length: int = 128
-) -> Measure:
+) -> Metric:
     """Mean cosine of sentence embeddings to those of the dense ``model``."""
     dense = embed(model, tokenizer, sentences, max_length)
 
     def score(pruned: Any) -> float:
         return (embed(pruned, tokenizer, sentences, max_length) * dense).sum(1).mean().item()
 
-    return Measure("cosine", score, 1.0)
+    return Metric("cosine", score, 1.0)
 
 
 def nearest(vectors: Tensor, query: int) -> tuple[int, float]:
@@ -96,20 +96,20 @@ def nearest(vectors: Tensor, query: int) -> tuple[int, float]:
 
 def run_embeddings(output: Path, quick: bool) -> None:
     """Compare, save the best result at 2:4, reload it and search with it."""
-    scale = Scale.of(quick)
+    workload = Workload.of(quick)
     pruner = SIPruner.from_pretrained(find_model(), device=best_device())
     model, tokenizer = pruner.model, pruner.tokenizer
     assert tokenizer is not None
     # Four characters make about a token; three times as many leave the draw some choice.
-    calibration = calibration_docstrings(12 * scale.windows * scale.length)
-    sentences = held_out_sentences(scale.sentences, exclude=calibration)
+    calibration = calibration_docstrings(12 * workload.windows * workload.length)
+    sentences = held_out_sentences(workload.sentences, exclude=calibration)
     say(
-        f"all-MiniLM-L6-v2, pruned on {scale.windows} windows of {scale.length} tokens from docstrings of Python's "
-        f"standard library.\nMeasured: mean cosine of the embeddings of {len(sentences)} other docstrings to those of "
-        "the dense model."
+        f"all-MiniLM-L6-v2, pruned on {workload.windows} windows of {workload.length} tokens from docstrings of "
+        f"Python's standard library.\nMeasured: mean cosine of the embeddings of {len(sentences)} other docstrings to "
+        "those of the dense model."
     )
-    measure = cosine_measure(model, tokenizer, sentences)
-    compare(model, tokenizer, calibration, measure, scale, output)
+    metric = cosine_metric(model, tokenizer, sentences)
+    compare(model, tokenizer, calibration, metric, workload, output)
 
     reloaded = AutoModel.from_pretrained(output).to(model.device)
     check_saved(reloaded, output)
@@ -128,7 +128,7 @@ def run_embeddings(output: Path, quick: bool) -> None:
         output,
         ("fp32", "int8"),
         ORTSIModel.from_pretrained,
-        measure,
+        metric,
         lambda entry: len(embed(entry, tokenizer, sentences)),
         "sentences",
     )

@@ -26,7 +26,7 @@ from optimum_si.evaluation.perplexity import perplexity
 from optimum_si.onnx.runtime.causal import ORTSIModelForCausalLM
 from optimum_si.version import __version__
 
-from .comparison import Measure, Scale, best_device, check_saved, compare, say
+from .comparison import Metric, Workload, best_device, check_saved, compare, say
 from .runtime import compare_runtimes
 from .texts import sources
 
@@ -75,7 +75,7 @@ def token_stream(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> Tensor
 
 
 def learning_rate(done: float) -> float:
-    """After a share ``done`` of the time: a short linear warm-up, then down a cosine to a twentieth."""
+    """After a fraction ``done`` of the time: a short linear warm-up, then down a cosine to a twentieth."""
     warm_up = min(1.0, (done + 0.001) / WARM_UP)
     return LEARNING_RATE * warm_up * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
 
@@ -158,13 +158,13 @@ def held_out_windows(tokenizer: PreTrainedTokenizerBase, texts: list[str], count
     return stream[: count * length].view(count, length)
 
 
-def perplexity_measure(model: PreTrainedModel, windows: Tensor) -> Measure:
+def perplexity_metric(model: PreTrainedModel, windows: Tensor) -> Metric:
     """Perplexity on these windows; ``model`` is the dense one."""
 
     def score(pruned: Any) -> float:
         return perplexity(pruned, texts=windows, progress=False)
 
-    return Measure("perplexity", score, score(model))
+    return Metric("perplexity", score, score(model))
 
 
 def generate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, tokens: int = 80) -> str:
@@ -186,17 +186,17 @@ def generate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt:
 
 def run_language_model(minutes: float, output: Path, quick: bool) -> None:
     """Train or load, compare, save the best result at 2:4, reload it and write code with it."""
-    scale = Scale.of(quick)
+    workload = Workload.of(quick)
     model, tokenizer = trained_model(minutes, quick)
     calibration = sources(held_out=False, max_files=20 if quick else 200)
     windows = held_out_windows(
-        tokenizer, sources(held_out=True, max_files=10 if quick else 40), scale.test_windows, scale.test_length
+        tokenizer, sources(held_out=True, max_files=10 if quick else 40), workload.test_windows, workload.test_length
     )
     say(
-        f"Pruned on {scale.windows} windows of {scale.length} tokens.\nMeasured: perplexity on {windows.numel():,} "
-        "tokens of files that were used neither to train nor to prune."
+        f"Pruned on {workload.windows} windows of {workload.length} tokens.\nMeasured: perplexity on "
+        f"{windows.numel():,} tokens of files that were used neither to train nor to prune."
     )
-    compare(model, tokenizer, calibration, perplexity_measure(model, windows), scale, output)
+    compare(model, tokenizer, calibration, perplexity_metric(model, windows), workload, output)
 
     reloaded = load_causal(output)
     check_saved(reloaded, output)
@@ -218,7 +218,7 @@ def run_language_model(minutes: float, output: Path, quick: bool) -> None:
         output,
         ("fp32", "int8", "int4"),
         ORTSIModelForCausalLM.from_pretrained,
-        perplexity_measure(model.cpu(), windows),  # type: ignore[call-arg]
+        perplexity_metric(model.cpu(), windows),  # type: ignore[call-arg]
         write_tokens,
         "tokens",
     )

@@ -12,9 +12,9 @@ from optimum_si.config.groups import CalibrationConfig
 from optimum_si.errors import CalibrationError, ConfigurationError, UnsupportedModelError
 from optimum_si.pruner import SIPruner
 
-from .comparison import Measure, Scale, best_device, check_saved, compare, say
-from .embeddings import cosine_measure
-from .language_model import perplexity_measure
+from .comparison import Metric, Workload, best_device, check_saved, compare, say
+from .embeddings import cosine_metric
+from .language_model import perplexity_metric
 
 
 #: More text than this is never needed, and tokenizing a whole corpus takes long.
@@ -63,9 +63,9 @@ def chunks(texts: list[str], count: int, words: int = 64) -> list[str]:
     return passages
 
 
-def make_measure(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], scale: Scale
-) -> Measure:
+def choose_metric(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], workload: Workload
+) -> Metric:
     """Perplexity for a causal language model; for others, mean cosine of mean-pooled last hidden states.
 
     Raises:
@@ -77,36 +77,36 @@ def make_measure(
             "The demo measures causal language models and encoders, not encoder-decoders: prune this one with "
             "`optimum-cli si prune`."
         )
-    limit = maximum_length(model) or scale.test_length
+    limit = maximum_length(model) or workload.test_length
     if not model.can_generate():
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        return cosine_measure(model, tokenizer, chunks(texts, scale.sentences), min(128, limit))
+        return cosine_metric(model, tokenizer, chunks(texts, workload.sentences), min(128, limit))
     ids = tokenizer("\n\n".join(texts), return_tensors="pt", verbose=False)["input_ids"][0]
-    length = min(scale.test_length, limit)
-    count = min(scale.test_windows, len(ids) // length)
+    length = min(workload.test_length, limit)
+    count = min(workload.test_windows, len(ids) // length)
     if count == 0:
         raise CalibrationError(
             f"The half of --dataset that measures has {len(ids)} tokens and one window needs {length}: give more text."
         )
-    return perplexity_measure(model, ids[: count * length].view(count, length))
+    return perplexity_metric(model, ids[: count * length].view(count, length))
 
 
 def run_own_model(source: str, dataset: Any, output: Path, quick: bool) -> None:
     """Compare on the user's model and text, save the best result at 2:4 and reload it."""
-    scale = Scale.of(quick)
+    workload = Workload.of(quick)
     texts = load_texts(dataset, CalibrationConfig())
     calibration, held_out = (limit_texts(half, MAX_CHARACTERS) for half in split_texts(texts))
     pruner = SIPruner.from_pretrained(source, device=best_device())
     model, tokenizer = pruner.model, pruner.tokenizer
     if tokenizer is None:
         raise ConfigurationError(f"--model {source} has no tokenizer beside it, which text needs: save one there.")
-    measure = make_measure(model, tokenizer, held_out, scale)
+    metric = choose_metric(model, tokenizer, held_out, workload)
     say(
-        f"{source}, pruned on {scale.windows} windows of {scale.length} tokens from one half of the dataset.\n"
-        f"Measured: {measure.name} on the other half."
+        f"{source}, pruned on {workload.windows} windows of {workload.length} tokens from one half of the dataset.\n"
+        f"Measured: {metric.name} on the other half."
     )
-    compare(model, tokenizer, calibration, measure, scale, output)
+    compare(model, tokenizer, calibration, metric, workload, output)
     check_saved(type(model).from_pretrained(output), output)
     # The dataset may be an object, which no command line can name.
     name = shlex.quote(dataset) if isinstance(dataset, str) else "DATASET"

@@ -15,7 +15,7 @@ from optimum_si.onnx import export
 from optimum_si.onnx.directories import weight_bytes
 from optimum_si.report import format_table
 
-from .comparison import Measure, say
+from .comparison import Metric, say
 
 
 TURNS = 3
@@ -25,9 +25,9 @@ def compare_runtimes(
     model: PreTrainedModel,
     tokenizer: Any,
     output: Path,
-    stored: Sequence[str],
+    dtypes: Sequence[str],
     load: Callable[[Path], Any],
-    measure: Measure,
+    metric: Metric,
     work: Callable[[Any], int],
     unit: str,
 ) -> None:
@@ -36,10 +36,10 @@ def compare_runtimes(
     Args:
         model: pruned, on the CPU.
         tokenizer: saved beside the exports.
-        output: holds its checkpoint; exports go into ``onnx-VALUES`` in it.
-        stored: how weights are stored in the exports, such as ("fp32", "int8").
+        output: holds its checkpoint; exports go into ``onnx-DTYPE`` in it.
+        dtypes: dtypes of the weights that are stored, one for each export, such as ("fp32", "int8").
         load: opens an export.
-        measure: what is compared beside speed.
+        metric: what is compared beside speed.
         work: runs a model once and says how many units it did.
         unit: of work, such as "sentences".
     """
@@ -48,11 +48,11 @@ def compare_runtimes(
         return
     say("Exporting the result for ONNX Runtime ...")
     models: dict[str, tuple[Any, float]] = {"PyTorch": (model, weight_bytes(output) / 1e6)}
-    for values in stored:
-        directory = output / f"onnx-{values}"
+    for dtype in dtypes:
+        directory = output / f"onnx-{dtype}"
         shutil.rmtree(directory, ignore_errors=True)
-        export(model, directory, values=values, tokenizer=tokenizer)
-        models[f"ONNX Runtime, {values}"] = load(directory), weight_bytes(directory) / 1e6
+        export(model, directory, values=dtype, tokenizer=tokenizer)
+        models[f"ONNX Runtime, {dtype}"] = load(directory), weight_bytes(directory) / 1e6
     speeds: dict[str, list[float]] = {name: [] for name in models}
     for turn in range(TURNS + 1):
         for name, (entry, _) in models.items():
@@ -67,12 +67,12 @@ def compare_runtimes(
             f"{median(speeds[name]):.0f}",
             f"{median(speeds[name]) / first:.2f} x",
             f"{size:.1f}",
-            f"{measure.score(entry):.4f}",
+            f"{metric.score(entry):.4f}",
         ]
         for name, (entry, size) in models.items()
     ]
-    say(f"\n{format_table(['runtime', f'{unit} a second', 'to PyTorch', 'MB', measure.name], rows)}")
+    say(f"\n{format_table(['runtime', f'{unit} a second', 'to PyTorch', 'MB', metric.name], rows)}")
     say(
         "The zeros are in all of them, and none makes use of them on a CPU. What an export holds:\n"
-        f"  optimum-cli si check {shlex.quote(str(output / f'onnx-{stored[0]}'))}\n"
+        f"  optimum-cli si check {shlex.quote(str(output / f'onnx-{dtypes[0]}'))}\n"
     )
