@@ -23,20 +23,20 @@ import onnx_ir as ir
 import onnxruntime
 from onnxruntime.capi._pybind_state import quantize_matmul_4bits
 
-from optimum_si.onnx.kernels import KINDS, Packed, library_path, pack
+from optimum_si.onnx.kernels import DTYPES, Packed, library_path, pack
 from optimum_si.onnx.packed_nodes import DOMAIN, packed_node
 from optimum_si.report import format_table
 
 
-#: Format, share of zeros beyond the pattern's, and kinds of values that have a kernel.
+#: Format, share of zeros beyond the pattern's, and dtypes of values that have a kernel.
 SPARSE = (
-    ("2:4", 0.0, KINDS),
-    ("4:8", 0.0, KINDS),
-    ("bitmask", 0.5, KINDS),
-    ("bitmask", 0.7, KINDS[:3]),
-    ("bitmask", 0.9, KINDS[:1]),
-    ("csr", 0.9, KINDS),
-    ("csr", 0.95, KINDS[:1]),
+    ("2:4", 0.0, DTYPES),
+    ("4:8", 0.0, DTYPES),
+    ("bitmask", 0.5, DTYPES),
+    ("bitmask", 0.7, DTYPES[:3]),
+    ("bitmask", 0.9, DTYPES[:1]),
+    ("csr", 0.9, DTYPES),
+    ("csr", 0.95, DTYPES[:1]),
 )
 
 
@@ -122,13 +122,13 @@ def layers(size: int) -> dict[str, tuple[Maker, int]]:
         "dense fp16": (partial(_dense, weight.astype(np.float16)), weight.nbytes // 2),
         "dense int4": (partial(_int4, weight), weight.size // 2 + weight.size // 8),
     }
-    for format, share, kinds in SPARSE:
+    for format, share, dtypes in SPARSE:
         kept = _pattern(generator, size, *map(int, format.split(":"))) if ":" in format else None
         kept = generator.random((size, size)) >= share if kept is None else kept
         name = format if ":" in format else f"{format} {share:.0%}"
-        for kind in kinds:
-            packed = pack(weight * kept, format, kind)
-            found[f"{name} {kind}"] = partial(_sparse, packed), packed.nbytes
+        for dtype in dtypes:
+            packed = pack(weight * kept, format, dtype)
+            found[f"{name} {dtype}"] = partial(_sparse, packed), packed.nbytes
     return found
 
 

@@ -50,12 +50,12 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
-        exports = [found for pattern, kinds in VARIANTS for found in exported(args, pattern, kinds, Path(folder))]
+        exports = [found for pattern, names in VARIANTS for found in exported(args, pattern, names, Path(folder))]
         times = decoding_times(exports, args)
     rows = [
         [
             found.pattern,
-            found.kind,
+            found.name,
             f"{spent:.2f}",
             f"{times[0] / spent:.2f} x",
             f"{found.size / exports[0].size:.3f}",
@@ -73,26 +73,26 @@ class Exported:
     """One export: bytes of the graph and its weights, perplexity of it and of the model that it was made from."""
 
     pattern: str
-    kind: str
+    name: str
     size: int
     model: ORTSIModelForCausalLM
     perplexity: float
     expected: float
 
 
-def exported(args: argparse.Namespace, pattern: str, kinds: tuple[str, ...], folder: Path) -> Iterator[Exported]:
+def exported(args: argparse.Namespace, pattern: str, names: tuple[str, ...], folder: Path) -> Iterator[Exported]:
     model, texts = (loaded if args.model else tiny_llama)(args)
     prune(model, pattern)
     expected = perplexity(model, texts=texts, progress=False)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = args.threads
-    for kind in kinds:
-        weights, values = kind.split()
-        path = export(model, folder / pattern / kind, weights=weights, values=values)
+    for name in names:
+        weights, values = name.split()
+        path = export(model, folder / pattern / name, weights=weights, values=values)
         size = sum(file.stat().st_size for file in path.glob("model.onnx*"))
         opened = ORTSIModelForCausalLM.from_pretrained(path, session_options=options)
         found = perplexity(opened, texts=texts, progress=False)
-        yield Exported(pattern, kind, size, opened, found, expected)
+        yield Exported(pattern, name, size, opened, found, expected)
 
 
 def decoding_times(exports: list[Exported], args: argparse.Namespace) -> list[float]:

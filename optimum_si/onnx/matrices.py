@@ -62,7 +62,7 @@ def matrix_of(node: ir.Node) -> Matrix | None:
     operator = node.op_type
     if node.domain == DOMAIN:
         packed = packed_of(node)
-        return Matrix(name_of(node), operator, unpack(packed).T, f"{packed.kind} {packed.format}")
+        return Matrix(name_of(node), operator, unpack(packed).T, f"{packed.dtype} {packed.format}")
     if operator not in _PRODUCTS:
         return None
     weight = node.inputs[1]

@@ -3,7 +3,7 @@
 import onnx_ir as ir
 
 from optimum_si.errors import CheckpointError
-from optimum_si.onnx.kernels.pack import VERSION, Packed
+from optimum_si.onnx.kernels.packed import VERSION, Packed
 from optimum_si.onnx.kernels.validate import check
 
 
@@ -35,8 +35,8 @@ def packed_of(node: ir.Node) -> Packed:
     for name, value in zip(PARTS, node.inputs[1:BIAS], strict=True):
         assert value is not None and value.const_value is not None
         parts[name] = value.const_value.numpy()
-    kind = node.attributes["kind"].as_string()
-    packed = Packed(node.attributes["format"].as_string(), kind, (rows, columns), group, parts)
+    dtype = node.attributes["kind"].as_string()
+    packed = Packed(node.attributes["format"].as_string(), dtype, (rows, columns), group, parts)
     try:
         check(packed)
     except ValueError as error:
@@ -49,7 +49,7 @@ def packed_node(x: ir.Value, packed: Packed, parts: dict[str, ir.Value], bias: i
     rows, columns = packed.shape
     numbers = {"version": VERSION, "N": rows, "K": columns, "group": packed.group}
     attributes = [ir.AttrInt64(name, number) for name, number in numbers.items()]
-    attributes += [ir.AttrString("format", packed.format), ir.AttrString("kind", packed.kind)]
+    attributes += [ir.AttrString("format", packed.format), ir.AttrString("kind", packed.dtype)]
     inputs = [x, *(parts[name] for name in PARTS), *([] if bias is None else [bias])]
     return ir.Node(DOMAIN, OPERATOR, inputs, attributes)
 

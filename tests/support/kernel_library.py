@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from optimum_si.onnx.kernels import FORMATS, KINDS, Packed, library_path
+from optimum_si.onnx.kernels import DTYPES, FORMATS, Packed, library_path
 from optimum_si.onnx.kernels import build as building
 
 
@@ -92,7 +92,7 @@ def _arguments(packed: Packed) -> tuple:
     parts = [packed.parts[name] for name in _PARTS]
     return (
         FORMATS.index(packed.format),
-        KINDS.index(packed.kind),
+        DTYPES.index(packed.dtype),
         (ctypes.c_int64 * 3)(*packed.shape, packed.group),
         (ctypes.c_void_p * 4)(*(part.ctypes.data for part in parts)),
         (ctypes.c_size_t * 4)(*(part.nbytes for part in parts)),

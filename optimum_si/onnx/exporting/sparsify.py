@@ -7,7 +7,8 @@ import onnx_ir as ir
 
 from optimum_si.config.validators import matches
 from optimum_si.onnx.edits import add_initializer, remove_unused, replace_node
-from optimum_si.onnx.kernels.pack import MOST_CSR_COLUMNS, Packed, pack
+from optimum_si.onnx.kernels.pack import pack
+from optimum_si.onnx.kernels.packed import MOST_CSR_COLUMNS, Packed
 from optimum_si.onnx.matrices import Matrix, matrix_of
 from optimum_si.onnx.packed_nodes import DOMAIN, PARTS, packed_node
 

@@ -5,7 +5,8 @@
 """
 
 from .build import KernelsUnavailable, library_path
-from .pack import FORMATS, KINDS, Packed, pack, unpack
+from .pack import pack, unpack
+from .packed import DTYPES, FORMATS, Packed
 
 
-__all__ = ["FORMATS", "KINDS", "KernelsUnavailable", "Packed", "library_path", "pack", "unpack"]
+__all__ = ["DTYPES", "FORMATS", "KernelsUnavailable", "Packed", "library_path", "pack", "unpack"]

@@ -57,7 +57,12 @@ def library_path() -> Path:
         path = cache_directory() / f"{source_key(command)}-{FILE_NAME}"
         if not path.is_file():
             compile_library(path, command)
-    except (OSError, RuntimeError, ImportError, subprocess.SubprocessError) as error:  # no home, no rights, no compiler
+    except (
+        OSError,
+        RuntimeError,
+        ImportError,
+        subprocess.SubprocessError,
+    ) as error:  # no home, no rights, no compiler
         if isinstance(error, KernelsUnavailable):
             raise
         raise KernelsUnavailable(f"sparse kernels cannot be compiled: {error}") from error

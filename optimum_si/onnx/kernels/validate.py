@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from .pack import (
+from .packed import (
     BLOCK_COLUMNS,
+    DTYPES,
     FORMATS,
     FOUR_OF_EIGHT,
     GROUP,
-    KINDS,
     MASK_STRIP,
     MOST_CSR_COLUMNS,
     PAIR_STRIP,
@@ -28,10 +28,10 @@ def check(packed: Packed) -> None:
     Raises:
         ValueError: says what is wrong.
     """
-    if packed.format not in FORMATS or packed.kind not in KINDS:
-        raise ValueError(f"format {packed.format!r} with values in {packed.kind!r} is unknown.")
+    if packed.format not in FORMATS or packed.dtype not in DTYPES:
+        raise ValueError(f"format {packed.format!r} with values in {packed.dtype!r} is unknown.")
     (rows, columns), group = packed.shape, packed.group
-    whole = packed.kind.startswith("fp")
+    whole = packed.dtype.startswith("fp")
     if rows < 1 or columns < 1 or whole != (group == 0) or not 0 <= group <= 2**31:
         raise ValueError("shape and groups do not fit together.")
     if group and group < columns and group != GROUP and group % (2 * GROUP):
@@ -39,14 +39,14 @@ def check(packed: Packed) -> None:
     strip, step = _unit(packed)
     high, wide = -(-rows // strip) * strip, -(-columns // step) * step
     groups = -(-columns // group) if group else 0
-    _size(packed, "scales", high * groups * (2 if packed.kind == "int4" else 4))
+    _size(packed, "scales", high * groups * (2 if packed.dtype == "int4" else 4))
     if packed.format in ("2:4", "4:8"):
         _size(packed, "starts", 0)
         values, indices = high * wide // 2, high * wide // 8
     else:
         values, indices = _starts(packed, rows if packed.format == "csr" else high // MASK_STRIP), high * wide // 8
         indices = 2 * values if packed.format == "csr" else indices
-    _size(packed, "values", -(-values * _BITS[packed.kind] // 8) + SLACK)
+    _size(packed, "values", -(-values * _BITS[packed.dtype] // 8) + SLACK)
     _size(packed, "indices", indices + SLACK)
     _indices(packed, packed.parts["indices"][:-SLACK], (rows, columns), (high, wide))
 
@@ -56,7 +56,7 @@ def _unit(packed: Packed) -> tuple[int, int]:
     if packed.format == "csr":
         return 1, 1
     if packed.format == "2:4":
-        return (PAIR_STRIP, STEP) if packed.kind.startswith("fp") else (MASK_STRIP, BLOCK_COLUMNS)
+        return (PAIR_STRIP, STEP) if packed.dtype.startswith("fp") else (MASK_STRIP, BLOCK_COLUMNS)
     return MASK_STRIP, STEP
 
 
@@ -76,7 +76,7 @@ def _starts(packed: Packed, count: int) -> int:
 
 def _indices(packed: Packed, indices: np.ndarray, shape: tuple[int, int], padded: tuple[int, int]) -> None:
     (rows, columns), (high, wide) = shape, padded
-    if packed.format == "4:8" or (packed.format == "2:4" and packed.kind.startswith("fp")):
+    if packed.format == "4:8" or (packed.format == "2:4" and packed.dtype.startswith("fp")):
         if (indices % 2).any() or indices.max() >= 2 * (
             len(FOUR_OF_EIGHT) if packed.format == "4:8" else len(TWO_OF_FOUR) ** 2
         ):

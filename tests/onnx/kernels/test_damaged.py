@@ -8,23 +8,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.kernel_library import multiply, problem, sparse_weight
 
-from optimum_si.onnx.kernels import FORMATS, KINDS, pack
+from optimum_si.onnx.kernels import DTYPES, FORMATS, pack
 from optimum_si.onnx.kernels.validate import check
 
 
-def packed(format, kind="fp32", rows=12, columns=40):
-    return pack(sparse_weight(np.random.default_rng(0), rows, columns, format, 0.2), format, kind)
+def packed(format, dtype="fp32", rows=12, columns=40):
+    return pack(sparse_weight(np.random.default_rng(0), rows, columns, format, 0.2), format, dtype)
 
 
 def with_part(weight, name, part):
     return replace(weight, parts={**weight.parts, name: np.ascontiguousarray(part)})
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("name", ["values", "indices", "starts", "scales"])
-def test_a_part_of_another_size_is_refused(format, kind, name):
-    weight = packed(format, kind)
+def test_a_part_of_another_size_is_refused(format, dtype, name):
+    weight = packed(format, dtype)
     part = weight.parts[name]
     for wrong in (np.append(part, np.zeros(4, np.uint8)), part[:-4]):
         if len(wrong) != len(part):
@@ -44,7 +44,7 @@ def test_another_shape_is_refused(format, shape):
 
 
 @pytest.mark.parametrize(
-    ("format", "kind", "index"),
+    ("format", "dtype", "index"),
     [
         ("2:4", "fp32", 72),
         ("2:4", "fp16", 1),
@@ -54,8 +54,8 @@ def test_another_shape_is_refused(format, shape):
         ("4:8", "fp32", 3),
     ],
 )
-def test_a_pattern_that_does_not_hold_is_refused(format, kind, index):
-    weight = packed(format, kind)
+def test_a_pattern_that_does_not_hold_is_refused(format, dtype, index):
+    weight = packed(format, dtype)
     indices = weight.parts["indices"].copy()
     indices[:4] = index
     assert "the pattern does not hold" in problem(with_part(weight, "indices", indices))
@@ -91,13 +91,13 @@ def test_a_mask_outside_of_the_weight_is_refused():
 @settings(max_examples=200)
 @given(
     format=st.sampled_from(FORMATS),
-    kind=st.sampled_from(KINDS),
+    dtype=st.sampled_from(DTYPES),
     name=st.sampled_from(["values", "indices", "starts", "scales"]),
     place=st.integers(0),
     byte=st.integers(0, 255),
 )
-def test_a_changed_byte_is_refused_or_multiplied_by(format, kind, name, place, byte):
-    weight = packed(format, kind)
+def test_a_changed_byte_is_refused_or_multiplied_by(format, dtype, name, place, byte):
+    weight = packed(format, dtype)
     part = weight.parts[name].copy()
     if len(part):
         part[place % len(part)] = byte

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.kernel_library import ISAS, PORTABLE, multiply, sparse_weight
 
-from optimum_si.onnx.kernels import FORMATS, KINDS, pack, unpack
+from optimum_si.onnx.kernels import DTYPES, FORMATS, pack, unpack
 
 
 #: Of the sum of magnitudes.
@@ -19,7 +19,7 @@ def error(packed, x, isa):
     Of each 32 inputs the largest is 127 steps, and an input is half a step off at most.
     """
     off = BOUND * np.abs(x)
-    if isa != PORTABLE and packed.format == "2:4" and packed.kind.startswith("int"):
+    if isa != PORTABLE and packed.format == "2:4" and packed.dtype.startswith("int"):
         units = np.pad(np.abs(x), ((0, 0), (0, -x.shape[1] % 32))).reshape(len(x), -1, 32)
         off += np.repeat(units.max(axis=2), 32, axis=1)[:, : x.shape[1]] / 254
     return off @ np.abs(unpack(packed)).T
@@ -28,7 +28,7 @@ def error(packed, x, isa):
 @settings(max_examples=120)
 @given(
     format=st.sampled_from(FORMATS),
-    kind=st.sampled_from(KINDS),
+    dtype=st.sampled_from(DTYPES),
     isa=st.sampled_from(ISAS),
     rows=st.integers(1, 150),
     columns=st.integers(1, 200) | st.integers(500, 700),
@@ -37,9 +37,9 @@ def error(packed, x, isa):
     biased=st.booleans(),
     seed=st.integers(0),
 )
-def test_products_are_those_of_the_dense_weight(format, kind, isa, rows, columns, count, share, biased, seed):
+def test_products_are_those_of_the_dense_weight(format, dtype, isa, rows, columns, count, share, biased, seed):
     generator = np.random.default_rng(seed)
-    packed = pack(sparse_weight(generator, rows, columns, format, share), format, kind)
+    packed = pack(sparse_weight(generator, rows, columns, format, share), format, dtype)
     x = generator.standard_normal((count, columns)).astype(np.float32)
     bias = generator.standard_normal(rows).astype(np.float32) if biased else None
     result = multiply(packed, x, bias, isa)
@@ -55,11 +55,11 @@ def test_products_are_those_of_the_dense_weight(format, kind, isa, rows, columns
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("count", [1, 3, 14])
 @pytest.mark.parametrize("group", [32, 192])
-@pytest.mark.parametrize("kind", ["int8", "int4"])
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
 @pytest.mark.parametrize("format", FORMATS)
-def test_scales_of_groups_of_columns(format, kind, group, count, isa):
+def test_scales_of_groups_of_columns(format, dtype, group, count, isa):
     generator = np.random.default_rng(0)
-    packed = pack(sparse_weight(generator, 20, 300, format, 0.2), format, kind, group)
+    packed = pack(sparse_weight(generator, 20, 300, format, 0.2), format, dtype, group)
     x = generator.standard_normal((count, 300)).astype(np.float32)
     result = multiply(packed, x, isa=isa)
     if result is not None:
@@ -67,12 +67,12 @@ def test_scales_of_groups_of_columns(format, kind, group, count, isa):
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_spreads_as_in_the_dense_product(format, kind, isa, wrong):
+def test_what_is_not_finite_spreads_as_in_the_dense_product(format, dtype, isa, wrong):
     generator = np.random.default_rng(0)
-    packed = pack(sparse_weight(generator, 12, 40, format, 0.3), format, kind)
+    packed = pack(sparse_weight(generator, 12, 40, format, 0.3), format, dtype)
     x = generator.standard_normal((2, 40)).astype(np.float32)
     x[0, 5] = wrong
     with np.errstate(invalid="ignore"):
@@ -98,11 +98,11 @@ def test_long_prompts_are_computed_in_parts(format):
     np.testing.assert_allclose(multiply(packed, x), x @ unpack(packed).T, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("format", FORMATS)
-def test_each_row_of_x_is_computed_for_itself(format, kind):
+def test_each_row_of_x_is_computed_for_itself(format, dtype):
     generator = np.random.default_rng(3)
-    packed = pack(sparse_weight(generator, 30, 96, format, 0.4), format, kind)
+    packed = pack(sparse_weight(generator, 30, 96, format, 0.4), format, dtype)
     x = generator.standard_normal((13, 96)).astype(np.float32)
     together = multiply(packed, x)
     for row in range(len(x)):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.kernel_library import compiled, sparse_weight
 
-from optimum_si.onnx.kernels import FORMATS, KINDS, pack
+from optimum_si.onnx.kernels import DTYPES, FORMATS, pack
 from optimum_si.onnx.kernels import build as building
 
 
@@ -36,13 +36,13 @@ def fuzzer(tmp_path_factory, request):
 def test_no_read_outside_of_a_buffer(fuzzer, tmp_path):
     generator = np.random.default_rng(0)
     for format in FORMATS:
-        for kind in KINDS:
+        for dtype in DTYPES:
             for rows, columns in ((1, 1), (13, 37), (24, 64), (70, 72)):
-                packed = pack(sparse_weight(generator, rows, columns, format, 0.4), format, kind)
+                packed = pack(sparse_weight(generator, rows, columns, format, 0.4), format, dtype)
                 parts = [packed.parts[name] for name in ("values", "indices", "starts", "scales")]
-                head = [FORMATS.index(format), KINDS.index(kind), rows, columns, packed.group]
+                head = [FORMATS.index(format), DTYPES.index(dtype), rows, columns, packed.group]
                 numbers = np.array([*head, *(part.nbytes for part in parts)], np.int64)
-                name = f"{format.replace(':', 'of')}-{kind}-{rows}x{columns}"
+                name = f"{format.replace(':', 'of')}-{dtype}-{rows}x{columns}"
                 (tmp_path / name).write_bytes(numbers.tobytes() + b"".join(part.tobytes() for part in parts))
     files = sorted(map(str, tmp_path.iterdir()))
     done = subprocess.run([str(fuzzer), "1", "2500", *files], capture_output=True, text=True)
