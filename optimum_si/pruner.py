@@ -16,9 +16,7 @@ from optimum_si.checkpoint.saved_scales import SavedScales, transformations_of
 from optimum_si.config.si_config import SIConfig
 from optimum_si.hub.base_model import base_of, public_name
 from optimum_si.hub.card import CARD_NAME, read_card, take_over, write_card
-from optimum_si.models.selection import select_views
-from optimum_si.models.structure import find_structure
-from optimum_si.pipeline.checks import check_call, check_finite, check_vocabulary
+from optimum_si.pipeline.checks import check_vocabulary
 from optimum_si.pipeline.plan import make_plan
 from optimum_si.pipeline.run import run
 
@@ -120,7 +118,7 @@ class SIPruner:
             UnsupportedModelError: for a model without blocks that can be pruned.
             CheckpointError: when ``save_dir`` cannot be written.
         """
-        return self._run("prune", config, dataset, save_dir, overwrite, progress)
+        return self._run(True, config, dataset, save_dir, overwrite, progress)
 
     def induce(
         self,
@@ -140,7 +138,7 @@ class SIPruner:
         """
         if config.induction is None:
             raise ConfigurationError("induction=None leaves `induce` nothing to do: give an InductionConfig.")
-        return self._run("induce", config, dataset, save_dir, overwrite, progress)
+        return self._run(False, config, dataset, save_dir, overwrite, progress)
 
     def get_calibration_dataset(
         self,
@@ -259,40 +257,35 @@ class SIPruner:
 
     def _run(
         self,
-        task: str,
+        write: bool,
         config: SIConfig,
         dataset: Any,
         save_dir: str | Path | None,
         overwrite: bool,
         progress: bool,
     ) -> PreTrainedModel:
-        check_call(config)
         if save_dir is not None:
             check_output(save_dir, overwrite)
-        structure = find_structure(self.model)
-        views = select_views(structure, config.include, config.exclude)
-        plan = make_plan(config, structure, views, write=task == "prune")
-        check_finite(self.model)
+        plan = make_plan(config, self.model, write)
         examples = prepare_examples(dataset, config.calibration, self.tokenizer, maximum_length(self.model))
         check_vocabulary(examples, self.model)
         if self.scales is not None and config.induction is not None:
-            if plan.write and self.scales.fit(config):
-                saved = self.scales.scalings(structure.blocks, self.model.device)
-                plan = make_plan(config, structure, views, True, saved)
+            if write and self.scales.fit(config):
+                plan = plan.with_saved(self.scales.scalings(self.model.device))
             # A run that fails from here on must not undo them a second time when it is repeated.
-            self.scales = self.scales.taken_out(structure.blocks)
+            self.scales = self.scales.taken_out(plan.structure.blocks)
         # What was measured of an earlier result says nothing of this one.
         self._saved = None
         padding = getattr(self.tokenizer, "pad_token_id", None) or 0
         done = transformations_of(self.model, self.scales)
-        result = run(plan, self.model, examples, padding, progress, done)
+        result = run(plan, examples, padding, progress, done)
         self.report, self.config = result.report, config.with_dataset(dataset)
         self.report.base = base_of(self.source, **self._place)
         name = self.config.calibration.dataset
         self.report.dataset = None if name is None else public_name(name)
         learned = {name: (block.scaling, block.absorbed) for name, block in result.blocks.items()}
-        self.scales = None if plan.write else SavedScales.of(config, learned, self.report.transformations)
-        record = sparsity_record(config, plan.write, self.report.transformations, self.report.sparsity)
+        self.scales = None if write else SavedScales.of(config, learned, self.report.transformations)
+        record = sparsity_record(config, write, self.report.transformations, self.report.sparsity)
         self.model.config.sparsity_config = record
         if save_dir is not None:
             self.save_pretrained(save_dir, overwrite)

@@ -82,19 +82,15 @@ class SavedScales:
             if absorbed is not None:
                 absorb(group, 1 / absorbed)
 
-    def scalings(self, blocks: Sequence[Block], device: torch.device) -> dict[str, Scaling]:
+    def scalings(self, device: torch.device) -> dict[str, Scaling]:
         """The saved scaling of each block that has one, by its name.
 
         Args:
-            blocks: about to be pruned to the target that scales were learned for.
             device: where the model is.
         """
         return {
-            block.name: Scaling(
-                self._of(block, "scale", device), self.shifted[block.name], self._of(block, "bias", device)
-            )
-            for block in blocks
-            if block.name in self.shifted
+            name: Scaling(self._of(name, "scale", device), shifted, self._of(name, "bias", device))
+            for name, shifted in self.shifted.items()
         }
 
     def fit(self, config: SIConfig) -> bool:
@@ -136,8 +132,8 @@ class SavedScales:
                     f"{len(value)} entries, which this model does not have. Run `induce` again or delete the file."
                 )
 
-    def _of(self, block: Block, kind: str, device: torch.device) -> dict[str, Tensor]:
-        prefix = f"{block.name}|{kind}|"
+    def _of(self, block: str, kind: str, device: torch.device) -> dict[str, Tensor]:
+        prefix = f"{block}|{kind}|"
         return {key[len(prefix) :]: value.to(device) for key, value in self.tensors.items() if key.startswith(prefix)}
 
     def save(self, directory: Path) -> None:

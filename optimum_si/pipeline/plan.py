@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from transformers import PreTrainedModel
+
 from optimum_si.algorithms.block_state import Scaling
 from optimum_si.algorithms.induction.stage import InductionStage
 from optimum_si.algorithms.layerwise.stage import PruningStage
@@ -16,8 +18,11 @@ from optimum_si.algorithms.reconstruction.swapping import Swapped
 from optimum_si.algorithms.refinement.stage import RefinementStage
 from optimum_si.algorithms.stage import BlockStage, Need
 from optimum_si.config.si_config import SIConfig
-from optimum_si.models.structure import Structure
+from optimum_si.models.selection import select_views
+from optimum_si.models.structure import Structure, find_structure
 from optimum_si.models.weight_view import WeightView
+
+from .checks import check_call, check_finite
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +31,7 @@ class Plan:
 
     Args:
         config: the recipe.
+        model: what is pruned.
         structure: of the model.
         views: for each block, the weights to prune, by name inside the block.
         write: whether pruned weights are stored (``prune``), or scales are only absorbed (``induce``).
@@ -37,6 +43,7 @@ class Plan:
     """
 
     config: SIConfig
+    model: PreTrainedModel
     structure: Structure
     views: Sequence[Mapping[str, WeightView]]
     write: bool
@@ -62,39 +69,36 @@ class Plan:
         """Whether the run may change the bias of a layer."""
         return view.name in self.shiftable and view.read_bias() is not None
 
-    def without_saved(self) -> "Plan":
-        """The same run with scales that are learned anew."""
-        return replace(self, saved=None, stages=_stages(self.config, self.write, None))
+    def with_saved(self, saved: Mapping[str, Scaling] | None) -> "Plan":
+        """The same run with scalings of an earlier run by block name; None learns."""
+        return replace(self, saved=saved, stages=_stages(self.config, self.write, saved))
 
 
-def make_plan(
-    config: SIConfig,
-    structure: Structure,
-    views: Sequence[Mapping[str, WeightView]],
-    write: bool,
-    saved: Mapping[str, Scaling] | None = None,
-) -> Plan:
-    """The plan of a recipe for a model, checked against every layer.
+def make_plan(config: SIConfig, model: PreTrainedModel, write: bool) -> Plan:
+    """The plan of a recipe for a model; everything that may refuse a run before its data is read is checked here.
 
     Args:
         config: the recipe.
-        structure: of the model.
-        views: for each block, the weights to prune, by name inside the block.
+        model: what is pruned.
         write: whether pruned weights are stored.
-        saved: scalings of an earlier run by block name.
 
     Raises:
-        ConfigurationError: for a pattern that does not divide a layer.
+        ConfigurationError: for a recipe that does not fit the model, such as a pattern that does not divide a layer.
+        UnsupportedModelError: for a model without blocks that can be pruned.
+        NumericalError: for NaN or infinity in any weight.
     """
-    method_class = get_method(config.method)
-    target = make_target(config.sparsity, config.pattern, config.comparison_group or method_class.group)
+    check_call(config)
+    structure = find_structure(model)
+    views = select_views(structure, config.include, config.exclude)
+    method, bare = _method(config), get_method(config.method)
+    target = make_target(config.sparsity, config.pattern, config.comparison_group or bare.group)
     targets = {}
     for view in (view for block in views for view in block.values()):
         target.check(view.name, view.shape[1])
         targets[view.name] = target
-    method = _method(config)
-    stages = _stages(config, write, saved)
-    return Plan(config, structure, views, write, method, targets, _shiftable(config, structure), stages, saved)
+    check_finite(model)
+    shiftable, stages = _shiftable(config, structure), _stages(config, write, None)
+    return Plan(config, model, structure, views, write, method, targets, shiftable, stages)
 
 
 def _shiftable(config: SIConfig, structure: Structure) -> frozenset[str]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
 
 from optimum_si.algorithms.allocation.stage import allocate
 from optimum_si.algorithms.induction.held_out_loss import HeldOutLoss
@@ -47,7 +46,6 @@ class RunResult:
 
 def run(
     plan: Plan,
-    model: PreTrainedModel,
     examples: list[dict[str, Tensor]],
     padding_id: int,
     progress: bool,
@@ -57,13 +55,12 @@ def run(
 
     Args:
         plan: what is done.
-        model: what it is done to.
         examples: calibration examples.
         padding_id: token that fills shorter ones.
         progress: whether to show a bar.
         transformed: transformations that the model went through before.
     """
-    config, structure, started = plan.config, plan.structure, time.perf_counter()
+    config, model, structure, started = plan.config, plan.model, plan.structure, time.perf_counter()
     if config.induction is not None and config.induction.new_biases and not add_biases(model, structure):
         warn(
             f"induction.new_biases: {model.config.model_type!r} declares no biases that it could add; shifts go into "
@@ -90,7 +87,7 @@ def run(
                     results[block.name] = prune_block(plan, index, streams, num_held_out, model_loss)
         finally:
             streams.close()
-    report = _report(plan, model, results, [*transformed], applied)
+    report = _report(plan, results, [*transformed], applied)
     report.calibration_windows, report.calibration_tokens = len(examples), streams.tokens
     report.seconds = time.perf_counter() - started
     return RunResult(report, results)
@@ -109,7 +106,7 @@ def _prepared(plan: Plan, dense_pass: DensePass, transformed: Sequence[str]) -> 
             f"the saved scales were learned before transformations={applied}, which move the channels: they are "
             "learned anew."
         )
-        plan = plan.without_saved()
+        plan = plan.with_saved(None)
     if config.allocation != "uniform":
         plan = replace(plan, targets=allocate(config, plan.targets, plan.may_shift, dense_pass))
     return plan, applied
@@ -145,13 +142,12 @@ def held_out(windows: int, batch_size: int, fraction: float) -> int:
 
 def _report(
     plan: Plan,
-    model: PreTrainedModel,
     results: Mapping[str, BlockResult],
     transformed: list[str],
     applied: list[str],
 ) -> Report:
     """The numbers of a run, and a warning where calibration data did not reach layers."""
-    config, structure = plan.config, plan.structure
+    config, model, structure = plan.config, plan.model, plan.structure
     treated = {layer.name for result in results.values() for layer in result.report.layers}
     chosen = [view.name for views in plan.views for view in views.values()]
     if unread := [name for name in chosen if name not in treated]:

@@ -7,8 +7,6 @@ import torch
 from support.models import METHODS, block_weights, induce, prune, same_bytes, tiny
 
 from optimum_si import SIConfig
-from optimum_si.models.selection import select_views
-from optimum_si.models.structure import find_structure
 from optimum_si.pipeline.plan import make_plan
 
 
@@ -80,8 +78,7 @@ def test_patterns_are_mixed_and_keep_no_more_than_the_uniform_one():
 
 
 def test_uniform_targets_are_one_target():
-    structure = find_structure(tiny("llama"))
-    plan = make_plan(SIConfig("wanda", sparsity=0.6), structure, select_views(structure, None, None), write=True)
+    plan = make_plan(SIConfig("wanda", sparsity=0.6), tiny("llama"), write=True)
     assert len(set(plan.targets.values())) == 1
 
 
