@@ -68,17 +68,26 @@ def test_help_says_where_the_gain_of_induction_is_kept():
     assert "not from the weights that absorbed them" in text
 
 
-@pytest.mark.parametrize("words", [(), *[(name, "--help") for name in SUBCOMMANDS]])
-def test_starting_imports_neither_torch_nor_transformers(words):
-    script = (
+def heavy_imports(script: str, *words: str) -> str:
+    """Which of the packages that take seconds to import a script has imported, in a process of its own."""
+    script += (
         "import sys\n"
-        "from optimum.commands.optimum_cli import main\n"
-        "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "heavy = {'torch', 'transformers', 'numpy', 'huggingface_hub', 'datasets'} & set(sys.modules)\n"
         "print('heavy:', sorted(heavy), file=sys.stderr)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script, "si", *words], capture_output=True, text=True, timeout=120)
-    assert done.stderr == "heavy: []\n"
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, timeout=120)
+    return done.stderr
+
+
+@pytest.mark.parametrize("words", [("--help",), *[(name, "--help") for name in SUBCOMMANDS]])
+def test_help_imports_neither_torch_nor_transformers(words):
+    script = "from optimum.commands.optimum_cli import main\ntry:\n    main()\nexcept SystemExit:\n    pass\n"
+    assert heavy_imports(script, "si", *words) == "heavy: []\n"
+
+
+@pytest.mark.parametrize("module", ["optimum_si", "optimum_si.onnx", "optimum_si.demo", "optimum_si.config.recipe"])
+def test_importing_the_package_imports_neither_torch_nor_transformers(module):
+    assert heavy_imports(f"import {module}\n") == "heavy: []\n"
 
 
 @pytest.mark.parametrize("words", [
