@@ -25,7 +25,7 @@ def run_demo(
 
     Args:
         language_model: train a small language model on Python's standard library and prune that one.
-        minutes: to train it for; the trained model is cached.
+        minutes: time to train it for; the trained model is cached.
         model: Hub id or local folder of a model of your own; needs ``dataset``.
         dataset: text for ``model``: half of it calibrates, the other half measures.
         output: where the best result at 2:4 goes; None is ``outputs/si-demo``, whose content is replaced.

@@ -132,10 +132,10 @@ def compare(
 
     Args:
         model: the dense model; stays as it is.
-        tokenizer: of the model.
+        tokenizer: tokenizer of the model.
         calibration: texts.
-        metric: what is compared.
-        workload: which recipes, on how much data.
+        metric: number that is compared.
+        workload: recipes, and how much data they see.
         output: gets the induced model of the best row at 2:4; what is there is replaced.
     """
     rows: list[Row] = []

@@ -35,13 +35,13 @@ def compare_runtimes(
 
     Args:
         model: pruned, on the CPU.
-        tokenizer: saved beside the exports.
+        tokenizer: tokenizer, which is saved beside the exports.
         output: holds its checkpoint; exports go into ``onnx-DTYPE`` in it.
         dtypes: dtypes of the weights that are stored, one for each export, such as ("fp32", "int8").
         load: opens an export.
-        metric: what is compared beside speed.
+        metric: number that is compared beside speed.
         work: runs a model once and says how many units it did.
-        unit: of work, such as "sentences".
+        unit: unit of work, such as "sentences".
     """
     if find_spec("onnxscript") is None or find_spec("onnxruntime") is None:
         say('On ONNX Runtime: pip install "optimum-si[onnx]" adds that comparison.')

@@ -76,7 +76,7 @@ def held_out_sentences(count: int, exclude: list[str]) -> list[str]:
     """First paragraphs of held-out docstrings that say something, each once.
 
     Args:
-        count: how many.
+        count: number of sentences.
         exclude: docstrings whose first paragraphs are left out, such as those calibrated on.
     """
     seen = {first_paragraph(text) for text in exclude}

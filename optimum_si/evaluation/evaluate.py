@@ -44,7 +44,7 @@ def evaluate(
 
     Args:
         models: one or several: Hub ids, directories of checkpoints or of exports, or loaded models.
-        tokenizer: of all models; None loads the one that lies beside each of them.
+        tokenizer: tokenizer of all models; None loads the one that lies beside each of them.
         dataset: held-out text, as :func:`evaluation_texts` takes it: "wikitext2", "c4", another Hub dataset, local
             files, or a list of texts. None measures no perplexity.
         dataset_config: configuration of a Hub dataset.

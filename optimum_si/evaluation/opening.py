@@ -26,8 +26,8 @@ class OpenedModel:
     Args:
         name: Hub id or directory, or the class of a model that came from nowhere.
         runtime: "PyTorch" or "ONNX Runtime".
-        model: in PyTorch or exported.
-        tokenizer: of the model; None where there is none.
+        model: the model, in PyTorch or exported.
+        tokenizer: tokenizer of the model; None where there is none.
         sparsity: fraction of zeros, as counted.
     """
 
@@ -49,8 +49,8 @@ def open_model(
 
     Args:
         given: Hub id, directory of a checkpoint or of an export, or a loaded model.
-        tokenizer: of the model; None loads that of its place.
-        dtype: of the weights of a checkpoint that is loaded; None is as saved.
+        tokenizer: tokenizer of the model; None loads that of its place.
+        dtype: dtype of the weights of a checkpoint that is loaded; None is as saved.
         device: where to compute; None leaves a loaded model where it is.
         trust_remote_code: run Python code that comes with a checkpoint.
 

@@ -19,9 +19,9 @@ def check_options(models: Sequence[Any], options: Mapping[str, Any], spelled: Ca
     """Find options of an evaluation that measure or save nothing.
 
     Args:
-        models: what is evaluated.
+        models: models that are evaluated.
         options: arguments of ``evaluate`` by name; None is not given.
-        spelled: how the user writes the name of an option, such as "--max-windows".
+        spelled: function that spells the name of an option as the user does, such as "--max-windows".
 
     Raises:
         ConfigurationError: names the option and what is missing.

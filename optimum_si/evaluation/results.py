@@ -22,9 +22,9 @@ class Evaluation:
         model: Hub id or directory.
         runtime: "PyTorch" or "ONNX Runtime".
         sparsity: fraction of zeros in the linear layers of the transformer blocks.
-        dataset: that perplexity was taken on; None where it was not.
-        perplexity: on ``dataset``.
-        tasks: scores by task.
+        dataset: dataset that perplexity was taken on; None where it was not.
+        perplexity: perplexity on ``dataset``.
+        tasks: scores by name of the task.
     """
 
     model: str

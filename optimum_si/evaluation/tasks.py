@@ -43,10 +43,10 @@ class TaskScore:
     """What a model reached on a task.
 
     Args:
-        metric: by lm-eval's name: "acc", or the first metric of a task that has none.
-        value: accuracies are shares in [0, 1].
+        metric: lm-eval's name of the metric: "acc", or the first metric of a task that has none.
+        value: value of the metric; accuracies are in [0, 1].
         stderr: standard error of ``value``; None where lm-eval gives none.
-        examples: how many were answered.
+        examples: number of examples that were answered.
     """
 
     metric: str
@@ -81,7 +81,7 @@ def task_accuracy(
     Log-likelihoods are taken in float32, whatever the dtype of the model. The model's mode is left as it was.
 
     Args:
-        model: of PyTorch, on any device, or exported.
+        model: a causal language model of PyTorch, on any device, or exported.
         tokenizer: the model's own.
         tasks: "zero-shot" for those of the pruning papers, or names of tasks, groups or tags; or what
             :func:`load_tasks` gave.
@@ -198,8 +198,8 @@ def _score(name: str, result: Mapping[str, Any]) -> TaskScore:
     if not metrics:
         raise TaskError(f"task {name!r} gave no metric: name one in its metric_list, such as acc.")
     key = next((key for key in metrics if key.split(",")[0] == METRIC), metrics[0])
-    metric, kind = key.split(",", 1)
-    stderr = result.get(f"{metric}_stderr,{kind}")
+    metric, filter_name = key.split(",", 1)
+    stderr = result.get(f"{metric}_stderr,{filter_name}")
     value = float(result[key])
     return TaskScore(
         metric, value, float(stderr) if isinstance(stderr, (int, float)) else None, int(result.get("sample_len", 0))

@@ -28,12 +28,12 @@ def benchmark(
 
     Args:
         directories: what ``save_pretrained`` or ``export`` wrote.
-        prompt: tokens of the prompt.
-        new_tokens: generated after it.
-        batch_size: prompts at once.
-        repeats: turns; each directory computes once in a turn.
-        threads: of each model; None is what the runtimes choose.
-        device: of exports, as ``ORTSIModel.from_pretrained`` takes it.
+        prompt: number of tokens of the prompt.
+        new_tokens: tokens that are generated after it.
+        batch_size: number of prompts at once.
+        repeats: number of turns; each directory computes once in a turn.
+        threads: threads of each model; None is what the runtimes choose.
+        device: device of exports, as ``ORTSIModel.from_pretrained`` takes it.
 
     Raises:
         CheckpointError: when a directory holds neither, or cannot be loaded.

@@ -28,11 +28,11 @@ def compute_when_told(
         connection: is sent "loaded"; then for each "run" tokens per second, and for another word seconds to load and
             megabytes at most. An error is sent in place of an answer.
         path: a directory with a checkpoint or an export.
-        prompt: tokens of the prompt.
-        new_tokens: generated after it.
-        batch_size: prompts at once.
-        threads: of the model; None is the runtime's choice.
-        device: of an export.
+        prompt: number of tokens of the prompt.
+        new_tokens: tokens that are generated after it.
+        batch_size: number of prompts at once.
+        threads: threads of the model; None is the runtime's choice.
+        device: device of an export.
     """
     try:
         import torch

@@ -10,7 +10,7 @@ from optimum_si.report import format_table
 from .manifest import check_files
 
 
-#: Below this share of zeros a matrix counts as dense: rounding to 4 bits alone makes a tenth of the weights zero.
+#: Below this fraction of zeros a matrix counts as dense: rounding to 4 bits alone makes a tenth of the weights zero.
 SPARSE_FROM = 0.25
 
 
@@ -19,11 +19,11 @@ class CheckedMatrix:
     """One constant matrix of a graph.
 
     Args:
-        file: of the graph.
-        name: of the matrix in it.
+        file: file name of the graph.
+        name: name of the matrix in it.
         rows, columns: K, which is summed over, and N.
         stored: how its values are stored, such as "float32", "int4" or, without zeros, "fp16 2:4".
-        zeros: share of exact zeros.
+        zeros: fraction of exact zeros.
         pattern: "2:4", "4:8" or None; 2:4 is named where both hold.
         usable_by: which provider computes faster with its zeros, or None.
     """

@@ -31,7 +31,7 @@ def check_files(path: Path, verify: bool) -> None:
     """Compare a graph and its weights with what was recorded; a graph without a record passes.
 
     Args:
-        path: of the graph.
+        path: file of the graph.
         verify: compare checksums, and not the sizes alone.
 
     Raises:

@@ -21,11 +21,11 @@ class Matrix:
     """A constant matrix that a node multiplies by.
 
     Args:
-        name: of the initializer.
+        name: name of the initializer.
         operator: type of the node that reads it.
         values: [K, N], reduced over K; read on access from the mapped file, packed ones unpacked.
-        dtype: of the stored values: "float32", "float16", "int8", "int4", or with the format that leaves zeros out,
-            "fp16 2:4".
+        dtype: dtype of the stored values, "float32", "float16", "int8" or "int4"; with the format that leaves zeros
+            out, "fp16 2:4".
     """
 
     name: str
@@ -35,7 +35,7 @@ class Matrix:
 
     @property
     def zeros(self) -> float:
-        """Share of exact zeros."""
+        """Fraction of exact zeros."""
         return float((self.values == 0).mean())
 
     def holds(self, kept: int, of: int) -> bool:

@@ -13,13 +13,13 @@ class Speed:
     """What one directory measured.
 
     Args:
-        name: of the directory.
+        name: name of the directory.
         runtime: "PyTorch" or "ONNX Runtime".
-        megabytes: of the files that hold graph and weights.
-        load_seconds: until the first run may start, imports aside.
+        megabytes: size of the files that hold graph and weights.
+        load_seconds: time until the first run may start, imports aside.
         prefill: tokens per second of a prompt (encoders: of a forward pass).
         decode: tokens per second after it; None for encoders.
-        peak_megabytes: of the process, beyond what it held before loading.
+        peak_megabytes: most memory of the process, beyond what it held before loading.
     """
 
     name: str

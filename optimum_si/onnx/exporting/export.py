@@ -53,7 +53,7 @@ def export(
         weights: "dense"; or "sparse", for "cpu": matrices with zeros enough are stored without them and computed by
             the kernels of ``optimum_si.onnx.kernels``, the rest and all activations as fp32. "fp16" then is how the
             kept weights of those are stored.
-        sparse_min: with sparse weights, the least share of zeros of a matrix that is packed; None is 0.45.
+        sparse_min: with sparse weights, the least fraction of zeros of a matrix that is packed; None is 0.45.
         include, exclude: with sparse weights, globs over names of matrices that are packed, and that are not.
         opset: version of the ONNX operators; None leaves it to the exporter.
         runtime: "onnxruntime", or "genai" for ONNX Runtime GenAI: its own builder writes a graph for its decode loop

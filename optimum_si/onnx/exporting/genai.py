@@ -22,9 +22,9 @@ def build(checkpoint: Path, directory: Path, device: str, dtype: str) -> None:
 
     Args:
         checkpoint: a directory with model and tokenizer.
-        directory: to write into.
+        directory: directory to write into.
         device: "cpu" or "cuda".
-        dtype: of the stored weights, "fp32", "fp16" or "int4".
+        dtype: dtype of the stored weights, "fp32", "fp16" or "int4".
 
     Raises:
         ConfigurationError: for a device or values that the builder does not have.
@@ -54,8 +54,8 @@ def pack_weights(directory: Path, dtype: str, packing: dict[str, Any]) -> None:
     """Pack the sparse matrices of a graph in fp32, and put the kernels of this machine beside it.
 
     Args:
-        directory: that :func:`build` wrote.
-        dtype: of the kept weights.
+        directory: directory that :func:`build` wrote.
+        dtype: dtype of the kept weights.
         packing: options of :func:`sparsify`.
 
     Raises:

@@ -13,11 +13,11 @@ class ExportOptions:
     """What an export is for and how it stores weights.
 
     Args:
-        device: of :data:`DEVICES`.
-        dtype: of :data:`DTYPES`, of the stored weights.
+        device: one of :data:`DEVICES`.
+        dtype: dtype of the stored weights, one of :data:`DTYPES`.
         packing: options of ``sparsify``; None stores all weights with their zeros.
         opset: version of the ONNX operators; None leaves it to the exporter.
-        runtime: of :data:`RUNTIMES`.
+        runtime: one of :data:`RUNTIMES`.
     """
 
     device: str

@@ -32,9 +32,9 @@ def write_side_files(
     """Write configs and tokenizer, and copy files.
 
     Args:
-        directory: of the export.
-        model: with its configs.
-        tokenizer: of the model; None where there is none, or it is in the directory already.
+        directory: directory of the export.
+        model: the model, for its configs.
+        tokenizer: tokenizer of the model; None where there is none, or it is in the directory already.
         copied: files to copy.
         dtype: what the graph computes in, for the config.
     """

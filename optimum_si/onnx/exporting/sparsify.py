@@ -13,7 +13,7 @@ from optimum_si.onnx.matrices import Matrix, matrix_of
 from optimum_si.onnx.packed_nodes import DOMAIN, PARTS, packed_node
 
 
-#: Share of zeros from which a weight without a pattern gains, and from which single columns beat bit masks.
+#: Fraction of zeros from which a weight without a pattern gains, and from which single columns beat bit masks.
 SPARSE_MIN, CSR_MIN = 0.45, 0.85
 #: Weights of the smallest matrix that is worth a call.
 LEAST = 4096
@@ -34,8 +34,8 @@ def sparsify(
 
     Args:
         model: a graph in fp32, changed in place.
-        dtype: of the kept weights, "fp32", "fp16", "int8" (a scale for each output) or "int4".
-        sparse_min: least share of zeros.
+        dtype: dtype of the kept weights, "fp32", "fp16", "int8" (a scale for each output) or "int4".
+        sparse_min: least fraction of zeros.
         include: globs over names of matrices; None is all.
         exclude: globs over names of matrices that stay dense.
 

@@ -13,7 +13,7 @@ def share_tied_weights(graph: ir.Graph, contrib: bool) -> list[str]:
     """Store a matrix once that the graph holds twice, as it is and transposed (embeddings tied to a head).
 
     Args:
-        graph: changed in place.
+        graph: the graph, changed in place.
         contrib: read the transposed one through ``FusedMatMul`` of ONNX Runtime; otherwise through a ``Transpose``,
             which every runtime knows.
 

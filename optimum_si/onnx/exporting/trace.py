@@ -31,7 +31,7 @@ class Trace:
 
     Args:
         name: "model", or "encoder" and "decoder" of a sequence-to-sequence model.
-        graph: with its weights; names of inputs and outputs are as transformers gives them.
+        graph: the graph with its weights; names of inputs and outputs are as transformers gives them.
     """
 
     name: str
@@ -42,7 +42,7 @@ def trace(model: PreTrainedModel, opset: int | None, fusions: str | None) -> lis
     """Graphs of a model, with dynamic batch and length.
 
     Args:
-        model: in the dtype that the graph computes in.
+        model: the model, in the dtype that the graph computes in.
         opset: version of the ONNX operators; None is the exporter's own choice.
         fusions: "cpu" or "cuda" fuses into ONNX Runtime's own operators, None keeps to standard ones.
 

@@ -26,10 +26,10 @@ def verify(model: PreTrainedModel, paths: list[Path], dtype: str, device: str) -
     """Compare the answers of graphs, run on the CPU, with those of PyTorch, on a small sample.
 
     Args:
-        model: in the dtype that the graphs compute in.
-        paths: of the graphs: one, or encoder and decoder.
-        dtype: of the stored weights.
-        device: that they were written for.
+        model: the model, in the dtype that the graphs compute in.
+        paths: files of the graphs: one, or encoder and decoder.
+        dtype: dtype of the stored weights.
+        device: device that they were written for.
 
     Returns:
         Whether they could be run: fusions for CUDA may have no counterpart on the CPU.

@@ -83,7 +83,7 @@ class ORTSIModelForCausalLM(ORTSIModel, GenerationMixin):
             input_ids: int64 [batch, tokens]; with a cache only those that are new.
             attention_mask: int64 [batch, cached and new tokens], 0 where padded; None is no padding.
             position_ids: int64 [batch, tokens]; None counts tokens that are not padding.
-            cache: of the step before; None is an empty one.
+            cache: cache of the step before; None is an empty one.
             use_cache: False leaves the cache out of the result.
             return_dict: True or None; tuples are not given.
             past_key_values: the older name of ``cache``.

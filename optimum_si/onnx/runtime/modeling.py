@@ -33,10 +33,10 @@ class ORTSIModel:
     """An exported encoder, classifier or vision model.
 
     Args:
-        session: of the graph.
-        config: of the model.
-        path: of the graph.
-        options: what :meth:`to` opens it with again.
+        session: ONNX Runtime's session of the graph.
+        config: config of the model.
+        path: file of the graph.
+        options: session options, with which :meth:`to` opens it again.
     """
 
     def __init__(self, session: Any, config: Any, path: Path, options: Any = None) -> None:
@@ -66,12 +66,12 @@ class ORTSIModel:
 
         Args:
             model_id: a directory or a Hub id.
-            subfolder: of the directory or repository, such as "onnx".
+            subfolder: folder in the directory or repository, such as "onnx".
             device: "cpu" (the default), "cuda", "cuda:1" or "tensorrt".
             providers: execution providers of ONNX Runtime, instead of ``device``.
             session_options: ``onnxruntime.SessionOptions``, for example to set the number of threads.
             verify: compare files with the checksums of the export; about a second for each GB.
-            file: of the graph, where a directory holds several.
+            file: name of the graph's file, where a directory holds several.
             kwargs: ``revision``, ``token``, ``cache_dir``, ``local_files_only`` for the Hub.
 
         Raises:
@@ -103,9 +103,9 @@ class ORTSIModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of floating-point outputs."""
-        kind = self.session.get_outputs()[0].type
-        return {"tensor(float16)": torch.float16, "tensor(double)": torch.float64}.get(kind, torch.float32)
+        """Dtype of floating-point outputs."""
+        first = self.session.get_outputs()[0].type
+        return {"tensor(float16)": torch.float16, "tensor(double)": torch.float64}.get(first, torch.float32)
 
     def to(self, device: Any = None, *_: Any, **__: Any) -> Self:
         """Compute on another device: "cpu", "cuda", "cuda:1" or "tensorrt". A dtype is left as it was exported."""
@@ -154,7 +154,7 @@ class ORTSIModel:
         return ModelOutput(zip(self._outputs, map(torch.from_numpy, values), strict=True))
 
     def _array(self, name: str, value: Any) -> np.ndarray:
-        """An input as the graph takes it; its kind and its number of axes have to be right already."""
+        """An input as the graph takes it; its dtype and its number of axes have to be right already."""
         declared = self._inputs[name]
         array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
         wanted = np.dtype(DTYPES[declared.type])
