@@ -1,5 +1,6 @@
 // What avx512.cpp uses of AVX-512, one number at a time, after Intel's descriptions: so that its kernels can be tested on
-// machines without. Included before anything else; the file is then compiled for AVX2.
+// machines without. Included before anything else; the file is then compiled for AVX2. By hand, because SIMDe (0.8.2, on
+// PyPI as simde-py) has none of the instructions that matter most here, those that expand values by a mask.
 #pragma once
 #include <immintrin.h>
 

@@ -1,5 +1,7 @@
 """The library comes from the wheel, from a compiler once, or not at all, and says so."""
 
+import shutil
+import subprocess
 import sys
 
 import pytest
@@ -77,3 +79,17 @@ def test_what_a_wheel_brought_is_taken(cache, monkeypatch, tmp_path):
     monkeypatch.setattr(building, "INSTALLED", tmp_path)
     monkeypatch.setenv(building.COMPILER_VARIABLE, "none")
     assert library_path() == installed
+
+
+@pytest.mark.parametrize("name", building.TARGET_FLAGS)
+def test_no_other_code_can_be_linked_to_the_functions_of_a_target(name, tmp_path):
+    source, command = building.SOURCE / name, building.compiler()
+    if command is None or shutil.which("nm") is None or source not in building.sources_here():
+        pytest.skip("needs a C++ compiler for x86, and nm")
+    made = tmp_path / "target.o"
+    # Without optimization every function that is called is there.
+    subprocess.run([*command, "-std=c++17", "-O0", *building.TARGET_FLAGS[name], "-c", source, "-o", made], check=True)
+    words = ["nm", "--demangle", "--extern-only", "--defined-only", made]
+    symbols = [line.split(maxsplit=2)[1:] for line in subprocess.check_output(words, text=True).splitlines()]
+    functions = [function for kind, function in symbols if kind in "TW"]
+    assert functions and all(function.startswith(f"si::{source.stem}::") for function in functions)

@@ -33,19 +33,13 @@ struct MaskStrip {
     const uint8_t *values = p.values.data, *masks = p.indices.data + strip * steps * kMaskStrip;
     const float* x = task.x + m * stride;
     typename Target::Register totals[kRows][kCount];
-    SI_UNROLL
-    for (auto& row : totals)
-      SI_UNROLL
-      for (auto& total : row) total = Target::zero();
+    clear<Target>(totals);
     int64_t index = first_value(p, strip, steps), step = 0;
     uint32_t next;
     std::memcpy(&next, masks, 4);
     for (int64_t group = 0; step < steps; ++group) {
       typename Target::Register sums[kRows][kCount];
-      SI_UNROLL
-      for (auto& row : sums)
-        SI_UNROLL
-        for (auto& sum : row) sum = Target::zero();
+      clear<Target>(sums);
       const int64_t stop = step + shared < steps ? step + shared : steps;
       for (; step < stop; ++step) {
         const uint32_t all = next;

@@ -34,10 +34,7 @@ struct PairStrip {
     const uint8_t* values = p.values.data;
     const float* x = task.x + m * stride;
     typename Vector::Register sums[kRows][kCount];
-    SI_UNROLL
-    for (auto& row : sums)
-      SI_UNROLL
-      for (auto& sum : row) sum = Vector::zero();
+    clear<Vector>(sums);
     int64_t index = strip * steps * 32;
     SI_UNROLL_2
     for (int64_t step = 0; step < steps; ++step, index += 32) {

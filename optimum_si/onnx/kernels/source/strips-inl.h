@@ -11,6 +11,15 @@ inline void store(const Task& task, int64_t m, int64_t row, float sum) {
   if (row < task.packed->rows) task.y[m * task.stride + row] = sum + (task.bias ? task.bias[row] : 0.0f);
 }
 
+// Sums of registers, by rows of x and registers of the weight.
+template <class Vector, int kRows, int kCount>
+SI_INLINE void clear(typename Vector::Register (&sums)[kRows][kCount]) {
+  SI_UNROLL
+  for (auto& row : sums)
+    SI_UNROLL
+    for (auto& sum : row) sum = Vector::zero();
+}
+
 // Numbers of rows of x that a target multiplies at once, descending to 1.
 template <int... kRows>
 struct RowCounts {};

@@ -99,10 +99,7 @@ void add_narrow_four_of_eight(const Packed& p, int64_t first, int64_t last, cons
   const Scales scales(p);
   for (int64_t strip = first / kMaskStrip; strip * kMaskStrip < last; ++strip) {
     typename Target::Register all[kMaskStrip][kPanels];
-    SI_UNROLL
-    for (auto& row : all)
-      SI_UNROLL
-      for (auto& sum : row) sum = Target::zero();
+    clear<Target>(all);
     for (int64_t start = 0; start < steps; start += kTogether) {
       const int64_t stop = start + kTogether < steps ? start + kTogether : steps;
       alignas(64) float values[kTogether * 16];
