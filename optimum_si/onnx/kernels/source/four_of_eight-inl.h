@@ -7,7 +7,7 @@ namespace si::SI_TARGET {
 namespace {
 
 template <class Value>
-void multiply_four_of_eight_strips(const Task& task, int64_t first, int64_t last) {
+SI_NOINLINE void multiply_four_of_eight_strips(const Task& task, int64_t first, int64_t last) {
   const Packed& p = *task.packed;
   const int64_t steps = p.padded_columns() / kStep, shared = shared_steps(p);
   const Scales scales(p);
