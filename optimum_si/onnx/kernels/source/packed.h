@@ -1,4 +1,5 @@
-// A packed weight: what its parts are, and whether they fit together. Layouts are described in packed.py; both sides know them as version 1.
+// A packed weight: what its parts are, and whether they fit together. Layouts are described in packed.py; both sides
+// know them as version 1.
 #pragma once
 #include <cstddef>
 #include <cstdint>

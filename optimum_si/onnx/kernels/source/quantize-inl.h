@@ -25,7 +25,8 @@ void quantize(const float* x, int64_t count, int8_t* out, float* scales) {
     __m256i whole[4];
     SI_UNROLL
     for (int part = 0; part < 4; ++part) whole[part] = _mm256_cvtps_epi32(_mm256_mul_ps(parts[part], inverse));
-    const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(whole[0], whole[1]), _mm256_packs_epi32(whole[2], whole[3]));
+    const __m256i low = _mm256_packs_epi32(whole[0], whole[1]), high = _mm256_packs_epi32(whole[2], whole[3]);
+    const __m256i bytes = _mm256_packs_epi16(low, high);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + start), _mm256_permutevar8x32_epi32(bytes, order));
     scales[start / kUnit] = scale;
   }
