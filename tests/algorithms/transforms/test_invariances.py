@@ -182,4 +182,4 @@ def answer(model):
     ],
 )
 def test_models_that_return_the_stream_keep_its_basis(model):
-    assert invariances_of(model).residual is None and invariances_of(model).values
+    assert invariances_of(model).residual is None and invariances_of(model).value_heads
