@@ -17,6 +17,8 @@ import torch  # noqa: E402
 import transformers.utils.hub  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from support.hub_server import HubServer  # noqa: E402
+from support.models import FAMILIES  # noqa: E402
+from support.onnx_models import CAUSAL  # noqa: E402
 
 
 # No deadline: the first example pays for imports. CI draws the same examples every time.
@@ -24,14 +26,36 @@ settings.register_profile("optimum-si", deadline=None, derandomize="CI" in os.en
 settings.load_profile("optimum-si")
 torch.set_num_threads(1)
 
+TESTS = Path(__file__).parent
 #: Tests that export models, or run real commands.
 LONGEST = ("demo", "docs", "onnx", "hub", "commands", "examples", "algorithms/quantization")
+#: What `make test` leaves to `make test-all`, beside tests that are marked themselves.
+SLOW = (
+    "benchmarks",
+    "commands/test_packaging.py",
+    "demo",
+    "docs/test_pages.py",
+    "examples",
+    "onnx/kernels/test_sanitized.py",
+    "report/test_browser.py",
+)
+#: A claim about every architecture is made of these in `make test`, and of all others in `make test-all`.
+FAST_MODELS = {"llama", "llama-shallow", "opt", "bert", "gpt2"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest comes first: short tests at the end leave no worker alone with a long one."""
-    tests = Path(__file__).parent
-    items.sort(key=lambda item: not any(item.path.is_relative_to(tests / name) for name in LONGEST))
+    """Tell the slow tier, and put what takes longest first: short tests at the end leave no worker alone."""
+    others = {*FAMILIES, *CAUSAL} - FAST_MODELS
+    for item in items:
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        about_others = any(isinstance(value, str) and value in others for value in parameters)
+        if about_others or _lies_in(item, SLOW):
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: not _lies_in(item, LONGEST))
+
+
+def _lies_in(item: pytest.Item, places: tuple[str, ...]) -> bool:
+    return any(item.path.is_relative_to(TESTS / place) for place in places)
 
 
 @pytest.fixture(autouse=True)

@@ -115,6 +115,7 @@ def test_the_checkpoint_and_the_report_tell(tmp_path):
     assert plain < rounded
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trace_cache")
 @pytest.mark.parametrize("values", GRIDS)
 def test_an_export_is_closer_to_its_checkpoint_than_without(values, tmp_path):
