@@ -77,9 +77,7 @@ class Encoder(Subject):
         )
         dense = SIPruner.from_pretrained(path)
         sentences = {"same": _sentences(_project_docstrings("numpy"), tested), "other": _sentences(_prose(), tested)}
-        self.measures = {
-            kind: cosine_metric(dense.model, dense.tokenizer, texts) for kind, texts in sentences.items()
-        }
+        self.measures = {kind: cosine_metric(dense.model, dense.tokenizer, texts) for kind, texts in sentences.items()}
 
     def measure(self, model: PreTrainedModel) -> dict[str, float]:
         return {kind: measure.score(model) for kind, measure in self.measures.items()}
