@@ -99,7 +99,12 @@ def test_half_precision_is_saved_as_it_is(tmp_path, dtype):
     assert loaded.dtype == dtype and same_bytes(loaded, pruner.model)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+HALVES = (torch.bfloat16, torch.float16)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, *(pytest.param(one, marks=pytest.mark.slow) for one in HALVES)], ids=str
+)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", ["qwen2", "opt"])
 def test_pruning_an_induced_checkpoint_equals_pruning(tmp_path, name, method, dtype):

@@ -100,6 +100,7 @@ def test_importing_the_package_imports_neither_torch_nor_transformers(module):
     ("demo", "--minutes", "0"),
     ("melt",),
 ])  # fmt: skip
+@pytest.mark.slow
 def test_wrong_usage_exits_with_2(words, tmp_path):
     done = cli("si", *words, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
@@ -132,6 +133,7 @@ def test_a_reader_that_leaves_early_costs_one_line(tmp_path):
     assert done.returncode == 1
 
 
+@pytest.mark.slow
 def test_a_saved_report_is_printed_as_a_table_and_as_json(tmp_path):
     from optimum_si.report import BlockReport, LayerReport, Report
 

@@ -65,6 +65,7 @@ def parsed(flags: list[str]) -> SIConfig:
 
 
 @given(recipes())
+@pytest.mark.slow
 def test_the_flags_of_a_recipe_give_it_again(config):
     flags = recipe_flags(config)
     assert flags is not None

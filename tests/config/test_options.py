@@ -74,6 +74,7 @@ def induced(method, induction, **recipe):
 
 @pytest.mark.parametrize(("base", "change"), CHANGES, ids=lambda value: str(value) if len(value) == 1 else "")
 @pytest.mark.parametrize("method", ["magnitude", "wanda"])
+@pytest.mark.slow
 def test_no_induction_option_does_nothing(method, base, change):
     key = method, base is BASE
     if key not in BASES:

@@ -72,6 +72,7 @@ def test_pictures_go_with_the_card(hub, pruner, monkeypatch, caplog):
     assert not any(name.endswith(".png") for name in hub.repositories["me/other"])
 
 
+@pytest.mark.slow
 def test_the_code_of_the_card_runs(hub, pruner):
     pruner.push_to_hub(REPOSITORY, with_onnx=True)
     loading, tuning, running = re.findall(
@@ -146,6 +147,7 @@ def test_what_has_arrived_is_not_sent_again_by_the_next_push(hub, pruner, tmp_pa
         (("GET /api/models/", 503), "cannot take .* it resumes"),
     ],
 )
+@pytest.mark.slow
 def test_what_fails_for_good_is_explained(hub, pruner, tmp_path, failure, message, monkeypatch):
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     pruner.save_pretrained(tmp_path / "out")
@@ -173,6 +175,7 @@ def test_tokens_that_no_header_can_carry_are_refused_without_telling_them(hub, p
     pruner.push_to_hub(REPOSITORY, token="hf_fine\n")
 
 
+@pytest.mark.slow
 def test_an_export_is_made_anew_with_new_weights(hub, pruner):
     pruner.push_to_hub(REPOSITORY, with_onnx=True)
     before = hub.repositories[REPOSITORY]["onnx/model.onnx.data"]
@@ -279,6 +282,7 @@ def test_broken_metadata_here_or_there_is_reported_and_nothing_is_replaced(hub, 
     assert "me/other" not in hub.repositories
 
 
+@pytest.mark.slow
 def test_paths_of_this_machine_are_not_published(hub, tmp_path):
     tiny("opt").save_pretrained(tmp_path / "private" / "opt")
     pruner = SIPruner.from_pretrained(tmp_path / "private" / "opt")

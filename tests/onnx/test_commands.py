@@ -61,6 +61,7 @@ def test_export_evaluates_and_check_finds_the_pattern(monkeypatch, capsys, tmp_p
     assert "error: output directory" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_genai_gives_the_same_tokens(monkeypatch, capsys, tmp_path, checkpoint):
     torch.manual_seed(0)
     config = LlamaConfig(**{**_DECODER, "head_dim": 16, "intermediate_size": 64})
@@ -88,6 +89,7 @@ def test_genai_gives_the_same_tokens(monkeypatch, capsys, tmp_path, checkpoint):
         ({}, ExportError, "builder of ONNX Runtime GenAI failed on .* use runtime='onnxruntime' for the rest"),
     ],
 )
+@pytest.mark.slow
 def test_what_genai_does_not_know_is_named(tmp_path, checkpoint, options, error, message):
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     with pytest.raises(error, match=message):
@@ -98,6 +100,7 @@ def test_what_genai_does_not_know_is_named(tmp_path, checkpoint, options, error,
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_benchmark_measures_checkpoints_and_exports_side_by_side(monkeypatch, capsys, tmp_path, checkpoint, exported):
     sizes = ("--prompt", 8, "--new-tokens", 4, "--repeats", 2, "--threads", 1)
     chart = tmp_path / "speed.png"
@@ -111,6 +114,7 @@ def test_benchmark_measures_checkpoints_and_exports_side_by_side(monkeypatch, ca
     assert chart.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_encoders_have_no_decoding(tmp_path, exported):
     (speed,) = benchmark([exported("bert")], prompt=8, repeats=1)
     assert speed.decode is None and speed.prefill > 0
@@ -119,6 +123,7 @@ def test_encoders_have_no_decoding(tmp_path, exported):
     assert (tmp_path / "speed.svg").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_what_cannot_be_measured_is_said_before_anything_runs(tmp_path, exported):
     with pytest.raises(CheckpointError, match="holds neither a checkpoint nor an export"):
         benchmark([exported("llama"), tmp_path])
@@ -128,6 +133,7 @@ def test_what_cannot_be_measured_is_said_before_anything_runs(tmp_path, exported
         benchmark([exported("llama")], repeats=0)
 
 
+@pytest.mark.slow
 def test_an_error_in_a_process_of_its_own_comes_back(tmp_path, exported):
     (tmp_path / "model.onnx").write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match="ONNX Runtime cannot open"):

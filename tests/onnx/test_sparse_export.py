@@ -168,6 +168,7 @@ def test_the_same_tokens_however_the_kernels_came(sparse, request, packaging, va
     assert torch.equal(runtime.generate(IDS, max_new_tokens=6, do_sample=False), expected)
 
 
+@pytest.mark.slow
 def test_unstructured_zeros_take_masks_or_columns(tmp_path):
     for sparsity, expected in ((0.5, "bitmask"), (0.9, "csr")):
         model = pruned(sparsity=sparsity)
@@ -191,6 +192,7 @@ def test_check_reads_packed_matrices(sparse):
 
 
 @pytest.mark.parametrize("values", ["fp32", "fp16", "int8", "int4"])
+@pytest.mark.slow
 def test_genai_computes_with_them(tmp_path, values):
     model = pruned(pattern="2:4")
     export(model, tmp_path / "out", values=values, weights="sparse", runtime="genai", tokenizer=tokenizer())

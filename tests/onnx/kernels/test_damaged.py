@@ -23,6 +23,7 @@ def with_part(weight, name, part):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("name", ["values", "indices", "starts", "scales"])
+@pytest.mark.slow
 def test_a_part_of_another_size_is_refused(format, dtype, name):
     weight = packed(format, dtype)
     part = weight.parts[name]

@@ -16,6 +16,7 @@ def copy(tmp_path, exported):
     return shutil.copytree(exported("llama"), tmp_path / "copy")
 
 
+@pytest.mark.slow
 def test_a_directory_that_is_no_export_is_said_to_be_none(tmp_path, exported):
     causal("llama").save_pretrained(tmp_path / "checkpoint")
     with pytest.raises(CheckpointError, match=r"holds no model.onnx \(it has .*model.safetensors.*si export"):
