@@ -46,6 +46,7 @@ def test_masks_and_types_that_are_left_out_are_those_of_single_texts(exported):
     assert torch.equal(model(ids).logits, whole.logits)
 
 
+@pytest.mark.slow
 def test_sequence_to_sequence_models_are_two_graphs(exported):
     model, directory = tiny("t5"), exported("t5")
     encoder, decoder = (ORTSIModel.from_pretrained(directory, file=f"{name}.onnx") for name in ("encoder", "decoder"))
@@ -100,6 +101,7 @@ def test_what_a_checkpoint_holds_is_carried_along(exported_pruned):
 @pytest.mark.parametrize(
     ("values", "device"), [("fp32", "cpu"), ("fp16", "tensorrt"), ("int8", "cpu"), ("int4", "cpu")]
 )
+@pytest.mark.slow
 def test_zeros_and_patterns_are_found_whatever_stores_them(exported_pruned, exported, values, device):
     found = check(exported_pruned(values, device))
     head = [matrix for matrix in found if matrix.columns == 48 and matrix.rows == 32 and not matrix.pattern]
@@ -270,6 +272,7 @@ def test_a_state_instead_of_a_cache_is_refused_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [LlamaModel, LlamaForSequenceClassification])
+@pytest.mark.slow
 def test_decoders_that_do_not_generate_have_no_cache(tmp_path, kind):
     config = causal("llama-shallow").config
     config.pad_token_id = 0
@@ -310,6 +313,7 @@ def test_what_is_no_model_is_refused(tmp_path, wrong):
         export(wrong, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_configs_say_what_the_graph_computes_in_and_no_tokenizer_is_invented(tmp_path):
     causal("llama-shallow").to(torch.bfloat16).save_pretrained(tmp_path / "model")
     for values, dtype in (("fp32", torch.float32), ("fp16", torch.float16)):
@@ -372,6 +376,7 @@ def trained():
 
 
 @pytest.mark.parametrize(("values", "size", "quality"), [("int8", 0.30, 1.01), ("int4", 0.20, 1.1)])
+@pytest.mark.slow
 def test_quantized_weights_are_small_and_keep_the_perplexity(tmp_path, trained, values, size, quality):
     model, windows = trained
     dense = perplexity(model, texts=windows, progress=False)
