@@ -28,7 +28,7 @@ def inverse_factor(gram: Tensor | None, damping: float, mode: str) -> Tensor:
     Raises:
         NumericalError: when none of these gives a factor.
     """
-    assert gram is not None, "SparseGPT needs the full Gram matrix"
+    assert gram is not None, "the factor needs the full Gram matrix"
     for factor, dtype in ((1, torch.float32), (1, torch.float64), (10, torch.float64), (100, torch.float64)):
         lower, failed = torch.linalg.cholesky_ex(damped(gram, damping * factor, mode).to(dtype))
         if failed:

@@ -11,7 +11,7 @@ from .moments import Moments
 @dataclass(frozen=True, eq=False)
 class PairedMoments:
     """Co-moments of n tokens x_s (inputs in the pruned model) with e = x_d - x_s and, where there is one, the error
-    r = r_d - r_s of the residual stream that the layer writes to .
+    r = r_d - r_s of the residual stream that the layer writes to.
 
     Args:
         count: n, padding left out.

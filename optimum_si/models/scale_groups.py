@@ -38,7 +38,7 @@ class ScaledAxis:
 
 @dataclass(frozen=True, eq=False)
 class ScaleGroup:
-    """ScaleGroup that share one learned scale s, and every place that it enters.
+    """Channels that share one learned scale s, and every place that it enters.
 
     Args:
         name: short name within the block, such as "up->down"; part of the key under which s is saved.
@@ -65,7 +65,7 @@ class ScaleGroup:
 
 
 def score_only(name: str, views: list[WeightView]) -> ScaleGroup:
-    """ScaleGroup of an input that no producer can scale: s weighs the score and is not absorbed."""
+    """The group of an input that no producer can scale: s weighs the score and is not absorbed."""
     return ScaleGroup(name, views[0].shape[1], tuple(ScaledAxis(view, "columns") for view in views), absorbable=False)
 
 
