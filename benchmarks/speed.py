@@ -26,12 +26,13 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=128)
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=512, help="of each of 128 windows of the fast update")
     parser.add_argument("--repeats", type=int, default=3, help="interleaved; medians are shown (default: %(default)s)")
     args = parser.parse_args()
     rows = [run_costs(name, args) for name in args.models or [None]]
     print(format_table(["model", "2 forward passes", "wanda", "SI", "wanda / 2 passes", "SI / wanda"], rows))
     print()
-    print(format_table(["refresh of scores", "recomputed", "fast update", "ratio"], fast_update()))
+    print(format_table(["refresh of scores", "recomputed", "fast update", "ratio"], fast_update(args.tokens)))
 
 
 def run_costs(name: str | None, args: argparse.Namespace) -> list[str]:
@@ -62,19 +63,19 @@ def run_costs(name: str | None, args: argparse.Namespace) -> list[str]:
     return [name or "random Llama", *cells]
 
 
-def fast_update() -> list[list[str]]:
-    """Refreshing the moments of a 1024-wide block's inputs after a change of scale: 128 x 512 tokens, or none."""
+def fast_update(length: int) -> list[list[str]]:
+    """Refreshing the moments of a 1024-wide block's inputs after a change of scale: 128 windows, or none."""
     model = small_llama(1024, 1)
     block = model.model.layers[0]
-    tokens = torch.randn(128, 512, 1024)
-    positions = model.model.rotary_emb(tokens[:1], torch.arange(512)[None])
+    tokens = torch.randn(128, length, 1024)
+    positions = model.model.rotary_emb(tokens[:1], torch.arange(length)[None])
     arguments = {"position_embeddings": positions, "attention_mask": None}
     views = linear_views(block, "block")
     rows = []
     for label, gram in (("diagonal (Wanda)", False), ("full Gram (SparseGPT)", True)):
         stops = [Stop(0, (batch,), arguments) for batch in tokens.split(8)]
         begun = time.perf_counter()
-        found, _ = collect(block, views, stops, 128 * 512, gram, keep_outputs=False)
+        found, _ = collect(block, views, stops, 128 * length, gram, keep_outputs=False)
         recomputed = time.perf_counter() - begun
         moments = [layer_input.moments for layer_input in found]
         scales = [torch.rand(len(each.mean)) + 0.5 for each in moments]

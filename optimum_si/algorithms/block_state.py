@@ -228,6 +228,7 @@ class BlockState:
         """
         inside = len(self.name) + 1
         overrides: dict[str, Tensor] = dict(norm_params or {})
+        bare = _WithoutHooks(self.block)
         for layer in self.layers:
             view, (weight, bias) = layer.view, weights[layer.view.name]
             prefix = view.name[inside:]
@@ -238,7 +239,8 @@ class BlockState:
                 assert whole is not None
                 name = f"{prefix}.{view.bias}"
                 overrides[name] = view.embed_bias(overrides.get(name, whole.detach()), bias)
-        return stop.call(lambda *args, **kwargs: torch.func.functional_call(self.block, overrides, args, kwargs))
+        inner = {f"block.{name}": value for name, value in overrides.items()}
+        return stop.call(lambda *args, **kwargs: torch.func.functional_call(bare, inner, args, kwargs))
 
     def run(self, stop: Stop, weights: Weights, norm_params: Mapping[str, Tensor] | None = None) -> Tensor:
         """The hidden states [batch, tokens, features] that :meth:`call` returns."""
@@ -261,6 +263,17 @@ class BlockState:
     def held_out_loss(self, weights: Weights) -> float:
         """What choices go by: the loss of the whole model where it is known, else that of the block."""
         return self.validation_loss(weights) if self.model_loss is None else self.model_loss(self, weights)
+
+
+class _WithoutHooks(nn.Module):
+    """A block whose own hooks do not run: the model runs them where it calls the block."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.block.forward(*args, **kwargs)
 
 
 def shifted_bias(layer: Layer, pruned: Tensor, change: Tensor | None) -> Tensor:

@@ -14,8 +14,8 @@ from optimum_si.algorithms.induction.held_out_loss import HeldOutLoss
 from optimum_si.algorithms.stage import Need
 from optimum_si.models.forward.layer_inputs import collect
 from optimum_si.models.forward.modes import widened
-from optimum_si.models.forward.stops import Stop, cast, hidden_of
-from optimum_si.models.forward.streams import Streams
+from optimum_si.models.forward.stops import cast, hidden_of
+from optimum_si.models.forward.streams import Stream, Streams
 from optimum_si.models.scale_groups import with_score_only_groups
 from optimum_si.report import BlockReport, Spectrum
 
@@ -146,17 +146,19 @@ def _as_stored(state: BlockState, dtypes: Mapping[int, torch.dtype]) -> BlockSta
 def _advance(state: BlockState, streams: Streams, dense_outputs: list[Any], dtype: torch.dtype) -> None:
     """Let all runs pass the block: those of the pruned model with what was decided, those of the dense one with what
     it returned there."""
-    stops = streams.pruned.stops(state.index)
-    streams.pruned.advance(_pruned_outputs(state, stops, dtype))
+    streams.pruned.advance(_pruned_outputs(state, streams.pruned, dtype))
     if streams.dense is not None:
         streams.dense.advance(dense_outputs)
     streams.diverged = True
 
 
-@torch.no_grad()
-def _pruned_outputs(state: BlockState, stops: list[Stop], dtype: torch.dtype) -> Iterator[Any]:
-    for stop in stops:
-        yield state.call(stop.cast(dtype), state.weights, state.norm_params)
+def _pruned_outputs(state: BlockState, stream: Stream, dtype: torch.dtype) -> Iterator[Any]:
+    """One after the other, so that a batch's old hidden states are gone before the next one's new ones are made."""
+    for run in stream.runs:
+        assert run.stop is not None
+        with torch.no_grad():
+            output = state.call(run.stop.cast(dtype), state.weights, state.norm_params)
+        yield output
 
 
 def _write_back(plan: Plan, state: BlockState, dtypes: Mapping[int, torch.dtype]) -> dict[str, Tensor]:

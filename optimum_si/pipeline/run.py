@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -69,7 +70,7 @@ def run(
     _warn_about(structure, model.config.model_type)
     modules = [block.module for block in structure.blocks]
     in_decoder = bool(getattr(model.config, "is_encoder_decoder", False)) and "decoder" in structure.blocks[0].name
-    with evaluation_mode(model), without_cache(model), suspending(modules):
+    with evaluation_mode(model), without_cache(model), suspending(modules), torch.compiler.set_stance("force_eager"):
         batches, num_held_out = _batches(plan, examples, padding_id)
         output = block_output(model, modules, structure.blocks[0].name.rpartition(".")[0], batches[0])
         dense_pass = DensePass(model, structure.blocks, plan.views, batches, in_decoder)

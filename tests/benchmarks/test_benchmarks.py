@@ -24,6 +24,6 @@ def test_each_benchmark_says_how_it_is_used(name):
 
 
 def test_speed_prints_both_tables():
-    done = run(BENCHMARKS / "speed.py", "--windows", 16, "--length", 16, "--epochs", 1, "--repeats", 1)
+    done = run(BENCHMARKS / "speed.py", "--windows", 16, "--length", 16, "--epochs", 1, "--repeats", 1, "--tokens", 2)
     assert done.returncode == 0, done.stderr
     assert "SI / wanda" in done.stdout and "fast update" in done.stdout

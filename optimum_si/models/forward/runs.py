@@ -7,7 +7,8 @@ it is answered, as if the block had returned that, and what the model does betwe
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from contextvars import copy_context
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
 from typing import Any
@@ -39,13 +40,14 @@ class Run(greenlet):
         self, model: nn.Module, inputs: dict[str, Tensor], masks: tuple[str, str | None] = ("attention_mask", None)
     ) -> None:
         super().__init__(partial(model, **inputs))
+        self.gr_context = copy_context()
         self.masks = [None if name is None else inputs.get(name) for name in masks]
         self.stop: Stop | None = None
         self.output: Any = None
+        self._modes = TorchModes.current()
 
-    @torch.no_grad()
     def resume(self, answer: Any = None) -> Stop | None:
-        """Go on to the next stop, or to the end.
+        """Go on to the next stop, or to the end, without gradients.
 
         Args:
             answer: what the block returned at the stop; None lets the model run the block itself.
@@ -53,14 +55,54 @@ class Run(greenlet):
         Returns:
             The next stop; None where the model returned.
         """
-        reached = self.switch() if self.stop is None else self.switch(answer)
+        with torch.no_grad():
+            if self.stop is None:
+                self._modes = TorchModes.current()
+            reached = self._switched(lambda: self.switch() if self.stop is None else self.switch(answer))
         self.stop, self.output = (None, reached) if self.dead else (reached, None)
         return self.stop
 
     def close(self) -> None:
         """Leave the forward pass where it is, as an exception would."""
         if not self.dead:
-            self.throw()
+            self._switched(self.throw)
+
+    def _switched(self, switch: Callable[[], Any]) -> Any:
+        """Switch with the run's own modes of torch; a context that the model is inside of stays the run's alone."""
+        outside = TorchModes.current()
+        self._modes.set()
+        try:
+            return switch()
+        finally:
+            self._modes = TorchModes.current()
+            outside.set()
+
+
+@dataclass(frozen=True)
+class TorchModes:
+    """What contexts of torch change for the whole thread, which runs and whoever drives them share."""
+
+    gradients: bool
+    autocast: tuple[tuple[str, bool, torch.dtype], ...]
+    autocast_cache: bool
+    dtype: torch.dtype
+
+    @classmethod
+    def current(cls) -> "TorchModes":
+        """The modes of this moment."""
+        autocast = tuple(
+            (device, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)) for device in ("cpu", "cuda")
+        )
+        return cls(torch.is_grad_enabled(), autocast, torch.is_autocast_cache_enabled(), torch.get_default_dtype())
+
+    def set(self) -> None:
+        """Bring these modes back."""
+        torch.set_grad_enabled(self.gradients)
+        for device, enabled, dtype in self.autocast:
+            torch.set_autocast_enabled(device, enabled)
+            torch.set_autocast_dtype(device, dtype)
+        torch.set_autocast_cache_enabled(self.autocast_cache)
+        torch.set_default_dtype(self.dtype)
 
 
 @contextmanager

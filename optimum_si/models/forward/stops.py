@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +50,9 @@ class Stop:
         return self.hidden[..., 0].numel() if self.mask is None else int(self.mask.sum())
 
     def call(self, block: Callable[..., Any]) -> Any:
-        """Whatever the block returns."""
-        return block(*self.args, **self.kwargs)
+        """Whatever the block returns; its own hooks have run, or will, where the model calls it."""
+        run = block.forward if isinstance(block, nn.Module) else block
+        return run(*self.args, **self.kwargs)
 
     def run(self, block: Callable[..., Any]) -> Tensor:
         """The block's hidden states, [batch, tokens, features]."""
@@ -68,7 +69,8 @@ def cast(value: Any, dtype: torch.dtype) -> Any:
     if isinstance(value, Tensor):
         return value.to(dtype) if value.is_floating_point() else value
     if isinstance(value, (tuple, list)):
-        return type(value)(cast(entry, dtype) for entry in value)
+        entries = [cast(entry, dtype) for entry in value]
+        return type(value)(*entries) if hasattr(value, "_fields") else type(value)(entries)  # namedtuples
     if isinstance(value, dict):
         return {name: cast(entry, dtype) for name, entry in value.items()}
     return value

@@ -25,8 +25,12 @@ class Stream:
         self.model = model
         masks = ("decoder_attention_mask", "attention_mask") if in_decoder else ("attention_mask", None)
         self.runs = [Run(model, inputs_for(model, batch), masks) for batch in batches]
-        for run in self.runs:
-            run.resume()
+        try:
+            for run in self.runs:
+                run.resume()
+        except BaseException:
+            self.close()
+            raise
 
     def stops(self, index: int) -> list[Stop]:
         """Where the runs wait, which is the same block for all.

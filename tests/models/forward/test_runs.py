@@ -1,5 +1,7 @@
 """Runs stop where a model calls its blocks, go on with what they are answered, and leave the model as it was."""
 
+from collections import namedtuple
+
 import pytest
 import torch
 from greenlet import getcurrent
@@ -16,7 +18,7 @@ from optimum_si import SIConfig, SIPruner
 from optimum_si.errors import UnsupportedModelError
 from optimum_si.models.forward.modes import widened, without_cache
 from optimum_si.models.forward.runs import BlockOutput, Run, block_output, suspending
-from optimum_si.models.forward.stops import hidden_of
+from optimum_si.models.forward.stops import cast, hidden_of
 from optimum_si.models.forward.streams import Stream
 from optimum_si.models.structure import find_structure
 
@@ -253,3 +255,41 @@ def assert_pruned_alike(pruned, reference, batches):
     expected = dict(reference.named_parameters())
     for name, parameter in pruned.named_parameters():
         assert torch.equal(parameter == 0, expected[name] == 0), name
+
+
+def test_contexts_that_a_model_enters_around_its_blocks_stay_its_own():
+    model, inputs = tiny("llama"), inputs_of("llama", 2)
+    own = model.forward
+
+    def forward(*args, **kwargs):
+        with torch.autocast("cpu", torch.bfloat16), torch.enable_grad():
+            return own(*args, **kwargs)
+
+    model.forward = forward
+    with suspending(modules_of(model)), torch.no_grad():
+        run = Run(model, inputs)
+        run.resume()
+        assert not torch.is_autocast_enabled("cpu") and not torch.is_grad_enabled()
+        run.resume()  # the model runs its block itself, in its own context
+        assert run.stop.hidden.requires_grad and not torch.is_grad_enabled()
+        run.close()
+        assert not torch.is_autocast_enabled("cpu") and not torch.is_grad_enabled()
+
+
+def test_a_blocks_own_hooks_run_once_for_each_call_of_the_model():
+    model, calls = tiny("llama"), []
+    modules = modules_of(model)
+    handles = [module.register_forward_hook(lambda *_: calls.append("after")) for module in modules]
+    handles += [module.register_forward_pre_hook(lambda *_: calls.append("before")) for module in modules]
+    with stopped_at(model, inputs_of("llama", 2), 1) as (block, stop), torch.no_grad():
+        seen = list(calls)
+        stop.run(block.module)
+        assert calls == seen == ["before", "after", "before"]
+    for handle in handles:
+        handle.remove()
+
+
+def test_named_tuples_are_cast_too():
+    pair = namedtuple("Pair", "hidden index")(torch.ones(2, dtype=torch.float64), torch.ones(2, dtype=torch.long))
+    found = cast(pair, torch.float32)
+    assert type(found) is type(pair) and found.hidden.dtype == torch.float32 and found.index.dtype == torch.long
