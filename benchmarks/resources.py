@@ -1,4 +1,4 @@
-"""Memory and time by model size: measured on random Llamas, a process each, and modelled for larger ones.
+"""Memory and time by model size: measured on random Llamas, a process each, and modeled for larger ones.
 
     python benchmarks/resources.py [--sizes 25 60 130] [--windows 32] [--length 256] [--epochs 1] [--method sparsegpt]
 
@@ -59,7 +59,7 @@ FIXED = 0.15 * 2**30
 STREAMS = {False: 2.0, True: 4.0}
 
 
-def modelled(size: Size, tokens: int, weight_bytes: int, gram: bool, induction: bool) -> float:
+def modeled(size: Size, tokens: int, weight_bytes: int, gram: bool, induction: bool) -> float:
     """Peak bytes: weights, streams of hidden states, one block's working copies, Gram matrices of its inputs."""
     weights = size.parameters * weight_bytes
     streams = STREAMS[induction] * tokens * size.width * weight_bytes
@@ -82,16 +82,16 @@ def main() -> None:
     for size in (MEASURED[number] for number in args.sizes):
         for induction in (False, True):
             took, peak = measured(size, args, induction)
-            model = modelled(size, tokens, 4, gram, induction)
+            model = modeled(size, tokens, 4, gram, induction)
             seconds[induction] = took / (size.blocks * size.block * tokens)
             rows.append([size.name, name(args, induction), f"{took:.0f} s", gib(peak), gib(model), "fp32, measured"])
     for size in LARGER:
         for induction in (False, True):
             full = 128 * 2048
             took = seconds[induction] * size.blocks * size.block * full
-            model = modelled(size, full, 2, gram, induction)
-            rows.append([size.name, name(args, induction), f"{took / 3600:.0f} h", "", gib(model), "bf16, modelled"])
-    print(f"measured with {args.windows} windows of {args.length} tokens, modelled for 128 of 2048; on this machine")
+            model = modeled(size, full, 2, gram, induction)
+            rows.append([size.name, name(args, induction), f"{took / 3600:.0f} h", "", gib(model), "bf16, modeled"])
+    print(f"measured with {args.windows} windows of {args.length} tokens, modeled for 128 of 2048; on this machine")
     print(format_table(["parameters", "run", "time", "peak", "model of it", "weights"], rows))
 
 

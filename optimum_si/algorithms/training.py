@@ -24,7 +24,7 @@ def train(
     held_out_loss: Callable[[], float],
     keep: Callable[[], Kept],
 ) -> tuple[Kept | None, float, float]:
-    """Trains parameters in place.
+    """Train parameters in place.
 
     Args:
         groups: parameter groups of Adam, each with its learning rate.

@@ -15,7 +15,7 @@ def conjugate_gradient(
     iterations: int,
     enough: Tensor | None = None,
 ) -> Tensor:
-    """Solves A x = b for the entries of x in a mask, for each system on its own; the others stay zero.
+    """Solve A x = b for the entries of x in a mask, for each system on its own; the others stay zero.
 
     Args:
         product: A times a tensor of directions, which has the shape of ``solution``.

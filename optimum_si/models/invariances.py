@@ -1,4 +1,4 @@
-"""Invariances: bases of activations whose basis can be changed while the function of the model stays the same."""
+"""Invariances: spaces of activations whose basis can be changed while the function of the model stays the same."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

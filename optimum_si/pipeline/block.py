@@ -47,7 +47,7 @@ def prune_block(
     num_held_out: int,
     model_loss: HeldOutLoss | None,
 ) -> BlockResult:
-    """Treats one block, whose runs wait at it, and lets them go on to the next.
+    """Treat one block, whose runs wait at it, and let them go on to the next.
 
     Args:
         plan: of the run.

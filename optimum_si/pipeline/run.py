@@ -52,7 +52,7 @@ def run(
     progress: bool,
     transformed: Sequence[str] = (),
 ) -> RunResult:
-    """Treats block after block in place.
+    """Treat block after block in place.
 
     Args:
         plan: what is done.
