@@ -17,7 +17,7 @@ from optimum_si.algorithms.pruning.targets import Target
 from optimum_si.errors import NumericalError
 from optimum_si.linalg.moments import Moments
 from optimum_si.models.forward.layer_inputs import LayerInput
-from optimum_si.models.forward.stops import Stop, hidden_of
+from optimum_si.models.forward.stops import Stop, WithoutHooks, hidden_of
 from optimum_si.models.scale_groups import ScaleGroup
 from optimum_si.models.weight_view import WeightView
 
@@ -228,7 +228,7 @@ class BlockState:
         """
         inside = len(self.name) + 1
         overrides: dict[str, Tensor] = dict(norm_params or {})
-        bare = _WithoutHooks(self.block)
+        bare = WithoutHooks(self.block)
         for layer in self.layers:
             view, (weight, bias) = layer.view, weights[layer.view.name]
             prefix = view.name[inside:]
@@ -263,17 +263,6 @@ class BlockState:
     def held_out_loss(self, weights: Weights) -> float:
         """What choices go by: the loss of the whole model where it is known, else that of the block."""
         return self.validation_loss(weights) if self.model_loss is None else self.model_loss(self, weights)
-
-
-class _WithoutHooks(nn.Module):
-    """A block whose own hooks do not run: the model runs them where it calls the block."""
-
-    def __init__(self, block: nn.Module) -> None:
-        super().__init__()
-        self.block = block
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.block.forward(*args, **kwargs)
 
 
 def shifted_bias(layer: Layer, pruned: Tensor, change: Tensor | None) -> Tensor:

@@ -59,6 +59,17 @@ class Stop:
         return hidden_of(self.call(block))
 
 
+class WithoutHooks(nn.Module):
+    """A block whose own hooks do not run: the model runs them where it calls the block."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.block.forward(*args, **kwargs)
+
+
 def hidden_of(output: Any) -> Tensor:
     """The hidden states in what a block returns."""
     return output[0] if isinstance(output, (tuple, list)) else output
