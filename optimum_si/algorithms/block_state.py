@@ -226,9 +226,8 @@ class BlockState:
             weights: of every layer.
             norm_params: further parameters of the block, by name inside it.
         """
-        inside = len(self.name) + 1
+        inside, bare = len(self.name) + 1, WithoutHooks(self.block)
         overrides: dict[str, Tensor] = dict(norm_params or {})
-        bare = WithoutHooks(self.block)
         for layer in self.layers:
             view, (weight, bias) = layer.view, weights[layer.view.name]
             prefix = view.name[inside:]
