@@ -34,10 +34,6 @@ class Block:
     scale_groups: list[ScaleGroup]
     no_shift: tuple[str, ...] = ()
 
-    def parameter_name(self, view: WeightView, attribute: str) -> str:
-        """Name inside the block of the parameter that holds ``view`` ("weight") or its bias."""
-        return f"{view.name[len(self.name) + 1 :]}.{attribute}"
-
 
 @dataclass(frozen=True, eq=False)
 class Structure:

@@ -55,7 +55,7 @@ def test_names_are_those_of_modules():
         assert modules[block.name] is block.module
         for local, view in block.views.items():
             assert view.name == f"{block.name}.{local}" and modules[view.name] is view.module
-            assert dict(block.module.named_parameters())[block.parameter_name(view, "weight")] is view.tensor()
+            assert dict(block.module.named_parameters())[f"{local}.weight"] is view.tensor()
 
 
 def test_embeddings_and_heads_are_outside_the_blocks():

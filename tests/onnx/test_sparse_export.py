@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from optimum_si import CheckpointError, ConfigurationError, ExportError
-from optimum_si.onnx import ORTSIModelForCausalLM, export
+from optimum_si.onnx import ORTSIModelForCausalLM, export, kernels
 from optimum_si.onnx.exporting.sparsify import CSR_MIN, chosen_format, sparsify
 from optimum_si.onnx.inspect import check, summary
 from optimum_si.onnx.kernels import build as building
@@ -246,7 +246,7 @@ def test_a_library_that_cannot_be_loaded_is_none(sparse, tmp_path, monkeypatch):
     model, path = sparse()
     broken = tmp_path / "kernels.so"
     broken.write_bytes(b"no library")
-    monkeypatch.setattr("optimum_si.onnx.kernels.library_path", lambda: broken)
+    monkeypatch.setattr(kernels, "library_path", lambda: broken)
     with pytest.warns(UserWarning, match="computed with dense weights"):
         answer = ORTSIModelForCausalLM.from_pretrained(path)(input_ids=IDS).logits
     torch.testing.assert_close(answer, model(input_ids=IDS).logits.detach(), rtol=0, atol=1e-4)

@@ -44,7 +44,7 @@ class Run(greenlet):
         self.masks = [None if name is None else inputs.get(name) for name in masks]
         self.stop: Stop | None = None
         self.output: Any = None
-        self._modes = TorchModes.current()
+        self._modes = replace(TorchModes.current(), gradients=False)
 
     def resume(self, answer: Any = None) -> Stop | None:
         """Go on to the next stop, or to the end, without gradients.
@@ -55,10 +55,7 @@ class Run(greenlet):
         Returns:
             The next stop; None where the model returned.
         """
-        with torch.no_grad():
-            if self.stop is None:
-                self._modes = TorchModes.current()
-            reached = self._switched(lambda: self.switch() if self.stop is None else self.switch(answer))
+        reached = self._switched(self.switch if self.stop is None else partial(self.switch, answer))
         self.stop, self.output = (None, reached) if self.dead else (reached, None)
         return self.stop
 
