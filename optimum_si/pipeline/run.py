@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from optimum_si.algorithms.allocation.stage import allocate
 from optimum_si.algorithms.induction.held_out_loss import HeldOutLoss
@@ -26,6 +25,7 @@ from optimum_si.warnings import warn
 
 from .block import BlockResult, prune_block
 from .plan import Plan
+from .progress import BlockBar
 
 
 #: Windows that choices are made on at least, where a quarter of all are that many: fewer cannot tell gain from noise.
@@ -82,10 +82,12 @@ def run(
                 masks = [stop.mask for stop in streams.pruned.stops(0)[:num_held_out]]
                 model_loss = HeldOutLoss(model, batches[:num_held_out], masks, output)
             results = {}
-            with tqdm(structure.blocks, desc=_task(plan), unit="block", disable=not progress) as bar:
-                for index, block in enumerate(bar):
+            kinds = [tuple(view.shape for view in views.values()) for views in plan.views]
+            with BlockBar(_task(plan), kinds, disable=not progress) as bar:
+                for index, block in enumerate(structure.blocks):
                     bar.set_postfix_str(block.name)
                     results[block.name] = prune_block(plan, index, streams, num_held_out, model_loss)
+                    bar.update()
         finally:
             streams.close()
     report = _report(plan, results, [*transformed], applied)
