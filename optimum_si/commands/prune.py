@@ -42,6 +42,7 @@ class PruneCommand(SISubcommand):
     def add_arguments(cls, parser: ArgumentParser) -> None:
         add_model_arguments(parser)
         add_recipe_arguments(parser)
+        parser.add_argument("--verbose", action="store_true", help="print a line for every layer before the summary")
 
     def execute(self, args: Namespace) -> None:
         # Wrong usage and a full output folder are reported before a model is loaded.
@@ -54,7 +55,11 @@ class PruneCommand(SISubcommand):
         dataset = config.calibration.dataset
         pruner.prune(config, dataset=dataset, save_dir=args.output, overwrite=args.overwrite)
         assert pruner.report is not None  # a run that ends without an error leaves one
-        print(pruner.report.table(), pruner.report.summary(), sep="\n\n")
+        if args.verbose:
+            print(pruner.report.table(), end="\n\n")
+        print(pruner.report.summary())
+        words = ["optimum-cli", "si", "report", str(args.output)]
+        print(f"\nEvery layer, in pictures and on a page:\n  {shlex.join(words)}")
         if pruner.model.can_generate() and not pruner.model.config.is_encoder_decoder:
             from optimum_si.calibration.files import looks_like_a_path
 

@@ -10,7 +10,8 @@ from typing import Self
 from optimum_si.config.command_line import recipe_flags
 from optimum_si.config.si_config import SIConfig
 from optimum_si.errors import CheckpointError
-from optimum_si.report import Report
+from optimum_si.report import LayerReport, Report
+from optimum_si.report.kinds import KindOfLayer, kinds_of_layers, largest_kinds, worst_layers
 
 from .base_model import public_name
 from .files import files_in
@@ -92,6 +93,9 @@ class Facts:
         licenses: licenses of that model; empty where none is known.
         dataset: name of the calibration data that may be published; None where it was given in Python.
         results: measured numbers.
+        kinds: what became of each kind of layer; where there are many, of the largest.
+        other_kinds: how many kinds that leaves out.
+        worst: the layers with the largest errors.
         pictures: captions, by the picture's path in the directory.
         has_tokenizer: whether a tokenizer lies beside the model.
         onnx: subfolder with an export, or None.
@@ -111,6 +115,9 @@ class Facts:
     licenses: list[str]
     dataset: str | None
     results: list[Result]
+    kinds: list[KindOfLayer]
+    other_kinds: int
+    worst: list[LayerReport]
     pictures: dict[str, str]
     has_tokenizer: bool
     onnx: str | None
@@ -130,6 +137,7 @@ class Facts:
         """
         files = sorted(files)
         report, task = run.report, _task_of(run.architecture)
+        kinds, other_kinds = largest_kinds(kinds_of_layers(report))
         base, license_ = str(report.base.get("name") or "model"), report.base.get("license")
         return cls(
             name=name,
@@ -142,6 +150,9 @@ class Facts:
             licenses=license_ if isinstance(license_, list) else [] if license_ is None else [license_],
             dataset=run.dataset,
             results=run.results,
+            kinds=kinds,
+            other_kinds=other_kinds,
+            worst=worst_layers(report),
             pictures={file: _caption(file) for file in files if is_picture(file)},
             has_tokenizer="tokenizer_config.json" in files,
             onnx=ONNX if any(file.startswith(f"{ONNX}/") for file in files) else None,

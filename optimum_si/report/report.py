@@ -25,7 +25,7 @@ class Report(RunReport):
         return layer_table(self.layers)
 
     def summary(self) -> str:
-        """The whole run in a few lines."""
+        """The whole run in at most 40 lines: kinds of layers, the worst layers, totals."""
         return run_summary(self)
 
     def save(self, directory: str | Path) -> None:

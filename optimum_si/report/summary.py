@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 
+from .kinds import KindOfLayer, kinds_of_layers, largest_kinds, worst_layers
 from .records import CHOICES, LayerReport, RunReport
 from .table import format_table
 
@@ -14,7 +15,32 @@ def layer_table(layers: Iterable[LayerReport]) -> str:
 
 
 def run_summary(run: RunReport) -> str:
-    """The whole run in a few lines."""
+    """The whole run on a screen, however many layers it has: their kinds, the worst of them, and totals."""
+    parts = [_kinds(run), _worst(run)] if run.layers else []
+    return "\n\n".join([*parts, _totals(run)])
+
+
+def _kinds(run: RunReport) -> str:
+    """A line for each kind of layer."""
+    kinds, others = largest_kinds(kinds_of_layers(run))
+    header = ["kind of layer", "layers", "zeros", "mean error plain", "mean error", "worst error"]
+    text = _without_empty(header, [_kind_cells(kind) for kind in kinds])
+    return f"{text}\n... and {others} more kinds" if others else text
+
+
+def _worst(run: RunReport) -> str:
+    """The layers that lost most."""
+    header = ["worst layers", "shape", "zeros", "error plain", "error"]
+    return _without_empty(
+        header,
+        [
+            [layer.name, _shape(layer), _share(layer.sparsity), _error(layer.error_before), _error(layer.error_after)]
+            for layer in worst_layers(run)
+        ],
+    )
+
+
+def _totals(run: RunReport) -> str:
     recipe = f"{run.method} {run.target}" + (" with induction" if run.induction else ", plain")
     lines = [
         f"{run.task}: {', '.join([recipe, *run.steps])}",
@@ -35,11 +61,34 @@ def run_summary(run: RunReport) -> str:
 def _cells(layer: LayerReport) -> list[str]:
     return [
         layer.name,
-        "x".join(map(str, layer.shape)),
+        _shape(layer),
         layer.pattern or f"{layer.target_sparsity:.2%}",
-        "-" if layer.sparsity is None else f"{layer.sparsity:.2%}",
-        "-" if layer.error_before is None else f"{layer.error_before:.4f}",
-        f"{layer.error_after:.4f}",
+        _share(layer.sparsity),
+        _error(layer.error_before),
+        _error(layer.error_after),
         "-" if layer.scale_min is None else f"{layer.scale_min:.2f} .. {layer.scale_max:.2f}",
         "yes" if layer.absorbed else "-",
     ]
+
+
+def _kind_cells(kind: KindOfLayer) -> list[str]:
+    errors = [kind.mean_error_before, kind.mean_error, kind.worst_error]
+    return [kind.name, str(kind.count), _share(kind.sparsity), *map(_error, errors)]
+
+
+def _without_empty(header: list[str], rows: list[list[str]]) -> str:
+    """A table without the columns that a run of its kind leaves empty."""
+    filled = [column for column in range(len(header)) if any(row[column] != "-" for row in rows)]
+    return format_table([header[column] for column in filled], [[row[column] for column in filled] for row in rows])
+
+
+def _shape(layer: LayerReport) -> str:
+    return "x".join(map(str, layer.shape))
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2%}"
+
+
+def _error(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from support.example_reports import example
 
 from optimum_si import ConfigurationError, NumericalError, SIConfig
 from optimum_si.commands.base import FAILED, INTERRUPTED, WRONG_USAGE
@@ -87,11 +88,25 @@ def test_prune_loads_and_prunes(pruner):
     }
 
 
-def test_prune_ends_with_the_table_and_the_next_command(pruner, capsys):
+def test_prune_ends_with_the_summary_and_the_next_commands(pruner, capsys):
     run(*PRUNE)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:3] == [TABLE, "", SUMMARY]
+    assert lines[0] == SUMMARY
+    assert "  optimum-cli si report 'out dir'" in lines
     assert lines[-1] == "  optimum-cli si evaluate -m some/model 'out dir' --dataset wikitext2"
+
+
+def test_verbose_prints_every_layer_before_the_summary(pruner, capsys):
+    run(*PRUNE, "--verbose")
+    assert capsys.readouterr().out.splitlines()[:3] == [TABLE, "", SUMMARY]
+
+
+def test_a_run_of_thirty_blocks_ends_in_forty_lines(pruner, capsys):
+    for report in (example(30), example(30, experts=24)):
+        pruner.report = report
+        run(*PRUNE)
+        out = capsys.readouterr().out.splitlines()
+        assert len(out) <= 40 and max(map(len, out)) <= 120
 
 
 @pytest.mark.parametrize("command", ["prune", "induce"])
