@@ -1,0 +1,104 @@
+"""What the dense model answers for every window of a recovery, kept until it is pruned."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from optimum_si.calibration import make_batches
+from optimum_si.errors import CalibrationError
+
+from .answers import Answers, without_labels
+from .steps import Steps
+
+
+@dataclass(frozen=True, eq=False)
+class References:
+    """Windows with the dense model's answers.
+
+    Args:
+        windows: examples, tensors with a leading dimension of 1, without labels.
+        answers: how a model's answers are compared.
+        dense: for each window what the dense model answers, [tokens, features] in its own dtype.
+        steps: which windows are trained on together, and which are held out.
+        padding_id: token that fills shorter windows of a batch.
+    """
+
+    windows: Sequence[Mapping[str, Tensor]]
+    answers: Answers
+    dense: Sequence[Tensor]
+    steps: Steps
+    padding_id: int
+
+    @classmethod
+    @torch.no_grad()
+    def of(
+        cls,
+        model: nn.Module,
+        windows: Sequence[Mapping[str, Tensor]],
+        batch_size: int,
+        seed: int,
+        padding_id: int = 0,
+        hidden_weight: float = 0.0,
+    ) -> "References":
+        """Ask the model, still dense, in one pass over the windows.
+
+        Args:
+            model: in evaluation mode, without a cache.
+            windows: examples, tensors with a leading dimension of 1.
+            batch_size: windows of a step.
+            seed: of the run.
+            padding_id: token that fills shorter windows of a batch.
+            hidden_weight: weight of the distance of last hidden states beside that of logits.
+
+        Raises:
+            CalibrationError: for fewer than two windows: one of them has to be held out.
+        """
+        if len(windows) < 2:
+            raise CalibrationError(
+                f"recovery got {len(windows)} window(s), and needs one to train on and one to judge by: give more "
+                "text, or a shorter sequence_length."
+            )
+        windows = [without_labels(window) for window in windows]
+        steps = Steps.of(windows, batch_size, seed)
+        answers = Answers.of(model, windows[0], hidden_weight)
+        found = cls(windows, answers, [], steps, padding_id)
+        dense: dict[int, Tensor] = {}
+        for part in steps.parts(range(len(windows))):
+            # A copy: a view would keep the padded batch alive.
+            for index, answer in zip(part, answers(found.batch(part)), strict=True):
+                dense[index] = answer.clone()
+        return cls(windows, answers, [dense[index] for index in range(len(windows))], steps, padding_id)
+
+    def for_model(self, model: nn.Module) -> "References":
+        """The same windows and answers for a pruned model; :meth:`Answers.for_model` says what it refuses."""
+        return replace(self, answers=self.answers.for_model(model))
+
+    def batch(self, part: Sequence[int]) -> dict[str, Tensor]:
+        """Inputs of the model for windows that pass through it together."""
+        (batch,) = make_batches([self.windows[index] for index in part], len(part), self.padding_id)
+        return batch
+
+    @property
+    def num_tokens(self) -> int:
+        """Answers in all windows: tokens, or one for each window."""
+        return sum(len(answer) for answer in self.dense)
+
+    def loss(self, part: Sequence[int], model_answers: Sequence[Tensor]) -> Tensor:
+        """Sum over the tokens of some windows of the distance from the dense model's answers."""
+        student = torch.cat(list(model_answers))
+        return self.answers.distance(student, torch.cat([self.dense[index] for index in part]))
+
+    def count(self, part: Sequence[int]) -> int:
+        """Answers of some windows."""
+        return sum(len(self.dense[index]) for index in part)
+
+    @torch.no_grad()
+    def held_out_loss(self) -> float:
+        """Mean distance of the model's answers, as it is now, on the held-out windows."""
+        held_out = self.steps.held_out
+        total = 0.0
+        for part in self.steps.parts(held_out):
+            total += float(self.loss(part, self.answers(self.batch(part))))
+        return total / max(self.count(held_out), 1)
