@@ -151,7 +151,8 @@ class Recipe(Configuration):
     damping: float = option(
         default=0.01,
         type=number(minimum=0),
-        detail="share of the mean Hessian diagonal that SparseGPT and reconstruction add to the diagonal.",
+        detail="share of the mean Hessian diagonal that SparseGPT and reconstruction add to the diagonal; at least "
+        "0.1 in layers with less than two calibration tokens for each column, unless it is 0.",
     )
     damping_mode: str = option(
         default="mean",

@@ -6,6 +6,24 @@ from torch import Tensor
 from optimum_si.errors import NumericalError
 
 
+#: With fewer tokens for each column a Gram matrix is half noise, which fits take for structure.
+TOKENS_PER_COLUMN = 2
+#: Damping that such a fit has at least. On fresh tokens it takes a third off the error where the spectrum is flat, and
+#: adds a twentieth where it is steep.
+SAFE_DAMPING = 0.1
+
+
+def safe_damping(damping: float, tokens: int, columns: int) -> float:
+    """The damping of a fit, as a fraction of the diagonal: larger where tokens are few; 0 asks for none and stays.
+
+    Args:
+        damping: as it was asked for.
+        tokens: that the Gram matrix is the mean of.
+        columns: d_in.
+    """
+    return max(damping, SAFE_DAMPING) if damping and tokens < TOKENS_PER_COLUMN * columns else damping
+
+
 def damped(gram: Tensor, damping: float, mode: str) -> Tensor:
     """H with a larger diagonal, 1 where inputs are always zero.
 

@@ -26,6 +26,7 @@ from optimum_si.warnings import warn
 from .block import BlockResult, prune_block
 from .plan import Plan
 from .progress import BlockBar
+from .short_text import warn_of_short_text
 
 
 #: Windows that choices are made on at least, where a quarter of all are that many: fewer cannot tell gain from noise.
@@ -77,6 +78,7 @@ def run(
         plan, applied = _prepared(plan, dense_pass, transformed)
         streams = Streams(model, batches, in_decoder, dense=Need.DENSE_STREAM in plan.needs)
         try:
+            warn_of_short_text(plan, streams.tokens)
             model_loss = None
             if Need.MODEL_LOSS in plan.needs and output is not BlockOutput.MORE:
                 masks = [stop.mask for stop in streams.pruned.stops(0)[:num_held_out]]

@@ -13,6 +13,7 @@ from optimum_si.algorithms.pruning.method import Settings
 from optimum_si.algorithms.pruning.targets import NM, Target
 from optimum_si.algorithms.reconstruction.least_squares import LeastSquares
 from optimum_si.config.si_config import SIConfig
+from optimum_si.linalg.damping import safe_damping
 from optimum_si.linalg.moments import Moments
 from optimum_si.models.forward.dense_pass import DensePass
 from optimum_si.models.weight_view import WeightView
@@ -127,7 +128,8 @@ def _curve(config: SIConfig, weight: Tensor, moments: Moments, targets: Sequence
     weight = weight[:: -(-len(weight) // ROWS)]
     score = method.score(weight, moments).masked_fill(weight == 0, -1)
     gram = moments.gram.to(weight.dtype)
-    squares = LeastSquares.of(weight, gram, config.damping, mode=config.damping_mode)
+    damping = safe_damping(config.damping, moments.count, len(gram))
+    squares = LeastSquares.of(weight, gram, damping, mode=config.damping_mode)
     errors = []
     for target in targets:
         kept = target.keep(score)

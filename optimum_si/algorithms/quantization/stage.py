@@ -12,6 +12,7 @@ from optimum_si.algorithms.pruning.method import Settings
 from optimum_si.algorithms.reconstruction.observe import moments_after_pruning
 from optimum_si.algorithms.stage import Need
 from optimum_si.config.si_config import SIConfig
+from optimum_si.linalg.damping import safe_damping
 from optimum_si.linalg.moments import Moments
 
 from .gptq import quantized
@@ -77,8 +78,8 @@ class RoundingStage:
             factor = factor * rows[:, None].to(weight)
         if columns is not None:
             factor = factor * columns.to(weight)
-        settings = self.settings
-        result = quantized(weight * factor, gram, self.grid, settings.damping, settings.damping_mode) / factor
+        damping = safe_damping(self.settings.damping, moments.count, len(gram))
+        result = quantized(weight * factor, gram, self.grid, damping, self.settings.damping_mode) / factor
         if not layer.shift or bias is None:
             return result, bias
         return result, bias + ((weight - result).double() @ moments.mean).to(bias.dtype)

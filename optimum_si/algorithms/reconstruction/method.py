@@ -6,6 +6,7 @@ from torch import Tensor
 from optimum_si.algorithms.pruning.method import Improved, PruningMethod, Settings, bare_method
 from optimum_si.algorithms.pruning.targets import Target
 from optimum_si.config.si_config import SIConfig
+from optimum_si.linalg.damping import safe_damping
 from optimum_si.linalg.moments import Moments
 
 from .least_squares import LeastSquares
@@ -48,7 +49,8 @@ class Reconstructed(Improved):
     ) -> Tensor:
         assert moments.gram is not None, "reconstruction needs the full Gram matrix"
         pruned = self.method.prune(weight, moments, target, scale, row_scale)
-        squares = LeastSquares.of(weight, moments.gram, self.settings.damping, mode=self.settings.damping_mode)
+        damping = safe_damping(self.settings.damping, moments.count, len(moments.gram))
+        squares = LeastSquares.of(weight, moments.gram, damping, mode=self.settings.damping_mode)
         return self.fitted(squares, pruned, target, weight != 0, scale)
 
     def fitted(

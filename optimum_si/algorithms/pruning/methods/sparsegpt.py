@@ -5,7 +5,7 @@ from torch import Tensor
 
 from optimum_si.algorithms.pruning.method import PruningMethod
 from optimum_si.algorithms.pruning.targets import NM, Target, Unstructured
-from optimum_si.linalg.damping import inverse_factor
+from optimum_si.linalg.damping import inverse_factor, safe_damping
 from optimum_si.linalg.moments import Moments
 
 
@@ -21,7 +21,7 @@ class SparseGPT(PruningMethod):
     keeps_weights = False
 
     def score(self, weight: Tensor, moments: Moments) -> Tensor:
-        factor = inverse_factor(moments.gram, self.settings.damping, self.settings.damping_mode).to(weight.dtype)
+        factor = self._factor(moments).to(weight.dtype)
         # Inputs that are always zero carry nothing: their weights go first.
         alive = moments.diagonal > 0
         return (weight / factor.diagonal()).square() * alive
@@ -41,7 +41,7 @@ class SparseGPT(PruningMethod):
         scale: Tensor | None = None,
         row_scale: Tensor | None = None,
     ) -> Tensor:
-        factor = inverse_factor(moments.gram, self.settings.damping, self.settings.damping_mode).to(weight.dtype)
+        factor = self._factor(moments).to(weight.dtype)
         importance = factor.diagonal().reciprocal() if scale is None else scale.to(weight.dtype) / factor.diagonal()
         importance = importance * (moments.diagonal > 0)
         rows, columns = weight.shape
@@ -78,6 +78,11 @@ class SparseGPT(PruningMethod):
             gone += int(zeroed.sum())
             weight[:, stop:] -= errors.T @ factor[start:stop, stop:]
         return weight
+
+    def _factor(self, moments: Moments) -> Tensor:
+        """U, [d_in, d_in]."""
+        damping = safe_damping(self.settings.damping, moments.count, len(moments.diagonal))
+        return inverse_factor(moments.gram, damping, self.settings.damping_mode)
 
 
 def _lowest(block: Tensor, importance: Tensor, dead: Tensor, count: int) -> Tensor:
