@@ -15,8 +15,10 @@ class Need(Enum):
     GRAM = auto()
     #: Runs of the dense model beside those of the pruned one, with held-out windows to choose by.
     DENSE_STREAM = auto()
-    #: The loss of the whole model on the held-out windows.
-    MODEL_LOSS = auto()
+    #: What flows between the layers of the block.
+    FLOW = auto()
+    #: Inputs of all layers and outputs of the dense block, before any layer is pruned.
+    WHOLE_BLOCK = auto()
 
 
 class BlockStage(Protocol):

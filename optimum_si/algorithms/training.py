@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from .block_state import Batch
+from .calls import Batch
 
 
 BETAS = (0.9, 0.95)

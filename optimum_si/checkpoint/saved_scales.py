@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from optimum_si.algorithms.block_state import Scaling
 from optimum_si.algorithms.induction.absorption import absorb
+from optimum_si.algorithms.layers import Scaling
 from optimum_si.config.si_config import SIConfig
 from optimum_si.errors import CheckpointError
 from optimum_si.models.scale_groups import INPUT_OF

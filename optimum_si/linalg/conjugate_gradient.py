@@ -13,7 +13,7 @@ def conjugate_gradient(
     residual: Tensor,
     dim: int,
     iterations: int,
-    enough: Tensor | None = None,
+    gain: float = 0.0,
 ) -> Tensor:
     """Solve A x = b for the entries of x in a mask, for each system on its own; the others stay zero.
 
@@ -24,7 +24,8 @@ def conjugate_gradient(
         residual: b - A x at the first guess, zero outside the mask; changed in place.
         dim: dimension along which the entries of one system lie.
         iterations: largest number of steps.
-        enough: squared residual at which a system is done, broadcasts; None takes all steps.
+        gain: stop after a step that lowers x^T A x - 2 b^T x, summed over all systems, by less than this share of what
+            all steps have; 0 takes all steps.
 
     Returns:
         ``solution``.
@@ -32,14 +33,15 @@ def conjugate_gradient(
     smallest = torch.finfo(solution.dtype).tiny
     direction = residual.clone()
     energy = residual.square().sum(dim=dim, keepdim=True)
+    gained = 0.0
     for _ in range(iterations):
-        if enough is not None and bool((energy <= enough).all()):
-            break
         image = product(direction) * mask
         step = energy / (direction * image).sum(dim=dim, keepdim=True).clamp_min(smallest)
-        if enough is not None:
-            step = step * (energy > enough)  # systems that are done stay where they are
         solution.addcmul_(direction, step)
+        last = float((step * energy).sum())
+        gained += last
+        if last <= gain * gained:
+            break
         residual.addcmul_(image, step, value=-1)
         before, energy = energy, residual.square().sum(dim=dim, keepdim=True)
         direction = residual + direction * (energy / before.clamp_min(smallest))

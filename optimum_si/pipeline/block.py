@@ -1,22 +1,24 @@
 """One block on its way: observe it, send it through the stages, let the runs pass it, write it."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from optimum_si.algorithms.block_state import Batch, BlockState, Layer, Scaling, Weights, view_factor
+from optimum_si.algorithms.block_state import BlockState
+from optimum_si.algorithms.calls import Calls
 from optimum_si.algorithms.induction.absorption import absorb, absorbed_scales, exact_scale
-from optimum_si.algorithms.induction.held_out_loss import HeldOutLoss
+from optimum_si.algorithms.layers import Layer, Scaling, view_factor
 from optimum_si.algorithms.stage import Need
+from optimum_si.models.forward.flow import Flow, flow_of
 from optimum_si.models.forward.layer_inputs import collect
 from optimum_si.models.forward.modes import widened
-from optimum_si.models.forward.stops import cast, hidden_of
 from optimum_si.models.forward.streams import Stream, Streams
 from optimum_si.models.scale_groups import with_score_only_groups
+from optimum_si.models.weight_view import WeightView
 from optimum_si.report import BlockReport, Spectrum
 
 from .measure import block_report, spectrum
@@ -40,116 +42,112 @@ class BlockResult:
     spectrum: Spectrum | None
 
 
-def prune_block(
-    plan: Plan,
-    index: int,
-    streams: Streams,
-    num_held_out: int,
-    model_loss: HeldOutLoss | None,
-) -> BlockResult:
-    """Treat one block, whose runs wait at it, and let them go on to the next.
+class BlockPruner:
+    """Treats the blocks of a run, one after the other.
 
     Args:
         plan: of the run.
-        index: position of the block.
-        streams: where all runs stand; afterwards they wait at the next block.
+        streams: where all runs stand.
         num_held_out: batches at the start that choices are made on.
-        model_loss: held-out loss of the whole model, or None.
     """
-    started = time.perf_counter()
-    block = plan.structure.blocks[index]
-    dtypes = {id(parameter): parameter.dtype for parameter in block.module.parameters()}
-    with widened(block.module) as dtype:
-        state, dense_outputs = _observe(plan, index, streams, dtype, num_held_out, model_loss)
-        if state.layers:
-            for stage in plan.stages:
-                state = stage(state)
-        state = _as_stored(state, dtypes)
-        if index < len(plan.structure.blocks) - 1:  # nobody reads what the last block returns
-            _advance(state, streams, dense_outputs, dtype)
-        shown = spectrum(state) if index == plan.spectrum_block else None
-        report = block_report(plan, state)
-        absorbed = _write_back(plan, state, dtypes)
-    layers = [
-        replace(of_layer, absorbed=_is_absorbed(state, layer, absorbed))
-        for of_layer, layer in zip(report.layers, state.layers, strict=True)
-    ]
-    report = replace(report, layers=layers, seconds=time.perf_counter() - started)
-    return BlockResult(report, state.scaling, absorbed, shown)
+
+    def __init__(self, plan: Plan, streams: Streams, num_held_out: int) -> None:
+        self.plan, self.streams, self.num_held_out = plan, streams, num_held_out
+        # What flows inside a block is the same in all of one make.
+        self._flows: dict[Any, tuple[nn.Module, Flow]] = {}
+
+    def prune(self, index: int) -> BlockResult:
+        """Treat one block, whose runs wait at it, and let them go on to the next.
+
+        Args:
+            index: position of the block.
+        """
+        started = time.perf_counter()
+        plan, block = self.plan, self.plan.structure.blocks[index]
+        dtypes = {id(parameter): parameter.dtype for parameter in block.module.parameters()}
+        with widened(block.module) as dtype:
+            state = self._state(index, dtype, dtypes)
+            if state.views:
+                for stage in plan.stages:
+                    state = stage(state)
+            state = _norms_as_stored(state)
+            if index < len(plan.structure.blocks) - 1:  # nobody reads what the last block returns
+                self._advance(state, dtype)
+            shown = spectrum(state) if index == plan.spectrum_block else None
+            report = block_report(plan, state)
+            absorbed = _write_back(plan, state, dtypes)
+        layers = [
+            replace(of_layer, absorbed=_is_absorbed(state, layer, absorbed))
+            for of_layer, layer in zip(report.layers, state.layers, strict=True)
+        ]
+        report = replace(report, layers=layers, seconds=time.perf_counter() - started)
+        return BlockResult(report, state.scaling, absorbed, shown)
+
+    def _state(self, index: int, dtype: torch.dtype, dtypes: Mapping[int, torch.dtype]) -> BlockState:
+        """The block as its stages find it."""
+        plan, streams = self.plan, self.streams
+        block, views = plan.structure.blocks[index], list(plan.views[index].values())
+        induction = plan.config.induction
+        calls = Calls(
+            [stop.cast(dtype) for stop in streams.pruned.stops(index)],
+            None if streams.dense is None else [stop.cast(dtype) for stop in streams.dense.stops(index)],
+            self.num_held_out,
+            streams.tokens,
+            normalized=induction is None or induction.objective != "mse",
+        )
+        shiftable = frozenset(view.name for view in views if plan.may_shift(view))
+        state = BlockState(index, block.name, block.module, plan.method, views, plan.targets, shiftable, dtypes, calls)
+        if views and Need.FLOW in plan.needs:
+            flow = self._flow(block.module, views, calls)
+            own = induction is not None and induction.own_scales
+            groups = with_score_only_groups(block.name, block.scale_groups, flow.among(views), own)
+            state = replace(state, flow=flow, scale_groups=groups)
+        return _with_inputs(state) if views and Need.WHOLE_BLOCK in plan.needs else state
+
+    def _flow(self, block: nn.Module, views: Sequence[WeightView], calls: Calls) -> Flow:
+        make = type(block), tuple(name for name, _ in block.named_modules()), tuple(view.shape for view in views)
+        if make not in self._flows:
+            layers = list({id(view.module): view.module for view in views}.values())
+            self._flows[make] = block, flow_of(block, calls.pruned[0], layers)
+        known, flow = self._flows[make]
+        return flow if known is block else flow.in_copy(known, block)
+
+    def _advance(self, state: BlockState, dtype: torch.dtype) -> None:
+        """Let all runs pass the block: those of the pruned model with what was decided, those of the dense one with
+        what the dense block returned."""
+        streams, calls = self.streams, state.calls
+        assert calls is not None
+        outputs = state.outputs
+        streams.pruned.advance(_pruned_outputs(state, streams.pruned, dtype) if outputs is None else outputs)
+        if streams.dense is not None:
+            dense = state.dense_outputs
+            if dense is None:  # a block without weights to prune
+                with torch.no_grad():
+                    dense = [stop.call(state.block) for stop in calls.dense or ()]
+            streams.dense.advance(dense)
 
 
-def _observe(
-    plan: Plan,
-    index: int,
-    streams: Streams,
-    dtype: torch.dtype,
-    num_held_out: int,
-    model_loss: HeldOutLoss | None,
-) -> tuple[BlockState, list[Any]]:
-    """The block as its stages find it, and what it returned in the dense model."""
-    block, views = plan.structure.blocks[index], plan.views[index]
-    stops = streams.pruned.stops(index)
-    # Until a block has been pruned the dense model's runs would give the same.
-    shares_outputs = streams.dense is not None and not streams.diverged
-    layer_inputs, outputs = collect(
-        block.module,
-        list(views.values()),
-        (stop.cast(dtype) for stop in stops),
-        streams.tokens,
-        gram=Need.GRAM in plan.needs,
-        keep_outputs=shares_outputs,
-    )
-    moments = {view.name: found.moments for found in layer_inputs for view in found.views}
-    layers = [
-        Layer(view, view.read(), view.read_bias(), moments[view.name], plan.targets[view.name], plan.may_shift(view))
-        for view in views.values()
-        if view.name in moments
-    ]
-    induction = plan.config.induction
-    own = induction is not None and induction.own_scales
-    groups = with_score_only_groups(block.name, block.scale_groups, [found.views for found in layer_inputs], own)
-    state = BlockState(index, block.name, block.module, plan.method, layers, layer_inputs, groups)
-    if streams.dense is None:
-        return state, []
-    dense_stops = streams.dense.stops(index)
-    if not shares_outputs:
-        with torch.no_grad():
-            outputs = [cast(stop.cast(dtype).call(block.module), stop.hidden.dtype) for stop in dense_stops]
-    batches = [
-        Batch(stop.cast(dtype), dense_stop.cast(dtype), hidden_of(output).to(dtype))
-        for stop, dense_stop, output in zip(stops, dense_stops, outputs, strict=True)
-    ]
-    if induction is None or induction.objective == "normalized":
-        batches = [batch.normalized() for batch in batches]
-    # A single batch has to serve for both.
-    training, validation = (batches, batches) if len(batches) < 2 else (batches[num_held_out:], batches[:num_held_out])
-    return replace(state, training=training, validation=validation, model_loss=model_loss), outputs
+def _with_inputs(state: BlockState) -> BlockState:
+    """With the inputs of all layers, and what the dense block returns."""
+    calls = state.calls
+    assert calls is not None and calls.dense is not None
+    views = list(state.views)
+    gram = state.method.needs_gram
+    found, _ = collect(state.block, views, calls.pruned, calls.tokens, gram=gram, keep_outputs=False)
+    moments = {view.name: one.moments for one in found for view in one.views}
+    layers = [state.layer(view, moments[view.name]) for view in views if view.name in moments]
+    with torch.no_grad():
+        outputs = [stop.call(state.block) for stop in calls.dense]
+    return replace(state, layers=layers, layer_inputs=found, dense_outputs=outputs)
 
 
-def _as_stored(state: BlockState, dtypes: Mapping[int, torch.dtype]) -> BlockState:
-    """Weights as they will be read back: later blocks are calibrated on what is saved, not on something finer."""
-
-    def rounded(values: Tensor, dtype: torch.dtype) -> Tensor:
-        return values.to(dtype).to(values.dtype)
-
-    weights: Weights = {}
-    for layer in state.layers:
-        weight, bias = state.weights[layer.view.name]
-        dtype = dtypes[id(layer.view.tensor())]
-        weights[layer.view.name] = rounded(weight, dtype), None if bias is None else rounded(bias, dtype)
+def _norms_as_stored(state: BlockState) -> BlockState:
+    """Norms as they will be read back."""
     norm_params = {
-        name: rounded(value, dtypes[id(state.block.get_parameter(name))]) for name, value in state.norm_params.items()
+        name: value.to(state.stored[id(state.block.get_parameter(name))]).to(value.dtype)
+        for name, value in state.norm_params.items()
     }
-    return replace(state, weights=weights, norm_params=norm_params)
-
-
-def _advance(state: BlockState, streams: Streams, dense_outputs: list[Any], dtype: torch.dtype) -> None:
-    """Let all runs pass the block: those of the pruned model with what was decided, those of the dense one with what
-    it returned there."""
-    streams.pruned.advance(_pruned_outputs(state, streams.pruned, dtype))
-    if streams.dense is not None:
-        streams.dense.advance(dense_outputs)
-    streams.diverged = True
+    return replace(state, norm_params=norm_params) if norm_params else state
 
 
 def _pruned_outputs(state: BlockState, stream: Stream, dtype: torch.dtype) -> Iterator[Any]:

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from optimum_si.algorithms.block_state import PLAIN, BlockState, Layer, Scaling, naming
+from optimum_si.algorithms.block_state import BlockState
+from optimum_si.algorithms.layers import PLAIN, Layer, Scaling, naming
 from optimum_si.algorithms.pruning.targets import NM, Target
 from optimum_si.linalg.histograms import (
     BINS,

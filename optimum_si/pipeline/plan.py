@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedModel
 
-from optimum_si.algorithms.block_state import Scaling
 from optimum_si.algorithms.induction.stage import InductionStage
+from optimum_si.algorithms.layers import Scaling
 from optimum_si.algorithms.layerwise.stage import PruningStage
 from optimum_si.algorithms.pruning import get_method
 from optimum_si.algorithms.pruning.method import PruningMethod, bare_method

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from optimum_si.algorithms.allocation.stage import allocate
-from optimum_si.algorithms.induction.held_out_loss import HeldOutLoss
 from optimum_si.algorithms.stage import Need
 from optimum_si.algorithms.transforms.stage import transform
 from optimum_si.calibration import make_batches, sorted_by_length
@@ -17,13 +16,13 @@ from optimum_si.config.si_config import SIConfig
 from optimum_si.models.biases import add_biases
 from optimum_si.models.forward.dense_pass import DensePass
 from optimum_si.models.forward.modes import evaluation_mode, without_cache
-from optimum_si.models.forward.runs import BlockOutput, block_output, suspending
+from optimum_si.models.forward.runs import check_calls, suspending
 from optimum_si.models.forward.streams import Streams
 from optimum_si.models.structure import Structure
 from optimum_si.report import Report
 from optimum_si.warnings import warn
 
-from .block import BlockResult, prune_block
+from .block import BlockPruner, BlockResult
 from .plan import Plan
 from .progress import BlockBar
 from .short_text import warn_of_short_text
@@ -73,22 +72,19 @@ def run(
     in_decoder = bool(getattr(model.config, "is_encoder_decoder", False)) and "decoder" in structure.blocks[0].name
     with evaluation_mode(model), without_cache(model), suspending(modules), torch.compiler.set_stance("force_eager"):
         batches, num_held_out = _batches(plan, examples, padding_id)
-        output = block_output(model, modules, structure.blocks[0].name.rpartition(".")[0], batches[0])
+        check_calls(model, modules, structure.blocks[0].name.rpartition(".")[0], batches[0])
         dense_pass = DensePass(model, structure.blocks, plan.views, batches, in_decoder)
         plan, applied = _prepared(plan, dense_pass, transformed)
         streams = Streams(model, batches, in_decoder, dense=Need.DENSE_STREAM in plan.needs)
         try:
             warn_of_short_text(plan, streams.tokens)
-            model_loss = None
-            if Need.MODEL_LOSS in plan.needs and output is not BlockOutput.MORE:
-                masks = [stop.mask for stop in streams.pruned.stops(0)[:num_held_out]]
-                model_loss = HeldOutLoss(model, batches[:num_held_out], masks, output)
             results = {}
+            pruner = BlockPruner(plan, streams, num_held_out)
             kinds = [tuple(view.shape for view in views.values()) for views in plan.views]
             with BlockBar(_task(plan), kinds, disable=not progress) as bar:
                 for index, block in enumerate(structure.blocks):
                     bar.set_postfix_str(block.name)
-                    results[block.name] = prune_block(plan, index, streams, num_held_out, model_loss)
+                    results[block.name] = pruner.prune(index)
                     bar.update()
         finally:
             streams.close()

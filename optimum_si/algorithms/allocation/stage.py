@@ -7,11 +7,11 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from optimum_si.algorithms.block_state import naming
+from optimum_si.algorithms.layers import naming
 from optimum_si.algorithms.pruning import get_method
 from optimum_si.algorithms.pruning.method import Settings
 from optimum_si.algorithms.pruning.targets import NM, Target
-from optimum_si.algorithms.reconstruction.least_squares import LeastSquares
+from optimum_si.algorithms.reconstruction.least_squares import DampedGram, LeastSquares
 from optimum_si.config.si_config import SIConfig
 from optimum_si.linalg.damping import safe_damping
 from optimum_si.linalg.moments import Moments
@@ -129,7 +129,7 @@ def _curve(config: SIConfig, weight: Tensor, moments: Moments, targets: Sequence
     score = method.score(weight, moments).masked_fill(weight == 0, -1)
     gram = moments.gram.to(weight.dtype)
     damping = safe_damping(config.damping, moments.count, len(gram))
-    squares = LeastSquares.of(weight, gram, damping, mode=config.damping_mode)
+    squares = LeastSquares.of(weight, DampedGram.of(moments.gram, damping, config.damping_mode, weight.dtype))
     errors = []
     for target in targets:
         kept = target.keep(score)

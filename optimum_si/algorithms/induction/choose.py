@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from optimum_si.algorithms.block_state import PLAIN, BlockState, Scaling, Weights
+from optimum_si.algorithms.block_state import BlockState
+from optimum_si.algorithms.layers import PLAIN, Scaling, Weights
 from optimum_si.config.groups import InductionConfig
 
 from .learn import learn_biases, learn_scales
@@ -43,7 +44,7 @@ def choose(
     """
 
     def measured(scaling: Scaling, weights: Weights) -> _Trial:
-        return _Trial(scaling, weights, state.held_out_loss(weights))
+        return _Trial(scaling, weights, state.validation_loss(weights))
 
     shiftable = settings.shift and any(layer.shift for layer in state.layers)
     plain = measured(PLAIN, state.prune(PLAIN))

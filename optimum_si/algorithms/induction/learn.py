@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optimum_si.algorithms.block_state import Batch, BlockState, Scaling, Weights
+from optimum_si.algorithms.block_state import BlockState
+from optimum_si.algorithms.calls import Batch
+from optimum_si.algorithms.layers import Scaling, Weights
 from optimum_si.algorithms.training import train
 from optimum_si.config.groups import InductionConfig
 

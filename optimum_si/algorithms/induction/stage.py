@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
-from optimum_si.algorithms.block_state import PLAIN, BlockState, Scaling
+from optimum_si.algorithms.block_state import BlockState
+from optimum_si.algorithms.layers import PLAIN, Scaling
 from optimum_si.algorithms.stage import Need, block_generator
 from optimum_si.config.groups import InductionConfig
 from optimum_si.config.si_config import SIConfig
@@ -33,11 +35,7 @@ class InductionStage:
         assert config.induction is not None
         return cls(config.induction, config.seed, not config.fits_in_sequence, saved)
 
-    @property
-    def needs(self) -> frozenset[Need]:
-        """The dense model beside the pruned one; the whole model where that decides."""
-        by_model = {Need.MODEL_LOSS} if self.settings.selection == "model" else set()
-        return frozenset({Need.DENSE_STREAM, *by_model})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.DENSE_STREAM, Need.FLOW, Need.WHOLE_BLOCK})
 
     def __call__(self, state: BlockState) -> BlockState:
         if self.saved is not None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from optimum_si.algorithms.block_state import BlockState, Scaling, Weights, shifted_bias
+from optimum_si.algorithms.block_state import BlockState
+from optimum_si.algorithms.layers import Scaling, Weights, shifted_bias
 from optimum_si.config.groups import InductionConfig
 
 from .masking import log_score, straight_through_mask

@@ -1,22 +1,32 @@
-"""Pruning of one block by the method of the recipe, each layer for itself."""
+"""Pruning of one block by the method of the recipe, layer after layer."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from optimum_si.algorithms.block_state import PLAIN, BlockState
+from optimum_si.algorithms.block_state import BlockState
+from optimum_si.algorithms.layers import PLAIN, Layer
 from optimum_si.algorithms.stage import Need
+
+from .decide import Decision, decide_in_sequence
+from .inputs import PairedInput
 
 
 @dataclass(frozen=True)
 class PruningStage:
-    """Prunes each layer for itself, with the scaling that was chosen for its block."""
+    """Prunes each layer for its own dense output, with the scaling that was chosen for its block."""
 
     needs: ClassVar[frozenset[Need]] = frozenset()
 
     def __call__(self, state: BlockState) -> BlockState:
-        if state.scaling is None:
-            return replace(state, weights=state.prune(PLAIN))
-        # Induction has pruned with what it tried; scales of an earlier run have not been tried here.
-        plain = state.plain_weights or state.prune(PLAIN)
-        weights = plain if state.scaling is PLAIN else state.weights or state.prune(state.scaling)
-        return replace(state, weights=weights, plain_weights=plain)
+        scaling = state.scaling or PLAIN
+
+        def decide(layer: Layer, paired: PairedInput | None) -> Decision:
+            plain = None
+            if state.scaling is not None:
+                plain = state.pruned(layer, PLAIN)
+                if scaling is PLAIN:
+                    return Decision(*plain, plain=plain)
+            return Decision(*state.pruned(layer, scaling), plain=plain)
+
+        state = replace(state, plain_weights=None)
+        return decide_in_sequence(state, decide, gram=state.method.needs_gram, paired=False)

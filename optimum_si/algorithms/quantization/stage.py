@@ -6,14 +6,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from optimum_si.algorithms.block_state import BlockState, Layer, Weights, naming, view_factor
+from optimum_si.algorithms.block_state import BlockState
 from optimum_si.algorithms.induction.absorption import absorbed_scales
+from optimum_si.algorithms.layers import Layer, naming, view_factor
+from optimum_si.algorithms.layerwise.inputs import single_input
 from optimum_si.algorithms.pruning.method import Settings
-from optimum_si.algorithms.reconstruction.observe import moments_after_pruning
 from optimum_si.algorithms.stage import Need
 from optimum_si.config.si_config import SIConfig
 from optimum_si.linalg.damping import safe_damping
 from optimum_si.linalg.moments import Moments
+from optimum_si.models.forward.layer_walk import LayerWalk
+from optimum_si.models.forward.modes import replaced
 
 from .gptq import quantized
 from .grids import GRIDS, Grid
@@ -23,8 +26,7 @@ from .grids import GRIDS, Grid
 class RoundingStage:
     """Rounds the layers of a block, so that they lie on the grid once scales are absorbed.
 
-    Biases that may change take up the mean error. Where the block has batches, inputs are those that its rounded
-    layers give; else the moments that its layers come with, from a pass through the dense block.
+    Biases that may change take up the mean error. Each layer is rounded on what those before it give, rounded too.
 
     Args:
         grid: what to round to.
@@ -45,20 +47,22 @@ class RoundingStage:
 
     @torch.no_grad()
     def __call__(self, state: BlockState) -> BlockState:
+        calls = state.calls
+        assert calls is not None, "layers are rounded on their inputs"
         layers = {layer.view.name: layer for layer in state.layers}
-        weights: Weights = dict(state.weights)
         scaling = state.scaling if self.absorbs else None
         scales = {} if scaling is None else absorbed_scales(state.scale_groups, scaling.scales)
-        for layer_input in state.layer_inputs:
-            seen = moments_after_pruning(state, layer_input, weights, state.norm_params)
-            for view in layer_input.views:
-                rows, columns = (view_factor(state.scale_groups, scales, view, axis) for axis in ("rows", "columns"))
-                layer = layers[view.name]
-                with naming(layer.view):
-                    weights[view.name] = self._rounded(
-                        layer, seen or layer.moments, *weights[view.name], rows, columns
-                    )
-        return replace(state, weights=weights)
+        walk = LayerWalk(state.block, [layer.view for layer in state.layers], calls.pruned)
+        with replaced(state.block, state.norm_params):
+            for reached in walk:
+                moments, _ = single_input(reached, calls, gram=True)
+                for view in reached.views:
+                    rows = view_factor(state.scale_groups, scales, view, "rows")
+                    columns = view_factor(state.scale_groups, scales, view, "columns")
+                    with naming(view):
+                        rounded = self._rounded(layers[view.name], moments, *state.weights[view.name], rows, columns)
+                    walk.weights[view.name] = state.as_stored(view, *rounded)
+        return replace(state, weights=dict(walk.weights), outputs=walk.outputs)
 
     def _rounded(
         self,

@@ -4,7 +4,7 @@
 arXiv 2401.02938; ALPS, arXiv 2406.07831).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -17,9 +17,54 @@ from optimum_si.linalg.conjugate_gradient import conjugate_gradient
 STEPS, GRADUAL = 30, 20
 #: Weight of the constraint, in coordinates in which every input has unit energy.
 PENALTY = 1.0
-MOST_ITERATIONS = 200
-#: Squared residual, as a fraction of the target's, and most iterations of a fit to compare by or to start from.
-ROUGH, MOST_ROUGH = 1e-8, 100
+#: Conjugate gradients stop at a step that lowers a layer's error by less than this share of what all steps have, or
+#: after so many: measured, 3 to 5 after ADMM, about 20 from the mask of a score.
+GAIN, MOST_ITERATIONS = 1e-2, 100
+#: The same for fits to compare by.
+ROUGH = 5e-2
+
+
+@dataclass(frozen=True, eq=False)
+class DampedGram:
+    """A Gram matrix as all layers that read one input share it, in coordinates in which each input has unit energy.
+
+    Args:
+        gram: D^(-1/2) H D^(-1/2), damped, [d_in, d_in], with a diagonal of ones; D the diagonal of the damped H.
+        norms: sqrt(diag D), [d_in].
+        alive: inputs that are not always zero, bool [d_in]; weights of others are nothing but zeros.
+        inverses: of ``gram`` with a penalty on its diagonal, by that penalty; filled as they are asked for.
+    """
+
+    gram: Tensor
+    norms: Tensor
+    alive: Tensor
+    inverses: dict[float, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, gram: Tensor, damping: float, mode: str, dtype: torch.dtype) -> "DampedGram":
+        """Of H [d_in, d_in].
+
+        Args:
+            gram: H.
+            damping: so many times the mean of H's diagonal is added to it; in mode "channel" so many times H_jj.
+            mode: "mean" or "channel".
+            dtype: to compute in.
+        """
+        diagonal = gram.diagonal()
+        alive = diagonal > 0
+        extra = diagonal.mean() if mode == "mean" else diagonal
+        norms = (diagonal + extra * damping + (~alive).to(gram.dtype)).sqrt()
+        scaled = (gram / norms / norms[:, None]).to(dtype)
+        scaled.fill_diagonal_(1)
+        return cls(scaled, norms.to(dtype), alive)
+
+    def inverse(self, penalty: float) -> Tensor:
+        """(gram + penalty I)^-1, [d_in, d_in]."""
+        if penalty not in self.inverses:
+            raised = self.gram.clone()
+            raised.diagonal().add_(penalty)
+            self.inverses[penalty] = torch.cholesky_inverse(torch.linalg.cholesky(raised))
+        return self.inverses[penalty]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,97 +74,103 @@ class LeastSquares:
     Everything is in coordinates in which every input has unit energy, which is what makes both solvers converge fast.
 
     Args:
-        weight: W D^(1/2), [d_out, d_in], D the diagonal of the damped H.
-        gram: D^(-1/2) H D^(-1/2), damped, [d_in, d_in], with a diagonal of ones.
+        weight: W D^(1/2), [d_out, d_in].
+        damped: H and D.
         target_gram: C D^(-1/2), damped as H is, [d_out, d_in].
-        norms: sqrt(diag D), [d_in].
-        alive: inputs that are not always zero, bool [d_in]; weights of others are nothing but zeros.
     """
 
     weight: Tensor
-    gram: Tensor
+    damped: DampedGram
     target_gram: Tensor
-    norms: Tensor
-    alive: Tensor
 
     @classmethod
-    def of(
-        cls, weight: Tensor, gram: Tensor, damping: float, target_shift: Tensor | None = None, mode: str = "mean"
-    ) -> "LeastSquares":
+    def of(cls, weight: Tensor, damped: DampedGram, target_shift: Tensor | None = None) -> "LeastSquares":
         """Of a layer, whose target is its own dense output unless told otherwise.
 
         Args:
             weight: dense W, [d_out, d_in].
-            gram: H, [d_in, d_in].
-            damping: so many times the mean of H's diagonal is added to it, and W times that to C.
+            damped: its inputs.
             target_shift: what the target has beyond W x, E[(T - W x) x^T], [d_out, d_in].
-            mode: "channel" adds so many times H_jj itself instead.
         """
-        diagonal = gram.diagonal()
-        alive = diagonal > 0
-        extra = diagonal.mean() if mode == "mean" else diagonal
-        damped = gram + torch.diag(extra * damping + (~alive).to(gram.dtype))
-        norms = damped.diagonal().sqrt()
-        scaled = (damped / norms / norms[:, None]).to(weight.dtype)
-        norms = norms.to(weight.dtype)
-        own = weight * norms * alive
-        target_gram = own @ scaled
+        own = weight * damped.norms * damped.alive
+        target_gram = own @ damped.gram
         if target_shift is not None:
-            target_gram = target_gram + target_shift.to(weight.dtype) / norms * alive
-        return cls(own, scaled, target_gram, norms, alive)
+            target_gram += target_shift.to(weight.dtype) / damped.norms * damped.alive
+        return cls(own, damped, target_gram)
+
+    @property
+    def gram(self) -> Tensor:
+        """H in these coordinates, [d_in, d_in]."""
+        return self.damped.gram
+
+    @property
+    def alive(self) -> Tensor:
+        """Inputs that are not always zero, bool [d_in]."""
+        return self.damped.alive
+
+    def rows(self, rows: slice) -> "LeastSquares":
+        """The problem of some outputs: each is one of its own."""
+        return LeastSquares(self.weight[rows], self.damped, self.target_gram[rows])
 
     def into(self, weight: Tensor) -> Tensor:
         """A weight in these coordinates."""
-        return weight * self.norms * self.alive
+        return weight * self.damped.norms * self.alive
 
     def out_of(self, weight: Tensor) -> Tensor:
         """A weight in the layer's own coordinates."""
-        return weight / self.norms
+        return weight / self.damped.norms
 
     def exact(self, mask: Tensor, start: Tensor | None = None, rough: bool = False) -> Tensor:
-        """The best weights in a mask, by conjugate gradients, all rows at once.
+        """The best weights in a mask, by conjugate gradients, all rows at once, until the error hardly falls any more.
 
         Args:
             mask: bool [d_out, d_in], True where a weight is kept.
             start: where to start, [d_out, d_in]; None is the dense weight in the mask.
-            rough: stop where the error of the fit hardly changes any more, in a fraction of the steps.
+            rough: stop sooner.
         """
         mask = (mask & self.alive).to(self.weight.dtype)
         solution = (self.weight if start is None else start) * mask
         residual = (self.target_gram - solution @ self.gram) * mask
-        tolerance = ROUGH if rough else torch.finfo(self.weight.dtype).eps ** 1.5
         return conjugate_gradient(
             lambda direction: direction @ self.gram,
             mask,
             solution,
             residual,
             dim=1,
-            iterations=MOST_ROUGH if rough else MOST_ITERATIONS,
-            enough=tolerance * self.target_gram.square().sum(1, keepdim=True),
+            iterations=MOST_ITERATIONS,
+            gain=ROUGH if rough else GAIN,
         )
 
-    def search(self, target: Target, allowed: Tensor, importance: Tensor | None = None) -> Tensor:
+    def search(
+        self, target: Target, allowed: Tensor, importance: Tensor | None = None, penalty: float = PENALTY
+    ) -> Tensor:
         """Sparse weights by ADMM, with zeros that become more from step to step.
 
         Args:
             target: how many weights go, and where.
             allowed: bool [d_out, d_in], False where a weight is zero already.
             importance: learned s, [d_in], which weighs what is kept; None is 1.
+            penalty: weight of the constraint.
 
         Returns:
             Weights near the best ones in their mask, [d_out, d_in].
         """
-        identity = torch.eye(len(self.gram), dtype=self.gram.dtype, device=self.gram.device)
-        inverse = torch.linalg.inv(self.gram + PENALTY * identity)
-        solution, dual = self.weight.clone(), torch.zeros_like(self.weight)
-        sparse = solution
+        inverse = self.damped.inverse(penalty)
+        wanted, solution = self.weight.clone(), torch.empty_like(self.weight)
+        never = ~(allowed & self.alive)
+        sparse = wanted
         for step in range(1, STEPS + 1):
-            wanted = solution + dual
-            score = wanted.abs() if importance is None else wanted.abs() * importance
-            score = score.masked_fill(~(allowed & self.alive), -1)
+            score = wanted.abs()
+            if importance is not None:
+                score *= importance
+            score.masked_fill_(never, -1)
             sparse = wanted * (eased(target, min(step / GRADUAL, 1.0)).keep(score) & allowed)
-            dual = wanted - sparse
-            solution = (self.target_gram + PENALTY * (sparse - dual)) @ inverse
+            if step == STEPS:
+                break
+            # solution = (C + penalty (sparse - dual)) inverse; wanted = solution + dual; dual = wanted - sparse.
+            target_gram = torch.add(self.target_gram, 2 * sparse - wanted, alpha=penalty)
+            torch.mm(target_gram, inverse, out=solution)
+            wanted += solution.sub_(sparse)
         return sparse
 
     def errors(self, weight: Tensor) -> Tensor:

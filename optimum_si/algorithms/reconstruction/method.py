@@ -1,18 +1,23 @@
 """A method whose kept weights are fitted afterwards, each layer for itself."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from optimum_si.algorithms.pruning.method import Improved, PruningMethod, Settings, bare_method
-from optimum_si.algorithms.pruning.targets import Target
+from optimum_si.algorithms.pruning.targets import Target, Unstructured
 from optimum_si.config.si_config import SIConfig
 from optimum_si.linalg.damping import safe_damping
 from optimum_si.linalg.moments import Moments
 
-from .least_squares import LeastSquares
+from .least_squares import DampedGram, LeastSquares
 from .swaps import swapped
 
 
+#: Penalties that ADMM chooses among for each layer, and rows of it that the choice is made on.
+PENALTIES, ROWS = (0.3, 1.0), 64
 #: Swaps and fits in turn at most: a fit changes which swaps help.
 ROUNDS = 3
 
@@ -22,7 +27,7 @@ class Reconstructed(Improved):
 
     Args:
         method: finds the mask.
-        mask_search: also look for a mask by ADMM, and keep the better of both.
+        mask_search: look for a mask by ADMM instead.
         settings: its damping is that of the fit.
         swaps: also exchange kept for pruned weights, as long as fits of what that gives become better.
     """
@@ -48,40 +53,56 @@ class Reconstructed(Improved):
         row_scale: Tensor | None = None,
     ) -> Tensor:
         assert moments.gram is not None, "reconstruction needs the full Gram matrix"
-        pruned = self.method.prune(weight, moments, target, scale, row_scale)
         damping = safe_damping(self.settings.damping, moments.count, len(moments.gram))
-        squares = LeastSquares.of(weight, moments.gram, damping, mode=self.settings.damping_mode)
-        return self.fitted(squares, pruned, target, weight != 0, scale)
+        damped = DampedGram.of(moments.gram, damping, self.settings.damping_mode, weight.dtype)
+        squares = LeastSquares.of(weight, damped)
+
+        def by_method() -> Tensor:
+            return self.method.prune(weight, moments, target, scale, row_scale)
+
+        return self.fitted(squares, by_method, target, scale)
 
     def fitted(
         self,
         squares: LeastSquares,
-        pruned: Tensor,
-        target: Target | None,
-        allowed: Tensor,
+        by_method: Callable[[], Tensor],
+        target: Target,
         scale: Tensor | None = None,
     ) -> Tensor:
-        """The best weight in the mask of ``pruned``, or in ADMM's or a swapped one where those are better.
+        """The best weight in the mask of the method, or in ADMM's; with swaps in a mask near it that is better.
+
+        ADMM's mask with its own fit beats the method's mask with an exact one on every layer that was looked at (by an
+        eighth of the error), so that the method is not asked for a mask where ADMM looks for one.
 
         Args:
             squares: the least squares problem.
-            pruned: by the method, [d_out, d_in].
-            target: of masks that are looked for; None looks for no other, and fits roughly.
-            allowed: bool [d_out, d_in], False where the dense weight is zero.
+            by_method: prunes by the method, [d_out, d_in].
+            target: of the mask.
             scale: learned s, [d_in], which weighs what ADMM keeps.
         """
-        compared = target is None or self.mask_search or self.swaps
-        best = squares.exact(pruned != 0, squares.into(pruned), rough=compared)
-        if target is None or not compared:
-            return squares.out_of(best).to(pruned.dtype)
+        weight = squares.weight
         if self.mask_search:
-            importance = None if scale is None else scale.to(pruned.dtype)
-            found = squares.search(target, allowed, importance)
-            best = squares.better(best, squares.exact(found != 0, found, rough=True))
+            importance = None if scale is None else scale.to(weight.dtype)
+            best = squares.search(target, weight != 0, importance, _penalty(squares, target))
+        else:
+            best = squares.into(by_method())
+        best = squares.exact(best != 0, best, rough=self.swaps)
         if self.swaps:
-            best = _refined(squares, best, allowed, target.exchange(pruned.shape[1]))
-        best = squares.exact(best != 0, best)
-        return squares.out_of(best).to(pruned.dtype)
+            best = _refined(squares, best, weight != 0, target.exchange(weight.shape[1]))
+            best = squares.exact(best != 0, best)
+        return squares.out_of(best)
+
+
+def _penalty(squares: LeastSquares, target: Target) -> float:
+    """The penalty of ADMM that some rows of a layer err least with: outputs of attention want a small one."""
+    if isinstance(target, Unstructured):
+        target = replace(target, group="row")
+    some = squares.rows(slice(None, None, -(-len(squares.weight) // ROWS)))
+
+    def error(penalty: float) -> float:
+        return float(some.errors(some.search(target, some.weight != 0, penalty=penalty)).sum())
+
+    return min(PENALTIES, key=error)
 
 
 def _refined(squares: LeastSquares, best: Tensor, allowed: Tensor, size: int) -> Tensor:

@@ -1,23 +1,22 @@
 """Pruning and fitting of one block, layer after layer, each to repair what the layers before it broke."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
-from optimum_si.algorithms.block_state import PLAIN, BlockState
-from optimum_si.algorithms.induction.choose import MARGIN
+from optimum_si.algorithms.block_state import BlockState
+from optimum_si.algorithms.layers import PLAIN, Layer
+from optimum_si.algorithms.layerwise.decide import Decision, decide_in_sequence
+from optimum_si.algorithms.layerwise.inputs import PairedInput
 from optimum_si.algorithms.stage import Need
 from optimum_si.config.si_config import SIConfig
 
+from .fitting import LayerFitter
 from .method import Reconstructed
-from .sequence import Fitted, fit_block
 
 
 @dataclass(frozen=True)
 class FittingStage:
-    """Prunes and fits the layers of a block in sequence.
-
-    Scales that were chosen before any fit have to prove themselves again on what a fit makes of them: its weights
-    differ from those that they were learned on. They are dropped where the plain method does as well after its fit.
+    """Prunes and fits the layers of a block in sequence, with the scaling that was chosen for it.
 
     Args:
         method: finds masks and fits.
@@ -28,7 +27,7 @@ class FittingStage:
     method: Reconstructed
     repair: float | None
     refined_later: bool
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.DENSE_STREAM})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.DENSE_STREAM, Need.FLOW})
 
     @classmethod
     def of(cls, config: SIConfig) -> "FittingStage":
@@ -37,19 +36,16 @@ class FittingStage:
         return cls(Reconstructed.of(config), repair, config.refine_epochs > 0)
 
     def __call__(self, state: BlockState) -> BlockState:
-        plain = _with(state, fit_block(state, self.method, PLAIN, self.repair, self.refined_later))
-        if state.scaling is None:
-            return plain
-        plain_loss = state.held_out_loss(plain.weights)
-        plain = replace(plain, scaling=PLAIN, plain_weights=plain.weights, losses=(plain_loss, plain_loss))
-        if not state.scaling.scales:
-            return plain
-        scaled = _with(plain, fit_block(state, self.method, state.scaling, self.repair, self.refined_later))
-        loss = state.held_out_loss(scaled.weights)
-        if loss >= (1 - MARGIN) * plain_loss:
-            return plain
-        return replace(scaled, scaling=state.scaling, losses=(plain_loss, loss))
+        scaling = state.scaling or PLAIN
 
+        def decide(layer: Layer, paired: PairedInput | None) -> Decision:
+            assert paired is not None
+            scale, row_scale = state.column_factor(scaling.scales, layer), state.row_factor(scaling.scales, layer)
+            fitter = LayerFitter(self.method, layer, paired, scale, row_scale)
+            fit = fitter.choose(self.repair)
+            weight, bias = fitter.solve(fit)
+            unseen = fitter.within(weight != 0, fit) if self.refined_later else None
+            plain = None if state.scaling is None else (weight, bias)
+            return Decision(weight, bias, plain, unseen, fit)
 
-def _with(state: BlockState, fitted: Fitted) -> BlockState:
-    return replace(state, weights=fitted.weights, without_held_out=fitted.without_held_out, fits=fitted.fits)
+        return decide_in_sequence(state, decide, gram=True, paired=True)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from optimum_si.algorithms.block_state import BlockState, Weights
+from optimum_si.algorithms.block_state import BlockState
+from optimum_si.algorithms.layers import Weights
 from optimum_si.algorithms.training import train
 from optimum_si.models.norms import norm_parameters
 

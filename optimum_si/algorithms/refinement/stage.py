@@ -31,5 +31,12 @@ class RefinementStage:
     def __call__(self, state: BlockState) -> BlockState:
         # A generator anew: whether scales were learned before or taken up makes no difference.
         refined = refine(state, self.epochs, block_generator(self.seed, state))
-        losses = refined.loss_before, refined.loss_after
-        return replace(state, weights=refined.weights, norm_params=refined.norm_params, refinement=losses)
+        views = {layer.view.name: layer.view for layer in state.layers}
+        weights = {name: state.as_stored(views[name], *pair) for name, pair in refined.weights.items()}
+        return replace(
+            state,
+            weights=weights,
+            norm_params=refined.norm_params,
+            refinement=(refined.loss_before, refined.loss_after),
+            outputs=None,
+        )

@@ -33,8 +33,12 @@ class LayerInput:
     sample: Tensor
 
 
-class _Collector:
-    """Moments and a sample of one activation, fed by the first of its readers."""
+class InputCollector:
+    """Moments and a sample of one activation.
+
+    Args:
+        tokens: real tokens in all batches.
+    """
 
     def __init__(self, tokens: int) -> None:
         self.every = -(-tokens // SAMPLE_SIZE)
@@ -43,15 +47,43 @@ class _Collector:
         self.sample: list[Tensor] = []
 
     def add(self, values: Tensor, mask: Tensor | None, gram: bool) -> None:
-        tokens = values.detach().reshape(-1, values.shape[-1])
-        if mask is not None and mask.numel() == len(tokens):
-            tokens = tokens[mask.reshape(-1)]
+        """Add an activation [..., d_in]; ``gram`` collects the full Gram matrix instead of its diagonal."""
+        tokens = real_tokens(values.detach(), mask)
         if self.moments is None:
             self.moments = MomentAccumulator(tokens.shape[1], gram, tokens.device)
-        # The sample takes tokens by their number in the whole data, whatever the batch size.
+        self.keep(tokens)
+        self.moments.add(tokens)
+
+    def keep(self, tokens: Tensor) -> None:
+        """Take tokens [n, d_in] into the sample, by their number in the whole data, whatever the batch size."""
         self.sample.append(tokens[(-self.seen) % self.every :: self.every].clone())
         self.seen += len(tokens)
-        self.moments.add(tokens)
+
+    def layer_input(self, views: list[WeightView]) -> LayerInput:
+        """What was collected, as the input of ``views``.
+
+        Raises:
+            NumericalError: names a layer whose input holds NaN or infinity.
+        """
+        assert self.moments is not None
+        moments = self.moments.moments()
+        check_moments(moments, views[0])
+        return LayerInput(views, moments, torch.cat(self.sample))
+
+
+def real_tokens(values: Tensor, mask: Tensor | None) -> Tensor:
+    """[n, features] of an activation [..., features], padding left out."""
+    tokens = values.reshape(-1, values.shape[-1])
+    return tokens[mask.reshape(-1)] if mask is not None and mask.numel() == len(tokens) else tokens
+
+
+def check_moments(moments: Moments, view: WeightView) -> None:
+    """Raise :class:`NumericalError` for NaN or infinity in the input of a layer."""
+    if not moments.is_finite():
+        raise NumericalError(
+            f"the input of layer {view.name!r} holds NaN or infinity: check the model's weights and dtype "
+            "(float16 overflows easily; try dtype='float32') and the calibration data."
+        )
 
 
 def collect(
@@ -82,7 +114,7 @@ def collect(
     for view in views:
         by_module.setdefault(view.module, []).append(view)
     source: dict[nn.Module, nn.Module] = {}
-    collectors: dict[nn.Module, _Collector] = {}
+    collectors: dict[nn.Module, InputCollector] = {}
     current: list[Stop] = []
     # Activations of the current batch, by the module that read them first; alive, so that ids stay unique.
     read: list[tuple[Tensor, nn.Module]] = []
@@ -91,7 +123,7 @@ def collect(
         if module not in source:
             source[module] = next((first for values, first in read if values is args[0]), module)
             if source[module] is module:
-                collectors[module] = _Collector(tokens)
+                collectors[module] = InputCollector(tokens)
         if source[module] is module:
             read.append((args[0], module))
             collectors[module].add(args[0], current[-1].mask_of(args[0]), gram)
@@ -109,22 +141,9 @@ def collect(
     finally:
         for handle in handles:
             handle.remove()
-    return [_layer_input(module, by_module, source, collectors) for module in collectors], outputs
-
-
-def _layer_input(
-    module: nn.Module,
-    by_module: dict[nn.Module, list[WeightView]],
-    source: dict[nn.Module, nn.Module],
-    collectors: dict[nn.Module, _Collector],
-) -> LayerInput:
-    views = [view for reader, first in source.items() if first is module for view in by_module[reader]]
-    accumulator = collectors[module].moments
-    assert accumulator is not None
-    moments = accumulator.moments()
-    if not moments.is_finite():
-        raise NumericalError(
-            f"the input of layer {views[0].name!r} holds NaN or infinity: check the model's weights and dtype "
-            "(float16 overflows easily; try dtype='float32') and the calibration data."
+    return [
+        collector.layer_input(
+            [view for reader, first in source.items() if first is module for view in by_module[reader]]
         )
-    return LayerInput(views, moments, torch.cat(collectors[module].sample))
+        for module, collector in collectors.items()
+    ], outputs

@@ -1,6 +1,6 @@
 """How a model is set up while it is run for statistics: inputs where it is, no dropout, no cache."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -63,3 +63,16 @@ def widened(block: nn.Module) -> Iterator[torch.dtype]:
     finally:
         for parameter, dtype in zip(parameters, dtypes, strict=True):
             parameter.data = parameter.data.to(dtype)
+
+
+@contextmanager
+def replaced(block: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
+    """A module with other values of some parameters for a while, by name inside it."""
+    before = {name: block.get_parameter(name).detach().clone() for name in values}
+    try:
+        for name, value in values.items():
+            block.get_parameter(name).data.copy_(value)
+        yield
+    finally:
+        for name, value in before.items():
+            block.get_parameter(name).data.copy_(value)

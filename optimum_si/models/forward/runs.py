@@ -2,14 +2,14 @@
 
 Nothing is cut out of the model and nothing is replayed: each run is a greenlet in which ``model(**inputs)`` is on its
 way. Where the model calls a block, the run hands a :class:`Stop` to whoever drives it and waits. It goes on with what
-it is answered, as if the block had returned that, and what the model does between its blocks happens by itself.
+it is answered, as if the block had returned that, and what the model does between its blocks happens by itself. Runs
+of a block stop at its layers in the same way.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, replace
-from enum import Enum
 from functools import partial
 from typing import Any
 
@@ -24,27 +24,26 @@ from .stops import Stop, padding_mask
 
 
 class Run(greenlet):
-    """One batch on its way through a model; only inside :func:`suspending` does it stop at blocks.
+    """A call on its way; only inside :func:`suspending` does it stop.
 
     Args:
-        model: runs its own forward.
-        inputs: keyword arguments of it.
-        masks: names of those that mask the hidden states of its blocks, and other states that these attend to.
+        call: what is run, such as a model's own forward.
 
     Attributes:
         stop: where the run waits; None before it starts and after it ended.
-        output: what the model returned, once it did.
+        output: what the call returned, once it did.
     """
 
-    def __init__(
-        self, model: nn.Module, inputs: dict[str, Tensor], masks: tuple[str, str | None] = ("attention_mask", None)
-    ) -> None:
-        super().__init__(partial(model, **inputs))
+    def __init__(self, call: Callable[[], Any]) -> None:
+        super().__init__(call)
         self.gr_context = copy_context()
-        self.masks = [None if name is None else inputs.get(name) for name in masks]
         self.stop: Stop | None = None
         self.output: Any = None
         self._modes = replace(TorchModes.current(), gradients=False)
+
+    def masked(self, stop: Stop) -> Stop:
+        """A stop of this run with what is known of padding there."""
+        return stop
 
     def resume(self, answer: Any = None) -> Stop | None:
         """Go on to the next stop, or to the end, without gradients.
@@ -75,6 +74,43 @@ class Run(greenlet):
             outside.set()
 
 
+class ModelRun(Run):
+    """One batch on its way through a model, which stops at blocks.
+
+    Args:
+        model: runs its own forward.
+        inputs: keyword arguments of it.
+        masks: names of those that mask the hidden states of its blocks, and other states that these attend to.
+    """
+
+    def __init__(
+        self, model: nn.Module, inputs: dict[str, Tensor], masks: tuple[str, str | None] = ("attention_mask", None)
+    ) -> None:
+        super().__init__(partial(model, **inputs))
+        self.masks = [None if name is None else inputs.get(name) for name in masks]
+
+    def masked(self, stop: Stop) -> Stop:
+        own, other = self.masks
+        other = None if other is None else other.bool()
+        return replace(stop, mask=padding_mask(own, stop.hidden), other_mask=other)
+
+
+class BlockRun(Run):
+    """One batch on its way through a block, which stops at layers.
+
+    Args:
+        block: runs its own forward.
+        stop: its call.
+    """
+
+    def __init__(self, block: nn.Module, stop: Stop) -> None:
+        super().__init__(partial(stop.call, block))
+        self.block_stop = stop
+
+    def masked(self, stop: Stop) -> Stop:
+        return replace(stop, mask=self.block_stop.mask_of(stop.hidden))
+
+
 @dataclass(frozen=True)
 class TorchModes:
     """What contexts of torch change for the whole thread, which runs and whoever drives them share."""
@@ -103,50 +139,35 @@ class TorchModes:
 
 
 @contextmanager
-def suspending(blocks: Sequence[nn.Module]) -> Iterator[None]:
-    """Have runs stop at blocks for a while; calls from outside of a run pass through."""
-    own_forwards = [block.__dict__.get("forward") for block in blocks]
-    for index, block in enumerate(blocks):
-        block.forward = _stopping(index, block.forward)
+def suspending(modules: Sequence[nn.Module], kind: type[Run] = ModelRun) -> Iterator[None]:
+    """Have runs of a kind stop at modules for a while; all other calls of these pass through."""
+    own_forwards = [module.__dict__.get("forward") for module in modules]
+    for index, module in enumerate(modules):
+        module.forward = _stopping(index, module.forward, kind)
     try:
         yield
     finally:
-        for block, forward in zip(blocks, own_forwards, strict=True):
+        for module, forward in zip(modules, own_forwards, strict=True):
             if forward is None:
-                del block.forward
+                del module.forward
             else:
-                block.forward = forward
+                module.forward = forward
 
 
-def _stopping(index: int, forward: Callable[..., Any]) -> Callable[..., Any]:
+def _stopping(index: int, forward: Callable[..., Any], kind: type[Run]) -> Callable[..., Any]:
     def stopping(*args: Any, **kwargs: Any) -> Any:
         run = getcurrent()
-        if not isinstance(run, Run):
+        if not isinstance(run, kind):
             return forward(*args, **kwargs)
         assert run.parent is not None
-        stop = Stop(index, args, kwargs)
-        own, other = run.masks
-        other = None if other is None else other.bool()
-        answer = run.parent.switch(replace(stop, mask=padding_mask(own, stop.hidden), other_mask=other))
+        answer = run.parent.switch(run.masked(Stop(index, args, kwargs)))
         return forward(*args, **kwargs) if answer is None else answer
 
     return stopping
 
 
-class BlockOutput(Enum):
-    """What every block of a model returns: hidden states alone, in a tuple of their own, or with more beside them."""
-
-    TENSOR = "tensor"
-    TUPLE = "tuple"
-    MORE = "more"
-
-    def wrapped(self, hidden: Tensor) -> Any:
-        """Hidden states as a block would return them."""
-        return hidden if self is BlockOutput.TENSOR else (hidden,)
-
-
-def block_output(model: nn.Module, blocks: Sequence[nn.Module], name: str, batch: dict[str, Tensor]) -> BlockOutput:
-    """See on the first example of a batch that each block is called once, and what blocks return.
+def check_calls(model: nn.Module, blocks: Sequence[nn.Module], name: str, batch: dict[str, Tensor]) -> None:
+    """See on the first example of a batch that each block is called once.
 
     Args:
         model: whose forward is run.
@@ -157,21 +178,17 @@ def block_output(model: nn.Module, blocks: Sequence[nn.Module], name: str, batch
     Raises:
         UnsupportedModelError: for a model that leaves blocks out or calls them more than once.
     """
-    outputs: list[Any] = []
-    handles = [block.register_forward_hook(lambda module, args, output: outputs.append(output)) for block in blocks]
+    calls: list[nn.Module] = []
+    handles = [block.register_forward_hook(lambda module, args, output: calls.append(module)) for block in blocks]
     try:
         with torch.no_grad(), without_cache(model):
             model(**inputs_for(model, {name: value[:1] for name, value in batch.items()}))
     finally:
         for handle in handles:
             handle.remove()
-    if len(outputs) != len(blocks):
+    if len(calls) != len(blocks):
         raise UnsupportedModelError(
             f"{type(model).__name__} called its {len(blocks)} blocks in {name!r} "
-            f"{len(outputs)} times: only models that call each block once are supported, not those that share one "
+            f"{len(calls)} times: only models that call each block once are supported, not those that share one "
             "block between several places (as ALBERT does)."
         )
-    if all(isinstance(output, Tensor) for output in outputs):
-        return BlockOutput.TENSOR
-    single = all(isinstance(output, tuple) and len(output) == 1 for output in outputs)
-    return BlockOutput.TUPLE if single else BlockOutput.MORE

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from optimum_si.errors import UnsupportedModelError
 
 from .modes import inputs_for
-from .runs import Run
+from .runs import ModelRun
 from .stops import Stop, cast
 
 
@@ -24,7 +24,7 @@ class Stream:
     def __init__(self, model: nn.Module, batches: Sequence[dict[str, Tensor]], in_decoder: bool = False) -> None:
         self.model = model
         masks = ("decoder_attention_mask", "attention_mask") if in_decoder else ("attention_mask", None)
-        self.runs = [Run(model, inputs_for(model, batch), masks) for batch in batches]
+        self.runs = [ModelRun(model, inputs_for(model, batch), masks) for batch in batches]
         try:
             for run in self.runs:
                 run.resume()
@@ -77,14 +77,12 @@ class Streams:
     Attributes:
         pruned: runs through pruned blocks.
         dense: runs through dense blocks; None where nobody asks for them.
-        diverged: whether the two may differ: not before the first block was pruned.
         tokens: real tokens in all batches.
     """
 
     def __init__(self, model: nn.Module, batches: Sequence[dict[str, Tensor]], in_decoder: bool, dense: bool) -> None:
         self.pruned = Stream(model, batches, in_decoder)
         self.dense = Stream(model, batches, in_decoder) if dense else None
-        self.diverged = False
         self.tokens = sum(run.stop.num_tokens for run in self.pruned.runs if run.stop is not None)
 
     def close(self) -> None:

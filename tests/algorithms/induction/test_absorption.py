@@ -4,9 +4,9 @@ import pytest
 import torch
 from support.models import DECLARED, UPCASTING, logits, random_scale, relative_change, tiny
 
-from optimum_si.algorithms.block_state import view_factor
 from optimum_si.algorithms.induction.absorption import absorb
 from optimum_si.algorithms.induction.scales import power_of_two
+from optimum_si.algorithms.layers import view_factor
 from optimum_si.errors import UnsupportedModelError
 from optimum_si.models.scale_groups import linear_to_linear, query_with_key, score_only, value_to_output
 from optimum_si.models.structure import find_structure

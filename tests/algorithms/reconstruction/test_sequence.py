@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from optimum_si import ConfigurationError, SIConfig
-from optimum_si.algorithms.block_state import LayerFit
+from optimum_si.algorithms.layers import LayerFit
 from optimum_si.algorithms.reconstruction import sequence, stage
 from optimum_si.algorithms.reconstruction.observe import paired_moments
 from optimum_si.algorithms.reconstruction.sequence import DAMPINGS, _lowest, fit_block

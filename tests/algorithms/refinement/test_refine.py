@@ -5,7 +5,7 @@ import torch
 from support.models import block_weights, calibration, prune, same_bytes, tiny
 
 from optimum_si import ConfigurationError, SIConfig
-from optimum_si.algorithms.block_state import Batch
+from optimum_si.algorithms.calls import Batch
 from optimum_si.algorithms.refinement.refine import refine
 from optimum_si.models.forward.stops import Stop
 

@@ -17,7 +17,7 @@ from transformers import (
 from optimum_si import SIConfig, SIPruner
 from optimum_si.errors import UnsupportedModelError
 from optimum_si.models.forward.modes import widened, without_cache
-from optimum_si.models.forward.runs import BlockOutput, Run, block_output, suspending
+from optimum_si.models.forward.runs import BlockOutput, ModelRun, block_output, suspending
 from optimum_si.models.forward.stops import cast, hidden_of
 from optimum_si.models.forward.streams import Stream
 from optimum_si.models.structure import find_structure
@@ -55,7 +55,7 @@ def test_blocks_called_at_their_stops_give_the_outputs_of_a_forward_pass(name):
 def test_a_run_that_is_answered_nothing_lets_the_model_run_its_blocks():
     model, inputs = tiny("llama"), inputs_of("llama", 2)
     with suspending(modules_of(model)):
-        run = Run(model, inputs)
+        run = ModelRun(model, inputs)
         stops = []
         while run.resume() is not None:
             stops.append(run.stop.index)
@@ -77,7 +77,7 @@ def test_runs_that_are_closed_undo_what_the_model_entered():
 
     with suspending(modules_of(model)):
         stream = Stream(model, [inputs_of("llama", 2)])
-        run = Run(Noting(), inputs_of("llama", 2))
+        run = ModelRun(Noting(), inputs_of("llama", 2))
         run.resume()
         run.close()
         stream.close()
@@ -267,7 +267,7 @@ def test_contexts_that_a_model_enters_around_its_blocks_stay_its_own():
 
     model.forward = forward
     with suspending(modules_of(model)), torch.no_grad():
-        run = Run(model, inputs)
+        run = ModelRun(model, inputs)
         run.resume()
         assert not torch.is_autocast_enabled("cpu") and not torch.is_grad_enabled()
         run.resume()  # the model runs its block itself, in its own context

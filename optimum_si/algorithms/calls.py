@@ -1,0 +1,81 @@
+"""The calls of a block on calibration data, and what is learned on them (Eq. 7)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from optimum_si.models.forward.stops import Stop, hidden_of
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One batch of calibration data at one block.
+
+    Args:
+        inputs: the block's call in the pruned model.
+        dense_inputs: the block's call in the dense model.
+        target: outputs of the dense block in the dense model, [batch, tokens, features].
+        weight: what the error of each token counts, broadcasts against ``target``; None counts all alike.
+    """
+
+    inputs: Stop
+    dense_inputs: Stop
+    target: Tensor
+    weight: Tensor | None = None
+
+    def sums(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        """Weighted squared error of ``output`` and squared norm of the target, summed over real tokens."""
+        error, target = (output - self.target).square(), self.target.square()
+        if self.weight is not None:
+            error, target = error * self.weight, target * self.weight
+        mask = self.inputs.mask
+        if mask is not None:
+            error, target = error[mask], target[mask]
+        return error.sum(), target.sum()
+
+    def loss(self, output: Tensor) -> Tensor:
+        """Relative squared error of ``output`` (Eq. 7)."""
+        error, norm = self.sums(output)
+        return error / norm.clamp_min(1e-30)
+
+    def normalized(self) -> "Batch":
+        """The batch with weights that bring the target of every token to the same norm.
+
+        What follows a block normalizes each token, so its error matters relative to it. Tokens of huge norm
+        (attention sinks) would otherwise be all that a plain MSE sees.
+        """
+        return replace(self, weight=1 / self.target.square().mean(dim=-1, keepdim=True).clamp_min(1e-12))
+
+
+@dataclass(frozen=True, eq=False)
+class Calls:
+    """The calls of a block.
+
+    Args:
+        pruned: for each batch, in the pruned model, in the dtype to compute in.
+        dense: the same in the dense model; None where no stage asks for it.
+        num_held_out: batches at the start that choices are made on.
+        tokens: real tokens in all batches.
+        normalized: whether errors of the block's output count relative to each token's norm.
+    """
+
+    pruned: Sequence[Stop]
+    dense: Sequence[Stop] | None
+    num_held_out: int
+    tokens: int
+    normalized: bool = True
+
+    def batches(self, dense_outputs: Sequence[Any]) -> list[Batch]:
+        """With the outputs of the dense block as targets."""
+        assert self.dense is not None
+        batches = [
+            Batch(stop, dense_stop, hidden_of(output).to(stop.hidden.dtype))
+            for stop, dense_stop, output in zip(self.pruned, self.dense, dense_outputs, strict=True)
+        ]
+        return [batch.normalized() for batch in batches] if self.normalized else batches
+
+    def is_held_out(self, batch: int) -> bool:
+        """Whether choices are made on a batch; a single batch has to serve for both."""
+        return batch < self.num_held_out and len(self.pruned) > 1

@@ -1,0 +1,93 @@
+"""What is measured of a layer's input when all batches have come to it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from optimum_si.algorithms.calls import Calls
+from optimum_si.linalg.moments import Moments
+from optimum_si.linalg.paired_moments import PairedMoments
+from optimum_si.models.forward.layer_inputs import InputCollector, check_moments, real_tokens
+from optimum_si.models.forward.layer_walk import LayerCall, Reached
+from optimum_si.models.weight_view import WeightView
+
+
+@dataclass(frozen=True, eq=False)
+class PairedInput:
+    """One input in the pruned and the dense model, with the stream's error where a layer writes to the stream.
+
+    Args:
+        training: of windows to fit to.
+        held_out: of windows to choose by; the same where just one part reaches the layer.
+        whole: of both.
+        moments: of the pruned model's input alone, all windows.
+        cache: what solvers keep for the other readers of the input.
+    """
+
+    training: PairedMoments
+    held_out: PairedMoments
+    whole: PairedMoments
+    moments: Moments
+    cache: dict[object, object] = field(default_factory=dict)
+
+
+def single_input(reached: Reached, calls: Calls, gram: bool) -> tuple[Moments, Tensor]:
+    """Moments of what is read in the pruned model, and a sample of it [n, d_in]; once for all its readers.
+
+    Args:
+        reached: the layer.
+        calls: of the block.
+        gram: collect the full Gram matrix instead of its diagonal.
+
+    Raises:
+        NumericalError: names the layer whose input holds NaN or infinity.
+    """
+    known = reached.activation.known
+    if "single" not in known:
+        collector = InputCollector(calls.tokens)
+        for call in reached.calls:
+            collector.add(call.values, call.mask, gram)
+        found = collector.layer_input([*reached.views])
+        known["single"] = found.moments, found.sample
+    return known["single"]
+
+
+def paired_input(reached: Reached, calls: Calls) -> tuple[PairedInput, Tensor]:
+    """Co-moments of what is read in both models, and a sample of the pruned model's; once for all its readers.
+
+    Arguments and errors as for :func:`single_input`.
+    """
+    has_stream = any(call.stream_error is not None for call in reached.calls)
+    known = reached.activation.known
+    if has_stream not in known:
+        known[has_stream] = _paired(reached.calls, calls, has_stream, reached.views[0])
+    return known[has_stream]
+
+
+def _paired(
+    calls: Sequence[LayerCall], of_block: Calls, has_stream: bool, view: WeightView
+) -> tuple[PairedInput, Tensor]:
+    parts: dict[bool, PairedMoments] = {}
+    sample = InputCollector(of_block.tokens)
+    for call in calls:
+        tokens = real_tokens(call.values, call.mask)
+        if not len(tokens):
+            continue
+        sample.keep(tokens)
+        dense = tokens if call.dense is None else real_tokens(call.dense, call.mask)
+        error = None
+        if has_stream:
+            error = None if call.stream_error is None else real_tokens(call.stream_error, call.mask)
+            if error is None:  # the dense model did not come here with these tokens
+                width = next(call.stream_error.shape[-1] for call in calls if call.stream_error is not None)
+                error = tokens.new_zeros(len(tokens), width)
+        found = PairedMoments.of(tokens, dense, error)
+        part = of_block.is_held_out(call.batch)
+        parts[part] = parts[part].merged(found) if part in parts else found
+    training, held_out = (parts.get(chosen, next(iter(parts.values()))) for chosen in (False, True))
+    whole = training.merged(held_out) if len(parts) == 2 else training
+    moments = whole.moments()
+    check_moments(moments, view)
+    return PairedInput(training, held_out, whole, moments), torch.cat(sample.sample)

@@ -1,0 +1,149 @@
+"""What flows between the layers of a block: which read one activation, which write to the residual stream, and where.
+
+Found by running it once, in any architecture.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from optimum_si.models.norms import is_norm
+from optimum_si.models.weight_view import WeightView
+
+from .stops import Stop, WithoutHooks, hidden_of
+
+
+#: Relative difference of two values that are the same but for the order of a sum.
+TOLERANCE = 1e-4
+
+
+class Point(NamedTuple):
+    """A place inside a block where a tensor passes by: input or output of a module; no module is the block's input."""
+
+    module: nn.Module | None
+    side: Literal["input", "output"]
+
+
+#: Hidden states that the block is called with.
+BLOCK_INPUT = Point(None, "input")
+
+
+@dataclass(frozen=True, eq=False)
+class Flow:
+    """What flows inside a block.
+
+    Args:
+        readers: layers that read one activation each, in forward order; those that were not reached are left out.
+        stream: for each layer that writes to the residual stream, the points whose sum is the stream before it writes.
+            Layers that write elsewhere, or through a norm or a factor of their own, are left out.
+    """
+
+    readers: Sequence[Sequence[nn.Module]]
+    stream: Mapping[nn.Module, tuple[Point, ...]]
+
+    def among(self, views: Iterable[WeightView]) -> list[list[WeightView]]:
+        """Of some weights, those that read one activation each; weights that were not reached stand alone."""
+        of_module: dict[nn.Module, list[WeightView]] = {}
+        for view in views:
+            of_module.setdefault(view.module, []).append(view)
+        groups = [[view for module in group for view in of_module.pop(module, [])] for group in self.readers]
+        return [group for group in [*groups, *([view] for rest in of_module.values() for view in rest)] if group]
+
+    def in_copy(self, block: nn.Module, other: nn.Module) -> "Flow":
+        """The same for another block of the same make."""
+        names = {module: name for name, module in block.named_modules()}
+
+        def there(module: nn.Module) -> nn.Module:
+            return other.get_submodule(names[module])
+
+        stream = {
+            there(writer): tuple(
+                Point(None if point.module is None else there(point.module), point.side) for point in points
+            )
+            for writer, points in self.stream.items()
+        }
+        return Flow([[there(module) for module in group] for group in self.readers], stream)
+
+
+@torch.no_grad()
+def flow_of(block: nn.Module, stop: Stop, layers: Sequence[nn.Module]) -> Flow:
+    """Run a block once and look.
+
+    Where the input of a norm, or the block's output, is a tensor seen before plus the outputs of one layer or two (of
+    two where a block computes them side by side), these layers write to the stream.
+
+    Args:
+        block: with dense weights.
+        stop: a call of the block.
+        layers: its linear layers.
+    """
+    seen, order, readers = _passing(block, stop, layers)
+    return Flow(readers, _stream(block, seen, order, layers, stop.hidden.shape))
+
+
+def _stream(
+    block: nn.Module, seen: dict[Point, Tensor], order: list[Point], layers: Sequence[nn.Module], shape: torch.Size
+) -> dict[nn.Module, tuple[Point, ...]]:
+    streams = [point for point in order if seen[point].shape == shape]
+    written = [point for point in streams if point.module in layers and point.side == "output"]
+    found: dict[nn.Module, tuple[Point, ...]] = {}
+    for position, after in enumerate(streams):
+        if after.side == "output" and after.module is not block or after in written:
+            continue
+        before = [point for point in streams[:position] if point not in written]
+        for writers in _some([point for point in written if order.index(point) < order.index(after)]):
+            if any(writer.module in found for writer in writers):
+                continue
+            rest = seen[after] - sum(seen[writer] for writer in writers)
+            source = next((point for point in before if _same(rest, seen[point], seen[after])), None)
+            if source is not None:
+                for number, writer in enumerate(writers):
+                    assert writer.module is not None
+                    found[writer.module] = (source, *writers[:number])
+    return found
+
+
+def _passing(
+    block: nn.Module, stop: Stop, layers: Sequence[nn.Module]
+) -> tuple[dict[Point, Tensor], list[Point], list[list[nn.Module]]]:
+    """What passes by each point in one call of a block, the points in order, and layers by what they read."""
+    read: list[tuple[Tensor, list[nn.Module]]] = []
+    seen: dict[Point, Tensor] = {BLOCK_INPUT: stop.hidden}
+
+    def entering(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        seen.setdefault(Point(module, "input"), args[0])
+
+    def reading(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        known = next((modules for values, modules in read if values is args[0]), None)
+        if known is None:
+            read.append((args[0], [module]))
+        elif module not in known:
+            known.append(module)
+
+    def leaving(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        if isinstance(output, Tensor):
+            seen.setdefault(Point(module, "output"), output)
+
+    norms = [module for module in block.modules() if is_norm(module)]
+    handles = [module.register_forward_pre_hook(entering) for module in norms]
+    handles += [module.register_forward_pre_hook(reading) for module in layers]
+    handles += [module.register_forward_hook(leaving) for module in [*norms, *layers]]
+    try:
+        seen[Point(block, "output")] = hidden_of(stop.call(WithoutHooks(block)))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen, list(seen), [modules for _, modules in read]
+
+
+def _some(points: list[Point]) -> list[tuple[Point, ...]]:
+    """One of them, the latest first, or two."""
+    return [*((point,) for point in reversed(points)), *combinations(points, 2)]
+
+
+def _same(first: Tensor, second: Tensor, scale: Tensor) -> bool:
+    return bool((first - second).norm() <= TOLERANCE * scale.norm()) and bool(first.norm() > 0)
