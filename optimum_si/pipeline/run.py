@@ -24,6 +24,7 @@ from optimum_si.report import Report
 from optimum_si.warnings import warn
 
 from .block import BlockResult, prune_block
+from .explosion import PerplexitySample
 from .plan import Plan
 from .progress import BlockBar
 from .short_text import warn_of_short_text
@@ -74,6 +75,7 @@ def run(
     with evaluation_mode(model), without_cache(model), suspending(modules), torch.compiler.set_stance("force_eager"):
         batches, num_held_out = _batches(plan, examples, padding_id)
         output = block_output(model, modules, structure.blocks[0].name.rpartition(".")[0], batches[0])
+        sample = PerplexitySample.of(plan, batches, num_held_out)
         dense_pass = DensePass(model, structure.blocks, plan.views, batches, in_decoder)
         plan, applied = _prepared(plan, dense_pass, transformed)
         streams = Streams(model, batches, in_decoder, dense=Need.DENSE_STREAM in plan.needs)
@@ -92,7 +94,10 @@ def run(
                     bar.update()
         finally:
             streams.close()
+        # After everything that changes weights.
+        perplexity = None if sample is None else sample.compared()
     report = _report(plan, results, [*transformed], applied)
+    report.perplexity = perplexity
     report.calibration_windows, report.calibration_tokens = len(examples), streams.tokens
     report.seconds = time.perf_counter() - started
     return RunResult(report, results)

@@ -10,6 +10,14 @@ from optimum_si.version import __version__
 CHOICES = ("plain", "shift", "induced")
 
 
+def _pair(values: list[float] | None) -> tuple[float, float] | None:
+    """A pair that JSON holds as a list."""
+    if values is None:
+        return None
+    first, second = values
+    return first, second
+
+
 @dataclass(frozen=True)
 class LayerReport:
     """One pruned layer.
@@ -136,7 +144,7 @@ class BlockReport:
                 **values,
                 "layers": [LayerReport.from_dict(entry) for entry in values["layers"]],
                 "importance": None if importance is None else Importance(**importance),
-                "refined": None if refined is None else tuple(refined),
+                "refined": _pair(refined),
             }
         )
 
@@ -162,6 +170,8 @@ class RunReport:
         spectrum: singular values of the smallest layer in the middle block; None where that one is too large for
             them to be cheap, where nothing was pruned, and in reports of earlier versions.
         transformations: those that the model went through, in this run or in the `induce` before it.
+        perplexity: before and after the run, on a few hundred tokens of calibration text, held-out ones where there
+            are: enough to see whether a model came apart; None where it was not measured.
     """
 
     task: str
@@ -182,6 +192,7 @@ class RunReport:
     steps: list[str] = field(default_factory=list)
     spectrum: Spectrum | None = None
     transformations: list[str] = field(default_factory=list)
+    perplexity: tuple[float, float] | None = None
 
     @property
     def layers(self) -> list[LayerReport]:
@@ -225,6 +236,7 @@ class RunReport:
             **{
                 **fields,
                 "blocks": [BlockReport.from_dict(entry) for entry in fields["blocks"]],
+                "perplexity": _pair(fields.get("perplexity")),
                 "spectrum": None if spectrum is None else Spectrum(**spectrum),
             }
         )
