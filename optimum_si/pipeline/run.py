@@ -27,6 +27,7 @@ from .block import BlockResult, prune_block
 from .explosion import PerplexitySample
 from .plan import Plan
 from .progress import BlockBar
+from .recovery import dense_references, recovered
 from .short_text import warn_of_short_text
 
 
@@ -53,6 +54,7 @@ def run(
     padding_id: int,
     progress: bool,
     transformed: Sequence[str] = (),
+    recovery_windows: Sequence[dict[str, Tensor]] = (),
 ) -> RunResult:
     """Treat block after block in place.
 
@@ -62,6 +64,7 @@ def run(
         padding_id: token that fills shorter ones.
         progress: whether to show a bar.
         transformed: transformations that the model went through before.
+        recovery_windows: examples of a recovery of the whole model.
     """
     config, model, structure, started = plan.config, plan.model, plan.structure, time.perf_counter()
     if config.induction is not None and config.induction.new_biases and not add_biases(model, structure):
@@ -78,6 +81,7 @@ def run(
         sample = PerplexitySample.of(plan, batches, num_held_out)
         dense_pass = DensePass(model, structure.blocks, plan.views, batches, in_decoder)
         plan, applied = _prepared(plan, dense_pass, transformed)
+        references = dense_references(plan, recovery_windows, padding_id)
         streams = Streams(model, batches, in_decoder, dense=Need.DENSE_STREAM in plan.needs)
         try:
             warn_of_short_text(plan, streams.tokens)
@@ -87,16 +91,19 @@ def run(
                 model_loss = HeldOutLoss(model, batches[:num_held_out], masks, output)
             results = {}
             kinds = [tuple(view.shape for view in views.values()) for views in plan.views]
-            with BlockBar(_task(plan), kinds, disable=not progress) as bar:
+            then = () if references is None else ("recovery",)
+            with BlockBar(_task(plan), kinds, then, disable=not progress) as bar:
                 for index, block in enumerate(structure.blocks):
                     bar.set_postfix_str(block.name)
                     results[block.name] = prune_block(plan, index, streams, num_held_out, model_loss)
                     bar.update()
         finally:
             streams.close()
+        recovery = recovered(plan, references, progress)
         # After everything that changes weights.
         perplexity = None if sample is None else sample.compared()
     report = _report(plan, results, [*transformed], applied)
+    report.recovery = recovery
     report.perplexity = perplexity
     report.calibration_windows, report.calibration_tokens = len(examples), streams.tokens
     report.seconds = time.perf_counter() - started

@@ -149,6 +149,39 @@ class BlockReport:
         )
 
 
+@dataclass(frozen=True)
+class RecoveryReport:
+    """Training of the whole pruned model towards the dense model's answers.
+
+    Args:
+        windows, tokens: that were used, held-out ones among them; where a model answers once for a window, tokens
+            are answers.
+        held_out: windows of these that nothing was trained on.
+        epochs: passes over the others that were asked for.
+        steps: that were done.
+        trains: "weights", "scales" or "norms".
+        loss_before, loss_after: mean distance from the dense model's answers on the held-out windows (KL per token
+            for logits, else relative squared error); None where memory was too short for any recovery.
+        seconds: wall time.
+        memory: how it fitted into memory, in words; "off" where it did not.
+        ended: why it stopped early, "time" or "NaN"; "" where it did not.
+        run: what tells whether a later recovery asks for the same; "" within a run.
+    """
+
+    windows: int
+    tokens: int
+    held_out: int
+    epochs: int
+    steps: int
+    trains: str
+    loss_before: float | None
+    loss_after: float | None
+    seconds: float
+    memory: str
+    ended: str = ""
+    run: str = ""
+
+
 @dataclass
 class RunReport:
     """A whole run.
@@ -172,6 +205,7 @@ class RunReport:
         transformations: those that the model went through, in this run or in the `induce` before it.
         perplexity: before and after the run, on a few hundred tokens of calibration text, held-out ones where there
             are: enough to see whether a model came apart; None where it was not measured.
+        recovery: of the whole model after its last block; None in a run without it.
     """
 
     task: str
@@ -193,6 +227,7 @@ class RunReport:
     spectrum: Spectrum | None = None
     transformations: list[str] = field(default_factory=list)
     perplexity: tuple[float, float] | None = None
+    recovery: RecoveryReport | None = None
 
     @property
     def layers(self) -> list[LayerReport]:
@@ -231,12 +266,13 @@ class RunReport:
             raise TypeError("not an object")
         fields = dict(values)
         del fields["sparsity"]  # follows from the others
-        spectrum = fields.get("spectrum")
+        spectrum, recovery = fields.get("spectrum"), fields.get("recovery")
         return cls(
             **{
                 **fields,
                 "blocks": [BlockReport.from_dict(entry) for entry in fields["blocks"]],
                 "perplexity": _pair(fields.get("perplexity")),
                 "spectrum": None if spectrum is None else Spectrum(**spectrum),
+                "recovery": None if recovery is None else RecoveryReport(**recovery),
             }
         )

@@ -78,7 +78,10 @@ class Demand:
         widened = (trained + self.frozen) * max(4 - self.itemsize, 0)
         kept = trained * self.itemsize
         whole, checkpointed = 4 * sum(self.activations), self._checkpointed()
-        if whole <= ACTIVATIONS * 4 * (trained + self.frozen) and widened + kept + 4 * ADAM * trained + whole <= usable:
+        if (
+            whole <= ACTIVATIONS * 4 * (trained + self.frozen)
+            and widened + kept + 4 * ADAM * trained + whole <= usable
+        ):
             return MemoryPlan(Level.ADAM, False, everything)
         for level, values in ((Level.ADAM, ADAM), (Level.ADAFACTOR, ADAFACTOR)):
             if widened + kept + int(4 * values * trained) + checkpointed <= usable:
