@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from optimum_si.calibration.hub import load_calibration_dataset
-from optimum_si.checkpoint.load import load_pretrained, maximum_length, move, refuse_quantized, saved_scales_path
+from optimum_si.checkpoint.load import accept, load_pretrained, maximum_length, move, saved_scales_path
 from optimum_si.checkpoint.record import sparsity_record
 from optimum_si.checkpoint.save import check_output, replaced_directory
 from optimum_si.checkpoint.saved_scales import SavedScales, transformations_of
@@ -46,7 +46,7 @@ class SIPruner:
                 f"SIPruner takes a transformers PreTrainedModel, not {type(model).__name__}: load one, or give its "
                 "path to SIPruner.from_pretrained."
             )
-        refuse_quantized(getattr(model, "name_or_path", "") or type(model).__name__, model.config)
+        accept(model)
         self.model = model
         self.tokenizer = tokenizer
         self.source: str = getattr(model, "name_or_path", "") or ""
@@ -70,13 +70,15 @@ class SIPruner:
         """Take a loaded model, or load one with the class that its config names, so that heads are kept.
 
         Args:
-            model_or_path: a ``PreTrainedModel``, a directory or a Hub id.
+            model_or_path: a ``PreTrainedModel``, a directory, a GGUF file or a Hub id.
             tokenizer: a tokenizer, or where to load one; None tries the model's own place.
             device: where to compute; None leaves a loaded model where it is.
-            kwargs: for ``from_pretrained`` of the model: ``dtype``, ``revision``, ``trust_remote_code``, ...
+            kwargs: for ``from_pretrained`` of the model: ``dtype``, ``revision``, ``trust_remote_code``, ...;
+                ``gguf_file`` names a GGUF file in the directory or repository.
 
         Raises:
-            UnsupportedModelError: for quantized models, and for repositories that need their own code.
+            UnsupportedModelError: for quantized models (GGUF files are dequantized), and for repositories that need
+                their own code.
             CheckpointError: when the place holds no readable checkpoint.
         """
         model, own_tokenizer, source = load_pretrained(model_or_path, tokenizer, **kwargs)
