@@ -77,6 +77,8 @@ class PerplexitySample:
             tries.append("method='sparsegpt'")
         if config.reconstruction == "none":
             tries.append('preset="fast" or "best", which fit the kept weights')
+        if config.recovery is None:
+            tries.append("recovery=True")
         warn(
             f"the model came apart: its perplexity on calibration text is {now:,.4g}, {now / self.dense:,.4g} times "
             f"the dense model's {self.dense:,.4g}. Try {', '.join(tries)}, more or other calibration text, or leave "

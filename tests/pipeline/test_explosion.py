@@ -37,12 +37,14 @@ def test_a_model_that_comes_apart_is_said_to_have_with_what_to_try(induction):
     message, (dense, now) = warned(*confident(), sparsity=0.95, induction=induction)
     assert now > 20 * dense
     assert f"is {now:,.4g}, {now / dense:,.4g} times the dense model's {dense:,.4g}." in message
-    assert "Try fewer zeros than 95%, method='sparsegpt'" in message
+    assert "Try fewer zeros than 95%, method='sparsegpt'" in message and "recovery=True" in message
 
 
 def test_advice_that_was_followed_is_not_repeated():
-    message, _ = warned(*confident(), sparsity=0.95, reconstruction="exact", repair=0)
-    assert message and "sparsegpt" not in message and "preset" not in message
+    message, _ = warned(
+        *confident(), sparsity=0.95, reconstruction="exact", repair=0, recovery={"learning_rate": 1e-8}
+    )
+    assert message and "sparsegpt" not in message and "preset" not in message and "recovery" not in message
 
 
 def test_a_model_that_holds_together_is_not_warned_of():
