@@ -8,6 +8,8 @@ TORCH ?= torch==2.13.0
 
 BIN := .venv/bin
 READY := .venv/.ready
+# What fetches a model with pip, such as the demo, asks the same index.
+export SI_PIP_FLAGS := $(PIP_FLAGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all kernels lint style quality speed
@@ -51,7 +53,7 @@ speed: $(READY)  ## Measure time and memory.
 # copies the one and records the other.
 $(READY): pyproject.toml optimum_si/version.py optimum_si/commands/register_si.py | $(BIN)/pip
 	$(BIN)/pip install $(PIP_FLAGS) "$(TORCH)"
-	$(BIN)/pip install $(PIP_FLAGS) -e ".[onnx,datasets,report,demo,dev]"
+	$(BIN)/pip install $(PIP_FLAGS) -e ".[onnx,datasets,report,demo,realmodels,dev]"
 	@touch $@
 
 $(BIN)/pip:

@@ -12,11 +12,14 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from optimum_si import SIConfig, SIPruner, perplexity
 from optimum_si.demo.embeddings import cosine_metric, find_model
+from optimum_si.demo.prose import calibration_text, other_text, test_text
+from optimum_si.demo.real_model import real_model_directory
 from optimum_si.demo.texts import calibration_docstrings, docstrings_of, first_paragraph
 
 
-#: What stands for a path: the sentence encoder of the ``demo`` extra.
+#: What stands for a path: the sentence encoder of the ``demo`` extra, and the language model of ``realmodels``.
 ENCODER = "minilm"
+REAL_MODEL = "smollm2"
 
 
 @dataclass
@@ -64,6 +67,31 @@ class LanguageModel(Subject):
         return {kind: perplexity(model, self.tokenizer, texts, progress=False) for kind, texts in self.texts.items()}
 
 
+class RealModel(Subject):
+    """Perplexity of a real language model on articles that calibration does not see, and on news.
+
+    Calibration data is text, so that recovery can draw windows that the fits have not seen.
+    """
+
+    unit = "perplexity"
+
+    def __init__(self, count: int, length: int, tested: int) -> None:
+        path = str(real_model_directory())
+        groups = {"calibration": {"num_samples": count, "sequence_length": length}}
+        super().__init__(Path(path).name, path, calibration_text(), groups)
+        self.tokenizer = AutoTokenizer.from_pretrained(path)
+        self.length, self.tested = length, tested
+        self.texts = {"same": test_text(), "other": other_text()}
+
+    def measure(self, model: PreTrainedModel) -> dict[str, float]:
+        return {
+            kind: perplexity(
+                model, self.tokenizer, texts, self.length, batch_size=2, progress=False, max_windows=self.tested
+            )
+            for kind, texts in self.texts.items()
+        }
+
+
 class Encoder(Subject):
     """Mean cosine to the dense embeddings, on another project's docstrings and on paragraphs of documentation."""
 
@@ -83,10 +111,12 @@ class Encoder(Subject):
         return {kind: measure.score(model) for kind, measure in self.measures.items()}
 
 
-def subject(name: str, count: int | None, length: int | None, tested: int) -> LanguageModel | Encoder:
-    """By path, or the encoder; windows as the figures in the documentation have them where they are not given."""
+def subject(name: str, count: int | None, length: int | None, tested: int) -> LanguageModel | RealModel | Encoder:
+    """By path, or one that has a name; windows as the figures in the documentation have them if they are not given."""
     if name == ENCODER:
         return Encoder(count or 96, length or 128, tested)
+    if name == REAL_MODEL:
+        return RealModel(count or 32, length or 512, tested)
     return LanguageModel(name, count or 128, length or 256, tested)
 
 

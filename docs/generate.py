@@ -14,10 +14,16 @@ import optimum_si
 from optimum_si.config.fields import Option, options
 from optimum_si.config.groups import CalibrationConfig, InductionConfig
 from optimum_si.config.recipe import Recipe
+from optimum_si.config.recovery import RecoveryConfig
 
 
 DOCS = Path(__file__).parent
-TABLES = {"SIConfig": Recipe, "InductionConfig": InductionConfig, "CalibrationConfig": CalibrationConfig}
+TABLES = {
+    "SIConfig": Recipe,
+    "InductionConfig": InductionConfig,
+    "CalibrationConfig": CalibrationConfig,
+    "RecoveryConfig": RecoveryConfig,
+}
 #: Columns of a signature that stands on one line.
 WIDTH = 100
 

@@ -11,6 +11,7 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from optimum_si.config.groups import CalibrationConfig, InductionConfig
+    from optimum_si.config.recovery import RecoveryConfig
     from optimum_si.config.si_config import SIConfig
     from optimum_si.evaluation.evaluate import evaluate
     from optimum_si.evaluation.perplexity import perplexity
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "CalibrationConfig": "config.groups",
     "InductionConfig": "config.groups",
+    "RecoveryConfig": "config.recovery",
     "SIConfig": "config.si_config",
     "CalibrationError": "errors",
     "CheckpointError": "errors",

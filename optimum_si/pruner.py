@@ -1,7 +1,6 @@
 """``SIPruner``: load, for each block collect, induce, prune and absorb, then save and report."""
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -9,7 +8,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from optimum_si.calibration.hub import load_calibration_dataset
-from optimum_si.checkpoint.load import load_pretrained, maximum_length, move, refuse_quantized, saved_scales_path
+from optimum_si.checkpoint.load import accept, load_pretrained, maximum_length, move, saved_scales_path
 from optimum_si.checkpoint.record import sparsity_record
 from optimum_si.checkpoint.save import check_output, replaced_directory
 from optimum_si.checkpoint.saved_scales import SavedScales, transformations_of
@@ -20,7 +19,7 @@ from optimum_si.pipeline.checks import check_vocabulary
 from optimum_si.pipeline.plan import make_plan
 from optimum_si.pipeline.run import run
 
-from .calibration import prepare_examples
+from .calibration import fresh_examples, prepare_examples
 from .errors import ConfigurationError, UnsupportedModelError
 from .report import Report
 
@@ -47,7 +46,7 @@ class SIPruner:
                 f"SIPruner takes a transformers PreTrainedModel, not {type(model).__name__}: load one, or give its "
                 "path to SIPruner.from_pretrained."
             )
-        refuse_quantized(getattr(model, "name_or_path", "") or type(model).__name__, model.config)
+        accept(model)
         self.model = model
         self.tokenizer = tokenizer
         self.source: str = getattr(model, "name_or_path", "") or ""
@@ -71,13 +70,15 @@ class SIPruner:
         """Take a loaded model, or load one with the class that its config names, so that heads are kept.
 
         Args:
-            model_or_path: a ``PreTrainedModel``, a directory or a Hub id.
+            model_or_path: a ``PreTrainedModel``, a directory, a GGUF file or a Hub id.
             tokenizer: a tokenizer, or where to load one; None tries the model's own place.
             device: where to compute; None leaves a loaded model where it is.
-            kwargs: for ``from_pretrained`` of the model: ``dtype``, ``revision``, ``trust_remote_code``, ...
+            kwargs: for ``from_pretrained`` of the model: ``dtype``, ``revision``, ``trust_remote_code``, ...;
+                ``gguf_file`` names a GGUF file in the directory or repository.
 
         Raises:
-            UnsupportedModelError: for quantized models, and for repositories that need their own code.
+            UnsupportedModelError: for quantized models (GGUF files are dequantized), and for repositories that need
+                their own code.
             CheckpointError: when the place holds no readable checkpoint.
         """
         model, own_tokenizer, source = load_pretrained(model_or_path, tokenizer, **kwargs)
@@ -140,39 +141,7 @@ class SIPruner:
             raise ConfigurationError("induction=None leaves `induce` nothing to do: give an InductionConfig.")
         return self._run(False, config, dataset, save_dir, overwrite, progress)
 
-    def get_calibration_dataset(
-        self,
-        dataset_name: str,
-        num_samples: int = 128,
-        dataset_config_name: str | None = None,
-        dataset_split: str | None = None,
-        preprocess_function: Callable[..., Any] | None = None,
-        preprocess_batch: bool = True,
-        seed: int = 0,
-        token: str | bool | None = None,
-    ) -> Any:
-        """A ``datasets.Dataset`` of shuffled rows, as Optimum's quantizers give it; pass it to :meth:`prune`.
-
-        Args:
-            dataset_name: Hub name, or a local file for ``datasets.load_dataset``.
-            num_samples: rows to keep.
-            dataset_config_name: configuration of the dataset.
-            dataset_split: split; None means "train".
-            preprocess_function: mapped over the rows, for example to tokenize them.
-            preprocess_batch: give it batches of rows.
-            seed: shuffles the rows.
-            token: for private datasets.
-        """
-        return load_calibration_dataset(
-            dataset_name,
-            num_samples,
-            dataset_config_name,
-            dataset_split,
-            preprocess_function,
-            preprocess_batch,
-            seed,
-            token,
-        )
+    get_calibration_dataset = staticmethod(load_calibration_dataset)
 
     def check_output(self, directory: str | Path, overwrite: bool = False) -> Path:
         """Raise :class:`CheckpointError` now where :meth:`save_pretrained` would later."""
@@ -267,8 +236,11 @@ class SIPruner:
         if save_dir is not None:
             check_output(save_dir, overwrite)
         plan = make_plan(config, self.model, write)
-        examples = prepare_examples(dataset, config.calibration, self.tokenizer, maximum_length(self.model))
-        check_vocabulary(examples, self.model)
+        text = dataset, config.calibration, self.tokenizer, maximum_length(self.model)
+        examples = prepare_examples(*text)
+        recovery = config.recovery if write else None
+        fresh = [] if recovery is None else fresh_examples(examples, recovery.num_samples, *text)
+        check_vocabulary([*examples, *fresh], self.model)
         if self.scales is not None and config.induction is not None:
             if write and self.scales.fit(config):
                 plan = plan.with_saved(self.scales.scalings(self.model.device))
@@ -278,7 +250,7 @@ class SIPruner:
         self._saved = None
         padding = getattr(self.tokenizer, "pad_token_id", None) or 0
         done = transformations_of(self.model, self.scales)
-        result = run(plan, examples, padding, progress, done)
+        result = run(plan, examples, padding, progress, done, fresh)
         self.report, self.config = result.report, config.with_dataset(dataset)
         self.report.base = base_of(self.source, **self._place)
         name = self.config.calibration.dataset

@@ -8,15 +8,25 @@ from optimum_si.errors import CalibrationError
 
 def load_calibration_dataset(
     dataset_name: str,
-    num_samples: int,
-    dataset_config_name: str | None,
-    dataset_split: str | None,
-    preprocess_function: Callable[..., Any] | None,
-    preprocess_batch: bool,
-    seed: int,
-    token: str | bool | None,
+    num_samples: int = 128,
+    dataset_config_name: str | None = None,
+    dataset_split: str | None = None,
+    preprocess_function: Callable[..., Any] | None = None,
+    preprocess_batch: bool = True,
+    seed: int = 0,
+    token: str | bool | None = None,
 ) -> Any:
-    """A ``datasets.Dataset`` with up to ``num_samples`` rows; arguments as in ``SIPruner.get_calibration_dataset``.
+    """A ``datasets.Dataset`` of shuffled rows, as Optimum's quantizers give it, for ``SIPruner.prune``.
+
+    Args:
+        dataset_name: Hub name, or a local file for ``datasets.load_dataset``.
+        num_samples: rows to keep.
+        dataset_config_name: configuration of the dataset.
+        dataset_split: split; None means "train".
+        preprocess_function: mapped over the rows, for example to tokenize them.
+        preprocess_batch: give it batches of rows.
+        seed: shuffles the rows.
+        token: for private datasets.
 
     Raises:
         CalibrationError: when ``datasets`` is missing or the split is empty.

@@ -1,5 +1,6 @@
 """User's data -> examples: the one function that a run calls."""
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -66,9 +67,7 @@ def prepare_examples(
             "first (a list of dicts with 'input_ids')."
         )
     windower = Windower.for_tokenizer(tokenizer, config.sequence_length, max_length)
-    by_default = framed_documents if windower.prefix else packed_windows
-    draw = PUBLISHED_DRAWS.get(dataset, by_default) if isinstance(dataset, str) else by_default
-    windows = draw(source.rows, windower, config.num_samples, config.seed)
+    windows = draw_for(dataset, windower)(source.rows, windower, config.num_samples, config.seed)
     filled = sum(window.numel() for window in windows) // windower.length
     if filled < config.num_samples:
         warn(
@@ -76,4 +75,15 @@ def prepare_examples(
             f"num_samples={config.num_samples}: all of it is used.",
             UserWarning,
         )
+    return as_examples(windows)
+
+
+def draw_for(dataset: Any, windower: Windower) -> Callable[..., list[Tensor]]:
+    """How windows are drawn from the texts of a dataset."""
+    by_default = framed_documents if windower.prefix else packed_windows
+    return PUBLISHED_DRAWS.get(dataset, by_default) if isinstance(dataset, str) else by_default
+
+
+def as_examples(windows: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+    """Windows of tokens, int64 [1, T], as examples without padding."""
     return [{"input_ids": window, "attention_mask": torch.ones_like(window)} for window in windows]

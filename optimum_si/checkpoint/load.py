@@ -18,11 +18,14 @@ from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 
 from optimum_si.errors import CheckpointError, ConfigurationError, UnsupportedModelError
 
+from .gguf import find_gguf, load_gguf_model, load_gguf_tokenizer, release_gguf
 from .saved_scales import SCALES_NAME
 
 
 #: Arguments of ``from_pretrained`` that say where files come from; also good for tokenizers and side files.
 _PLACE = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
+#: What means nothing for a single file.
+_OF_REPOSITORIES = (*_PLACE, "trust_remote_code")
 
 
 def load_pretrained(
@@ -31,9 +34,9 @@ def load_pretrained(
     """A model and its tokenizer, from a loaded model or from a place, and where they came from.
 
     Args:
-        model_or_path: a loaded model, a directory or a Hub id.
+        model_or_path: a loaded model, a directory, a GGUF file or a Hub id.
         tokenizer: a tokenizer, or where to load one; None tries the model's own place.
-        kwargs: for ``from_pretrained`` of the model.
+        kwargs: for ``from_pretrained`` of the model; ``gguf_file`` names a GGUF file in the directory or repository.
 
     Returns:
         The model, the tokenizer (None where there is none), and a Hub id or absolute path ("" for neither).
@@ -46,19 +49,21 @@ def load_pretrained(
         model, source = model_or_path, getattr(model_or_path, "name_or_path", "")
     if tokenizer is None or isinstance(tokenizer, (str, Path)):
         own = tokenizer is None or str(tokenizer) == source
-        # Revision and subfolder are those of the model's place, and mean nothing elsewhere.
-        place = kwargs if own else {name: kwargs[name] for name in kwargs if name not in ("revision", "subfolder")}
+        # These are of the model's place, and mean nothing elsewhere.
+        elsewhere = ("revision", "subfolder", "gguf_file")
+        place = kwargs if own else {name: kwargs[name] for name in kwargs if name not in elsewhere}
         tokenizer = load_tokenizer(tokenizer or source, required=tokenizer is not None, **place)
     # A folder may be gone, or the working directory another one, when the card is written.
-    return model, tokenizer, str(Path(source).resolve()) if Path(source).is_dir() else source
+    return model, tokenizer, _lasting(source)
 
 
 def load_model(path: str | Path, **kwargs: Any) -> PreTrainedModel:
     """A model with the class in its config's ``architectures``, so that heads are kept.
 
     Args:
-        path: directory or Hub id.
-        kwargs: for ``from_pretrained``; ``dtype`` defaults to that of the checkpoint.
+        path: directory, GGUF file or Hub id.
+        kwargs: for ``from_pretrained``; ``dtype`` defaults to that of the checkpoint. ``gguf_file`` names a GGUF file
+            in the directory or repository.
 
     Raises:
         UnsupportedModelError: for quantized weights, and for repositories that need their own code.
@@ -70,6 +75,8 @@ def load_model(path: str | Path, **kwargs: Any) -> PreTrainedModel:
     trust = kwargs.get("trust_remote_code", False)
     kwargs.setdefault("dtype", "auto")
     try:
+        if (gguf := find_gguf(path, kwargs.pop("gguf_file", None), **_place(kwargs))) is not None:
+            return load_gguf_model(gguf, **{name: kwargs[name] for name in kwargs if name not in _OF_REPOSITORIES})
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust, **_place(kwargs))
         _refuse(path, config, trust)
         if (file := find_file(path, GENERATION_CONFIG_NAME, **kwargs)) is not None:
@@ -91,7 +98,7 @@ def load_model(path: str | Path, **kwargs: Any) -> PreTrainedModel:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
             f"{path!r} cannot be loaded as a transformers model: {reason} Give a directory that `save_pretrained` "
-            "wrote or a Hub id; with HF_HUB_OFFLINE=1 only what is in the cache is found."
+            "wrote, a GGUF file or a Hub id; with HF_HUB_OFFLINE=1 only what is in the cache is found."
         ) from error
 
 
@@ -106,6 +113,8 @@ def load_tokenizer(source: str | Path, required: bool, **kwargs: Any) -> PreTrai
     if not str(source):
         return None
     try:
+        if (gguf := find_gguf(source, kwargs.get("gguf_file"), **_place(kwargs))) is not None:
+            return load_gguf_tokenizer(gguf)
         trust = kwargs.get("trust_remote_code", False)
         tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=trust, **_place(kwargs))
         names = {"tokenizer_config.json", "tokenizer.json", *tokenizer.vocab_files_names.values()}
@@ -174,8 +183,16 @@ def find_file(source: str | Path, name: str, **kwargs: Any) -> Path | None:
     if Path(source).is_dir():
         local = Path(source, kwargs.get("subfolder") or "", name)
         return local if local.is_file() else None
+    if Path(source).is_file():  # a GGUF file, which has all in itself
+        return None
     found = cached_file(str(source), name, _raise_exceptions_for_missing_entries=False, **_place(kwargs))
     return None if found is None else Path(found)
+
+
+def _lasting(source: str) -> str:
+    path = Path(source)
+    # The name of a file is kept: in a cache it may be a link to one without a name.
+    return str(path.absolute()) if path.is_file() else str(path.resolve()) if path.is_dir() else source
 
 
 def _place(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -183,7 +200,7 @@ def _place(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refuse(path: str, config: Any, trust: bool) -> None:
-    refuse_quantized(path, config)
+    _refuse_quantized(path, config)
     if (
         getattr(config, "auto_map", None)
         and not trust
@@ -192,8 +209,17 @@ def _refuse(path: str, config: Any, trust: bool) -> None:
         raise UnsupportedModelError(_needs_code(path))
 
 
-def refuse_quantized(name: str, config: Any) -> None:
-    """Raise :class:`UnsupportedModelError` for a model whose weights are quantized."""
+def accept(model: PreTrainedModel) -> None:
+    """Make an ordinary model of one from a GGUF file, whose weights are dense, and refuse other quantized ones.
+
+    Raises:
+        UnsupportedModelError: for quantized weights.
+    """
+    release_gguf(model)
+    _refuse_quantized(getattr(model, "name_or_path", "") or type(model).__name__, model.config)
+
+
+def _refuse_quantized(name: str, config: Any) -> None:
     recipe = getattr(config, "quantization_config", None)
     if recipe:
         values = recipe if isinstance(recipe, dict) else recipe.to_dict()

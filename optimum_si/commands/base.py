@@ -122,7 +122,7 @@ def model_options(args: Namespace) -> dict[str, Any]:
 def add_option(group: Any, option: Option) -> None:
     """The flag of an option of a recipe; None as its default tells what the user gave from what was left out."""
     default = f" (default: {option.default_in_words})" if option.default_in_words else ""
-    group.add_argument(option.flag, dest=option.name, default=None, help=option.help + default, **option.type.argument)
+    group.add_argument(option.flag, dest=option.key, default=None, help=option.help + default, **option.type.argument)
 
 
 def add_data_arguments(group: Any, purpose: str, split: str) -> None:

@@ -35,6 +35,7 @@ class InduceCommand(SISubcommand):
     def add_arguments(cls, parser: ArgumentParser) -> None:
         add_model_arguments(parser)
         add_recipe_arguments(parser, without=("induction",))
+        parser.add_argument("--verbose", action="store_true", help="print a line for every layer")
 
     def execute(self, args: Namespace) -> None:
         # Wrong usage and a full output folder are reported before a model is loaded.
@@ -47,6 +48,9 @@ class InduceCommand(SISubcommand):
         dataset = config.calibration.dataset
         pruner.induce(config, dataset=dataset)
         pruner.save_pretrained(args.output, overwrite=args.overwrite)
+        if args.verbose:
+            assert pruner.report is not None  # a run that ends without an error leaves one
+            print(pruner.report.table(), end="\n\n")
         print(f"Saved the dense model and its learned scales in {args.output}.\n\nPrune it:")
         print(
             " ",

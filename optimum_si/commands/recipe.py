@@ -39,7 +39,7 @@ def add_recipe_arguments(parser: ArgumentParser, without: tuple[str, ...] = ()) 
     for name, kind in groups(Recipe).items():
         for option in flagged(kind).values():
             # A flag of the recipe, such as --seed, also sets the option of a group that has the same name.
-            if option.name not in flagged(Recipe):
+            if option.key not in flagged(Recipe):
                 add_option(sections[name], option)
 
     recipe = pruning.add_mutually_exclusive_group()
@@ -64,7 +64,7 @@ def config_from_args(args: Namespace) -> "SIConfig":
     """
     from optimum_si.config.command_line import apply_flags
 
-    names = {name for kind in (Recipe, *groups(Recipe).values()) for name in flagged(kind)}
+    names = {option.key for kind in (Recipe, *groups(Recipe).values()) for option in flagged(kind).values()}
     config = apply_flags(_start(args), given(args, *names))
     if config.calibration.dataset is None:
         raise ConfigurationError(

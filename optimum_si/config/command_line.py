@@ -16,7 +16,7 @@ def apply_flags(start: SIConfig, given: Mapping[str, Any]) -> SIConfig:
 
     Args:
         start: what the flags change: a preset, a saved recipe, or the defaults.
-        given: values by the names of the options. One flag sets all options of its name, in the recipe and in its
+        given: values by the keys of the options. One flag sets all options of its key, in the recipe and in its
             groups, such as ``--seed``; False for a group leaves the group out.
 
     Raises:
@@ -54,7 +54,8 @@ def _flags_from(start: SIConfig, words: list[str], said: Mapping[str, Any], conf
         config: recipe to reach.
     """
     given = {**said, **_differences(apply_flags(start, said), config)}
-    known = {name: option for kind in (*groups(Recipe).values(), Recipe) for name, option in flagged(kind).items()}
+    kinds = (*groups(Recipe).values(), Recipe)
+    known = {option.key: option for kind in kinds for option in flagged(kind).values()}
     if not all(known[name].type.says(value) for name, value in given.items()) or apply_flags(start, given) != config:
         return None
     given.pop("dataset", None)
@@ -69,18 +70,27 @@ def _differences(start: SIConfig, config: SIConfig) -> dict[str, Any]:
         if after is None:
             found |= {} if before is None else {name: False}
         else:
-            found |= _changed(kind, before or kind(), after)
+            changed = _changed(kind, before or kind(), after)
+            if before is None and not changed:  # one flag brings in the whole group
+                first = next(iter(flagged(kind).values()))
+                changed = {first.key: getattr(after, first.name)}
+            found |= changed
     return found
 
 
 def _changed(kind: type, start: Any, config: Any) -> dict[str, Any]:
     """Plain options of one configuration that differ."""
     plain = [name for name, option in flagged(kind).items() if option.type.group is None]
-    return {name: getattr(config, name) for name in plain if getattr(config, name) != getattr(start, name)}
+    return {
+        flagged(kind)[name].key: getattr(config, name)
+        for name in plain
+        if getattr(config, name) != getattr(start, name)
+    }
 
 
 def _those(known: Mapping[str, Option], given: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in given.items() if name in known}
+    """Values by the names of options."""
+    return {name: given[option.key] for name, option in known.items() if option.key in given}
 
 
 def _words(option: Option, value: Any) -> list[str]:

@@ -56,6 +56,7 @@ class Option:
         none: what None stands for, where the default is None and that needs saying.
         exclusive: name of a set of options of which the command line takes one.
         see: page and heading of the documentation that say more.
+        prefix: of its flag, where options of several groups would share one.
     """
 
     default: Any
@@ -67,6 +68,7 @@ class Option:
     none: str = ""
     exclusive: str = ""
     see: str = ""
+    prefix: str = ""
 
     @property
     def meaning(self) -> str:
@@ -76,7 +78,12 @@ class Option:
     @property
     def flag(self) -> str:
         """Its flag on the command line; that of a group leaves the group out."""
-        return f"--{'no-' if self.type.group else ''}{self.name.replace('_', '-')}"
+        return f"--{'no-' if self.type.group else ''}{self.key.replace('_', '-')}"
+
+    @property
+    def key(self) -> str:
+        """What the command line calls it among the options of all groups."""
+        return f"{self.prefix}_{self.name}" if self.prefix else self.name
 
     @property
     def default_in_words(self) -> str | None:
@@ -100,8 +107,9 @@ def option(*, default: Any, type: OptionType, flag: bool = False, **known: Any) 
 
 def options(configuration: type) -> dict[str, Option]:
     """The options that a configuration declares, by name, in their order."""
+    prefix = getattr(configuration, "FLAG_PREFIX", "")
     return {
-        declared.name: replace(declared.metadata["option"], name=declared.name)
+        declared.name: replace(declared.metadata["option"], name=declared.name, prefix=prefix)
         for declared in fields(configuration)
         if "option" in declared.metadata
     }
@@ -122,6 +130,8 @@ class Configuration:
 
     #: Name of the option of the recipe that holds this group; messages then say "group.option".
     GROUP: ClassVar[str] = ""
+    #: What the flags of this group begin with, where those of another have the same names.
+    FLAG_PREFIX: ClassVar[str] = ""
 
     def validate(self) -> None:
         """Check and normalize every option, also after one was changed by assignment.

@@ -18,6 +18,7 @@ from .choices import (
 from .fields import Configuration, Converted, configuration, group, option
 from .groups import CalibrationConfig, InductionConfig
 from .option_types import boolean, choice, globs, integer, n_of_m, names, number, optional, share_or
+from .recovery import RecoveryConfig
 
 
 #: What allocations go by, in words.
@@ -119,6 +120,15 @@ class Recipe(Configuration):
         detail="afterwards exchange a kept weight for a pruned one of its row, or N:M group, as long as that lowers "
         "the layer's error on the Gram matrix.",
     )
+    recovery: Converted[RecoveryConfig | Mapping[str, Any] | bool | None, RecoveryConfig | None] = option(
+        default=None,
+        type=group(RecoveryConfig),
+        flag=True,
+        help="leave the model as its blocks were pruned",
+        detail="a `RecoveryConfig`, a dict of its fields, True for the defaults: after the last block the whole model "
+        "is trained towards the dense model's answers, zeros fixed. None or False leaves it out.",
+        see="choosing.md#recover-the-whole-model",
+    )
     allocation: str = option(
         default="uniform",
         type=choice(ALLOCATIONS),
@@ -210,9 +220,18 @@ class Recipe(Configuration):
                 ("swaps", self.swaps),
                 (f"refinement of {self.refine_epochs} epochs", self.refine_epochs > 0),
                 (f"{self.quantization} grid", self.quantization != "none"),
+                (self._recovery_in_words, self.recovery is not None),
             )
             if wanted
         ]
+
+    @property
+    def _recovery_in_words(self) -> str:
+        if self.recovery is None:
+            return ""
+        epochs, samples = self.recovery.epochs, self.recovery.num_samples
+        windows = f"up to {samples} fresh windows" if samples else "the calibration windows"
+        return f"recovery of {epochs} epoch{'' if epochs == 1 else 's'} over {windows}"
 
     def validate(self) -> None:
         """Check every option, also after one was changed by assignment, and the rules between them.

@@ -12,7 +12,7 @@ from optimum.configuration_utils import BaseConfig
 from optimum_si.errors import ConfigurationError
 
 from .choices import parse_pattern
-from .fields import documented, options
+from .fields import documented, groups, options
 from .presets import preset_values
 from .recipe import Recipe
 from .validators import quoted
@@ -57,8 +57,8 @@ class SIConfig(Recipe, BaseConfig):
         Args:
             name: "paper", what the paper does; "fast", the best quality in about twice SparseGPT's time; or "best",
                 the best quality.
-            overrides: fields of :class:`SIConfig`; dicts for ``induction`` and ``calibration`` change single fields
-                of the preset's group.
+            overrides: fields of :class:`SIConfig`; dicts for ``induction``, ``calibration`` and ``recovery`` change
+                single fields of the preset's group.
 
         Raises:
             ConfigurationError: for an unknown name, and as the constructor.
@@ -104,8 +104,9 @@ class SIConfig(Recipe, BaseConfig):
     def to_dict(self) -> dict[str, Any]:
         """The recipe as plain JSON values; ``SIConfig(**config.to_dict())`` equals ``config``."""
         values = {name: getattr(self, name) for name in options(type(self))}
-        values["induction"] = None if self.induction is None else asdict(self.induction)
-        values["calibration"] = asdict(self.calibration)
+        for name in groups(type(self)):
+            settings = getattr(self, name)
+            values[name] = None if settings is None else asdict(settings)
         return values
 
     def to_diff_dict(self) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """A small Llama, trained here on the sources of Python's standard library, then pruned."""
 
 import math
-import os
 import shlex
 import time
 from pathlib import Path
@@ -26,6 +25,7 @@ from optimum_si.evaluation.perplexity import perplexity
 from optimum_si.onnx.runtime.causal import ORTSIModelForCausalLM
 from optimum_si.version import __version__
 
+from .cache import cache_root
 from .comparison import Metric, Workload, best_device, check_saved, compare, say
 from .runtime import compare_runtimes
 from .texts import sources
@@ -42,8 +42,7 @@ PROMPT = "def read_lines(path):\n"
 
 def cache_directory(minutes: float, quick: bool) -> Path:
     """Where the model trained for so long by this version of the library is kept."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return root / "optimum-si" / f"language-model-{__version__}-{minutes:g}-minutes{'-quick' if quick else ''}"
+    return cache_root() / f"language-model-{__version__}-{minutes:g}-minutes{'-quick' if quick else ''}"
 
 
 def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:

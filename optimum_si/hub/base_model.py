@@ -25,7 +25,7 @@ def base_of(source: str, **hub_options: Any) -> dict[str, Any]:
     """What is known of a base model.
 
     Args:
-        source: Hub id or local path that the model was loaded from; "" where it was made in memory.
+        source: Hub id, local folder or file that the model was loaded from; "" where it was made in memory.
         hub_options: ``revision``, ``token``, ``cache_dir``, ... that it was loaded with.
 
     Returns:
@@ -40,6 +40,8 @@ def base_of(source: str, **hub_options: Any) -> dict[str, Any]:
         return {"name": source, "on_hub": True, **_carried(source, **hub_options)}
     if snapshot := _SNAPSHOT.search(f"{path.as_posix()}/"):
         return {"name": snapshot["id"].replace("--", "/"), "on_hub": True, **_carried(source)}
+    if path.is_file():  # a GGUF file, whose folder may have a card
+        return {"name": path.name, "on_hub": False, **_carried(str(path.parent))}
     if (path / REPORT_NAME).is_file():  # a result of ours, such as `induce` writes: its own base is what matters
         try:
             report = Report.load(path)

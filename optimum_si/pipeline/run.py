@@ -23,8 +23,10 @@ from optimum_si.report import Report
 from optimum_si.warnings import warn
 
 from .block import BlockPruner, BlockResult
+from .explosion import PerplexitySample
 from .plan import Plan
 from .progress import BlockBar
+from .recovery import dense_references, recovered
 from .short_text import warn_of_short_text
 
 
@@ -51,6 +53,7 @@ def run(
     padding_id: int,
     progress: bool,
     transformed: Sequence[str] = (),
+    recovery_windows: Sequence[dict[str, Tensor]] = (),
 ) -> RunResult:
     """Treat block after block in place.
 
@@ -60,6 +63,7 @@ def run(
         padding_id: token that fills shorter ones.
         progress: whether to show a bar.
         transformed: transformations that the model went through before.
+        recovery_windows: examples of a recovery of the whole model.
     """
     config, model, structure, started = plan.config, plan.model, plan.structure, time.perf_counter()
     if config.induction is not None and config.induction.new_biases and not add_biases(model, structure):
@@ -73,22 +77,30 @@ def run(
     with evaluation_mode(model), without_cache(model), suspending(modules), torch.compiler.set_stance("force_eager"):
         batches, num_held_out = _batches(plan, examples, padding_id)
         check_calls(model, modules, structure.blocks[0].name.rpartition(".")[0], batches[0])
+        sample = PerplexitySample.of(plan, batches, num_held_out)
         dense_pass = DensePass(model, structure.blocks, plan.views, batches, in_decoder)
         plan, applied = _prepared(plan, dense_pass, transformed)
+        references = dense_references(plan, recovery_windows, padding_id)
         streams = Streams(model, batches, in_decoder, dense=Need.DENSE_STREAM in plan.needs)
         try:
             warn_of_short_text(plan, streams.tokens)
             results = {}
             pruner = BlockPruner(plan, streams, num_held_out)
             kinds = [tuple(view.shape for view in views.values()) for views in plan.views]
-            with BlockBar(_task(plan), kinds, disable=not progress) as bar:
+            then = () if references is None else ("recovery",)
+            with BlockBar(_task(plan), kinds, then, disable=not progress) as bar:
                 for index, block in enumerate(structure.blocks):
                     bar.set_postfix_str(block.name)
                     results[block.name] = pruner.prune(index)
                     bar.update()
         finally:
             streams.close()
+        recovery = recovered(plan, references, progress)
+        # After everything that changes weights.
+        perplexity = None if sample is None else sample.compared()
     report = _report(plan, results, [*transformed], applied)
+    report.recovery = recovery
+    report.perplexity = perplexity
     report.calibration_windows, report.calibration_tokens = len(examples), streams.tokens
     report.seconds = time.perf_counter() - started
     return RunResult(report, results)

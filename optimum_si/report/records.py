@@ -10,6 +10,14 @@ from optimum_si.version import __version__
 CHOICES = ("plain", "shift", "induced")
 
 
+def _pair(values: list[float] | None) -> tuple[float, float] | None:
+    """A pair that JSON holds as a list."""
+    if values is None:
+        return None
+    first, second = values
+    return first, second
+
+
 @dataclass(frozen=True)
 class LayerReport:
     """One pruned layer.
@@ -136,9 +144,42 @@ class BlockReport:
                 **values,
                 "layers": [LayerReport.from_dict(entry) for entry in values["layers"]],
                 "importance": None if importance is None else Importance(**importance),
-                "refined": None if refined is None else tuple(refined),
+                "refined": _pair(refined),
             }
         )
+
+
+@dataclass(frozen=True)
+class RecoveryReport:
+    """Training of the whole pruned model towards the dense model's answers.
+
+    Args:
+        windows, tokens: that were used, held-out ones among them; where a model answers once for a window, tokens
+            are answers.
+        held_out: windows of these that nothing was trained on.
+        epochs: passes over the others that were asked for.
+        steps: that were done.
+        trains: "weights", "scales" or "norms".
+        loss_before, loss_after: mean distance from the dense model's answers on the held-out windows (KL per token
+            for logits, else relative squared error); None where memory was too short for any recovery.
+        seconds: wall time.
+        memory: how it fitted into memory, in words; "off" where it did not.
+        ended: why it stopped early, "time" or "NaN"; "" where it did not.
+        run: what tells whether a later recovery asks for the same; "" within a run.
+    """
+
+    windows: int
+    tokens: int
+    held_out: int
+    epochs: int
+    steps: int
+    trains: str
+    loss_before: float | None
+    loss_after: float | None
+    seconds: float
+    memory: str
+    ended: str = ""
+    run: str = ""
 
 
 @dataclass
@@ -162,6 +203,9 @@ class RunReport:
         spectrum: singular values of the smallest layer in the middle block; None where that one is too large for
             them to be cheap, where nothing was pruned, and in reports of earlier versions.
         transformations: those that the model went through, in this run or in the `induce` before it.
+        perplexity: before and after the run, on a few hundred tokens of calibration text, held-out ones where there
+            are: enough to see whether a model came apart; None where it was not measured.
+        recovery: of the whole model after its last block; None in a run without it.
     """
 
     task: str
@@ -182,6 +226,8 @@ class RunReport:
     steps: list[str] = field(default_factory=list)
     spectrum: Spectrum | None = None
     transformations: list[str] = field(default_factory=list)
+    perplexity: tuple[float, float] | None = None
+    recovery: RecoveryReport | None = None
 
     @property
     def layers(self) -> list[LayerReport]:
@@ -220,11 +266,13 @@ class RunReport:
             raise TypeError("not an object")
         fields = dict(values)
         del fields["sparsity"]  # follows from the others
-        spectrum = fields.get("spectrum")
+        spectrum, recovery = fields.get("spectrum"), fields.get("recovery")
         return cls(
             **{
                 **fields,
                 "blocks": [BlockReport.from_dict(entry) for entry in fields["blocks"]],
+                "perplexity": _pair(fields.get("perplexity")),
                 "spectrum": None if spectrum is None else Spectrum(**spectrum),
+                "recovery": None if recovery is None else RecoveryReport(**recovery),
             }
         )

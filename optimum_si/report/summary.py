@@ -55,6 +55,9 @@ def _totals(run: RunReport) -> str:
         lines.append(f"blocks by what held-out windows chose: {chosen}")
     if run.loss_reduction is not None:
         lines.append(f"held-out loss at each block: {run.loss_reduction:.1%} lower with induction, on average")
+    if run.perplexity is not None:
+        dense, now = run.perplexity
+        lines.append(f"perplexity on a little calibration text: {dense:,.4g} dense, {now:,.4g} now")
     return "\n".join([*lines, f"time: {run.seconds:.1f} s"])
 
 

@@ -3,10 +3,11 @@
 import json
 import re
 from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
 
 import pytest
 
-from optimum_si import ConfigurationError, SIConfig
+from optimum_si import ConfigurationError, RecoveryConfig, SIConfig
 from optimum_si.commands.induce import InduceCommand
 from optimum_si.commands.prune import PruneCommand
 from optimum_si.commands.recipe import config_from_args
@@ -151,11 +152,12 @@ def test_the_help_states_the_defaults_of_the_configuration(command):
     parser = ArgumentParser()
     command.parse_args(parser)
     config = SIConfig().to_dict()
-    values = {**config, **config["calibration"], **config["induction"]}
+    of_recovery = {f"recovery_{name}": value for name, value in asdict(RecoveryConfig()).items()}
+    values = {**config, **config["calibration"], **config["induction"], **of_recovery}
     stated = {
         action.dest: match[1]
         for action in parser._actions
-        if (match := re.search(r"\(default: ([\w.]+)\)", action.help or ""))
+        if (match := re.search(r"\(default: ([\w.-]+)\)", action.help or ""))
     }
     assert stated.pop("split") == "train"
     assert stated == {name: str(values[name]) for name in stated} and len(stated) >= 8

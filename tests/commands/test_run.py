@@ -101,6 +101,11 @@ def test_verbose_prints_every_layer_before_the_summary(pruner, capsys):
     assert capsys.readouterr().out.splitlines()[:3] == [TABLE, "", SUMMARY]
 
 
+def test_verbose_prints_every_layer_that_induce_scaled(pruner, capsys):
+    run("induce", *PRUNE[1:], "--verbose")
+    assert capsys.readouterr().out.splitlines()[:2] == [TABLE, ""]
+
+
 def test_a_run_of_thirty_blocks_ends_in_forty_lines(pruner, capsys):
     for report in (example(30), example(30, experts=24)):
         pruner.report = report

@@ -72,6 +72,13 @@ def test_the_flags_of_a_recipe_give_it_again(config):
     assert parsed(flags) == config
 
 
+def test_flags_of_recovery_do_not_meet_those_of_induction():
+    config = parsed(["--recovery-epochs", "3", "--epochs", "2", "--recovery-num-samples", "7", "--num-samples", "9"])
+    assert (config.recovery.epochs, config.induction.epochs) == (3, 2)
+    assert (config.recovery.num_samples, config.calibration.num_samples) == (7, 9)
+    assert parsed([]).recovery is None and recipe_flags(config) is not None
+
+
 @pytest.mark.parametrize("changes", [
     {"damping": 0.5},
     {"induction": {"max_scale": 2.0}},

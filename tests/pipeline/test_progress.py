@@ -58,3 +58,9 @@ def test_a_later_phase_is_said_not_to_be_counted():
 def test_a_run_counts_its_blocks(capsys):
     SIPruner(tiny("llama")).prune(SIConfig("magnitude", induction=None), calibration(""))
     assert re.search(r"prune: 100%.*2/2", capsys.readouterr().err)
+
+
+def test_a_run_with_recovery_says_that_the_time_left_is_that_until_it(capsys):
+    config = SIConfig("magnitude", induction=None, recovery=True)
+    SIPruner(tiny("llama")).prune(config, calibration(""))
+    assert re.search(r"prune \(time left until recovery\): 100%.*2/2", capsys.readouterr().err)

@@ -44,6 +44,7 @@ def test_the_summary_has_a_line_for_each_kind_the_worst_layers_and_the_totals():
     worst = lines[lines.index("") + 3 :][:MAX_WORST]
     assert all("down_proj" in line for line in worst)
     assert "layers: 210 in 30 blocks, 8,030,261,248 parameters in the model" in lines
+    assert "perplexity on a little calibration text: 12.5 dense, 1,875 now" in lines
 
 
 def test_of_many_kinds_the_largest_are_shown_and_the_others_counted():

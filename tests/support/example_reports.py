@@ -31,6 +31,7 @@ def example(blocks: int = 4, induction: bool = True, prefix: str = "model.layers
         seconds=3700.0,
         architecture="LlamaForCausalLM",
         spectrum=spectrum,
+        perplexity=(12.5, 1875.0),
     )
 
 
