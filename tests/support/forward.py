@@ -1,8 +1,7 @@
 """Standing at a block of a model in the middle of its forward pass, and a Wanda that knows no blocks at all."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -35,23 +34,30 @@ def stopped_at(model: PreTrainedModel, inputs: dict[str, Tensor], index: int = 0
 
 @torch.no_grad()
 def whole_model_wanda(model: PreTrainedModel, batches: list[dict[str, Tensor]]) -> None:
-    """Half of each row pruned by |W| sqrt(H_jj), block after block, each on forward passes of the whole model."""
-    for block in find_structure(model).blocks:
-        sums: dict[str, Tensor] = {}
-
-        handles = [
-            view.module.register_forward_pre_hook(partial(_add_squares, sums, name))
-            for name, view in block.views.items()
-        ]
+    """Half of each row pruned by |W| sqrt(H_jj), layer after layer, each on forward passes of the whole model."""
+    views = {view.module: view for block in find_structure(model).blocks for view in block.views.values()}
+    for module in forward_order(model, views, batches):
+        seen: list[Tensor] = []
+        handle = module.register_forward_pre_hook(lambda module, args, seen=seen: seen.append(args[0]))
         for batch in batches:
             model(**batch)
-        for handle in handles:
-            handle.remove()
-        for name, view in block.views.items():
-            weight = view.read()
-            score = weight.abs() * sums[name].sqrt().to(weight.dtype)
-            weight.scatter_(1, score.argsort(dim=1, stable=True)[:, : weight.shape[1] // 2], 0)
+        handle.remove()
+        energy = sum(values.double().flatten(0, -2).square().sum(0) for values in seen)
+        weight = views[module].read()
+        score = weight.abs() * energy.sqrt().to(weight.dtype)
+        weight.scatter_(1, score.argsort(dim=1, stable=True)[:, : weight.shape[1] // 2], 0)
 
 
-def _add_squares(sums: dict[str, Tensor], name: str, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-    sums[name] = sums.get(name, 0) + args[0].double().flatten(0, -2).square().sum(0)
+@torch.no_grad()
+def forward_order(
+    model: nn.Module, modules: Iterable[nn.Module], batches: Iterable[dict[str, Tensor]]
+) -> list[nn.Module]:
+    """Modules of a model in the order in which it calls them first."""
+    reached: dict[nn.Module, None] = {}
+    handles = [module.register_forward_pre_hook(lambda module, args: reached.setdefault(module)) for module in modules]
+    with without_cache(model):
+        for batch in batches:
+            model(**batch)
+    for handle in handles:
+        handle.remove()
+    return list(reached)

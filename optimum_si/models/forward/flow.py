@@ -82,13 +82,19 @@ def flow_of(block: nn.Module, stop: Stop, layers: Sequence[nn.Module]) -> Flow:
         layers: its linear layers.
     """
     seen, order, readers = _passing(block, stop, layers)
-    return Flow(readers, _stream(block, seen, order, layers, stop.hidden.shape))
+    return Flow(readers, _stream(block, seen, order, layers, stop.hidden))
 
 
 def _stream(
-    block: nn.Module, seen: dict[Point, Tensor], order: list[Point], layers: Sequence[nn.Module], shape: torch.Size
+    block: nn.Module, seen: dict[Point, Tensor], order: list[Point], layers: Sequence[nn.Module], hidden: Tensor
 ) -> dict[nn.Module, tuple[Point, ...]]:
-    streams = [point for point in order if seen[point].shape == shape]
+    # Some blocks lay out their tokens anew, such as OPT, whose MLP sees those of all examples in one row.
+    seen = {
+        point: value.reshape(hidden.shape)
+        for point, value in seen.items()
+        if value.shape[-1:] == hidden.shape[-1:] and value.numel() == hidden.numel()
+    }
+    streams = [point for point in order if point in seen]
     written = [point for point in streams if point.module in layers and point.side == "output"]
     found: dict[nn.Module, tuple[Point, ...]] = {}
     for position, after in enumerate(streams):

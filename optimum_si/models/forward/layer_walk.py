@@ -195,7 +195,8 @@ class LayerWalk:
         return torch.func.functional_call(WithoutHooks(module), overrides, stop.args, stop.kwargs)
 
     def _at(self, run: BlockRun, point: Point) -> Tensor:
-        return run.block_stop.hidden if point == BLOCK_INPUT else self._seen[run, point]
+        hidden = run.block_stop.hidden
+        return hidden if point == BLOCK_INPUT else self._seen[run, point].reshape(hidden.shape)
 
     def _watch(self) -> list[Any]:
         """Keep what passes by the points of the residual stream, for each run."""

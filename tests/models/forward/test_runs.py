@@ -17,7 +17,7 @@ from transformers import (
 from optimum_si import SIConfig, SIPruner
 from optimum_si.errors import UnsupportedModelError
 from optimum_si.models.forward.modes import widened, without_cache
-from optimum_si.models.forward.runs import BlockOutput, ModelRun, block_output, suspending
+from optimum_si.models.forward.runs import ModelRun, check_calls, suspending
 from optimum_si.models.forward.stops import cast, hidden_of
 from optimum_si.models.forward.streams import Stream
 from optimum_si.models.structure import find_structure
@@ -135,7 +135,7 @@ def test_a_model_that_skips_blocks_is_refused():
     model.model.layers = model.model.layers[:1]
     model.config.num_hidden_layers = 1
     with pytest.raises(UnsupportedModelError, match="called its 2 blocks in 'model.layers' 1 times"):
-        block_output(model, blocks, "model.layers", {"input_ids": token_windows(2)})
+        check_calls(model, blocks, "model.layers", {"input_ids": token_windows(2)})
 
 
 def test_a_model_that_calls_its_blocks_in_another_order_is_refused():
@@ -145,11 +145,6 @@ def test_a_model_that_calls_its_blocks_in_another_order_is_refused():
         with pytest.raises(UnsupportedModelError, match="block 0 was not the next one"):
             stream.stops(0)
         stream.close()
-
-
-def test_blocks_that_return_more_are_told_apart():
-    model = tiny("t5")
-    assert block_output(model, modules_of(model), "encoder.block", inputs_of("t5")) is BlockOutput.MORE
 
 
 def deberta():
@@ -215,7 +210,7 @@ def widely_spread(model):
 
 @pytest.mark.parametrize("name", ["llama", "opt", "opt-post-norm", "bert", "gpt2", "gpt-neox"])
 def test_masks_are_those_of_a_wanda_that_runs_whole_models(name):
-    batches = [{"input_ids": row[None]} for row in token_windows(6)]
+    batches = [{"input_ids": row[None], "attention_mask": torch.ones_like(row[None])} for row in token_windows(6)]
     pruned, reference = (widely_spread(tiny(name)) for _ in range(2))
     whole_model_wanda(reference, batches)
     assert_pruned_alike(pruned, reference, batches)
