@@ -91,6 +91,10 @@ class BlockState:
         rounded = weight.to(dtype).to(weight.dtype)
         return rounded, None if bias is None else bias.to(dtype).to(bias.dtype)
 
+    def norm_as_stored(self, name: str, value: Tensor) -> Tensor:
+        """A parameter of the block as it will be read back, by its name inside the block."""
+        return value.to(self.stored.get(id(self.block.get_parameter(name)), value.dtype)).to(value.dtype)
+
     @cached_property
     def batches(self) -> list[Batch]:
         """Calibration data for what learns on the block's output."""

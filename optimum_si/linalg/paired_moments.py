@@ -32,16 +32,6 @@ class PairedMoments:
         values = values - mean.to(values.dtype)
         return cls(len(sparse), mean, (values.T @ values[:, : sparse.shape[1]]).double())
 
-    @classmethod
-    def alone(cls, moments: Moments) -> "PairedMoments":
-        """Of tokens that are known in the pruned model only, as if the dense model had the same."""
-        centered = moments.transformed(shift=moments.mean)
-        # Where no more than its diagonal was collected, channels count as uncorrelated.
-        gram = torch.diag(centered.diagonal) if centered.gram is None else centered.gram
-        products = gram.double() * moments.count
-        mean = moments.mean.double()
-        return cls(moments.count, torch.cat([mean, torch.zeros_like(mean)]), torch.cat([products, 0 * products]))
-
     def merged(self, other: "PairedMoments") -> "PairedMoments":
         """Of the tokens of both, by Chan's update: neither batch size nor a large mean changes the result."""
         total = self.count + other.count

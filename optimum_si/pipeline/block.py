@@ -70,7 +70,6 @@ class BlockPruner:
             if state.views:
                 for stage in plan.stages:
                     state = stage(state)
-            state = _norms_as_stored(state)
             if index < len(plan.structure.blocks) - 1:  # nobody reads what the last block returns
                 self._advance(state, dtype)
             shown = spectrum(state) if index == plan.spectrum_block else None
@@ -105,7 +104,9 @@ class BlockPruner:
         return _with_inputs(state) if views and Need.WHOLE_BLOCK in plan.needs else state
 
     def _flow(self, block: nn.Module, views: Sequence[WeightView], calls: Calls) -> Flow:
-        make = type(block), tuple(name for name, _ in block.named_modules()), tuple(view.shape for view in views)
+        names = {module: name for name, module in block.named_modules()}
+        selected = tuple((names[view.module], view.shape) for view in views)
+        make = type(block), tuple(names.values()), selected
         if make not in self._flows:
             layers = list({id(view.module): view.module for view in views}.values())
             self._flows[make] = block, flow_of(block, calls.pruned[0], layers)
@@ -139,15 +140,6 @@ def _with_inputs(state: BlockState) -> BlockState:
     with torch.no_grad():
         outputs = [stop.call(state.block) for stop in calls.dense]
     return replace(state, layers=layers, layer_inputs=found, dense_outputs=outputs)
-
-
-def _norms_as_stored(state: BlockState) -> BlockState:
-    """Norms as they will be read back."""
-    norm_params = {
-        name: value.to(state.stored[id(state.block.get_parameter(name))]).to(value.dtype)
-        for name, value in state.norm_params.items()
-    }
-    return replace(state, norm_params=norm_params) if norm_params else state
 
 
 def _pruned_outputs(state: BlockState, stream: Stream, dtype: torch.dtype) -> Iterator[Any]:

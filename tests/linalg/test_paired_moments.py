@@ -3,7 +3,6 @@
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.models import moments_of
 
 from optimum_si.linalg.paired_moments import PairedMoments
 
@@ -70,12 +69,3 @@ def test_some_outputs_are_those_of_all():
     torch.testing.assert_close(
         total.outputs(rows).mean_target_shift(weight[rows]), total.mean_target_shift(weight)[rows]
     )
-
-
-def test_moments_alone_are_those_of_equal_inputs():
-    sparse, weight = tokens(3, 24), tokens(9, OUTPUTS, FEATURES, 0)
-    alone = PairedMoments.alone(moments_of(sparse))
-    torch.testing.assert_close(alone.moments().gram, sparse.T @ sparse / 24)
-    assert not alone.target_shift(weight, center=True).any() and not alone.mean_target_shift(weight).any()
-    diagonal = PairedMoments.alone(moments_of(sparse, gram=False)).moments()
-    torch.testing.assert_close(diagonal.diagonal, sparse.square().mean(0))

@@ -61,7 +61,8 @@ def decide_in_sequence(
         paired: look at inputs in both models.
 
     Returns:
-        The state with layers, inputs, weights and outputs.
+        The state with layers, inputs, weights and outputs. Layers that no token comes to, such as experts that are
+        called with none, stay dense and are left out of it.
 
     Raises:
         NumericalError: names the layer.
@@ -72,6 +73,9 @@ def decide_in_sequence(
     walk = LayerWalk(state.block, state.views, calls.pruned, calls.dense, stream)
     noted = _Noted()
     for reached in walk:
+        if not any(call.values.numel() for call in reached.calls):
+            walk.weights.update({view.name: (view.read(), view.read_bias()) for view in reached.views})
+            continue
         both: PairedInput | None = None
         if paired:
             both, sample = paired_input(reached, calls)
@@ -90,7 +94,7 @@ def decide_in_sequence(
         state,
         layers=noted.layers,
         layer_inputs=noted.inputs,
-        weights=dict(walk.weights),
+        weights={layer.view.name: walk.weights[layer.view.name] for layer in noted.layers},
         plain_weights=noted.plain or state.plain_weights,
         without_held_out=noted.without_held_out or None,
         fits=noted.fits,

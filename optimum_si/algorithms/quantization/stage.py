@@ -1,5 +1,6 @@
 """All layers of a block rounded to a grid, each on the inputs that it gets from the layers before it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -57,14 +58,28 @@ class RoundingStage:
             for reached in walk:
                 moments, _ = single_input(reached, calls, gram=True)
                 for view in reached.views:
-                    rows = view_factor(state.scale_groups, scales, view, "rows")
-                    columns = view_factor(state.scale_groups, scales, view, "columns")
-                    with naming(view):
-                        rounded = self._rounded(layers[view.name], moments, *state.weights[view.name], rows, columns)
-                    walk.weights[view.name] = state.as_stored(view, *rounded)
-        return replace(state, weights=dict(walk.weights), outputs=walk.outputs)
+                    layer = layers[view.name]
+                    seen = moments if moments.count else layer.moments
+                    walk.weights[view.name] = self._rounded(state, layer, seen, scales)
+        # Experts that no token comes to any more.
+        rest = {
+            name: self._rounded(state, layer, layer.moments, scales)
+            for name, layer in layers.items()
+            if name not in walk.weights
+        }
+        return replace(state, weights={**walk.weights, **rest}, outputs=walk.outputs)
 
     def _rounded(
+        self, state: BlockState, layer: Layer, moments: Moments, scales: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of one layer, on the grid once the powers of two in ``scales`` are absorbed."""
+        rows = view_factor(state.scale_groups, scales, layer.view, "rows")
+        columns = view_factor(state.scale_groups, scales, layer.view, "columns")
+        with naming(layer.view):
+            rounded = self._on_grid(layer, moments, *state.weights[layer.view.name], rows, columns)
+        return state.as_stored(layer.view, *rounded)
+
+    def _on_grid(
         self,
         layer: Layer,
         moments: Moments,
@@ -73,10 +88,10 @@ class RoundingStage:
         rows: Tensor | None,
         columns: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias of one layer; ``rows`` and ``columns`` are the powers of two that absorption brings."""
         centered = moments.transformed(shift=moments.mean) if layer.shift else moments
-        gram = centered.transformed(None if columns is None else 1 / columns).gram
-        assert gram is not None, "quantization needs the full Gram matrix"
+        centered = centered.transformed(None if columns is None else 1 / columns)
+        # Of layers that are not called any more, a method may know no more than the diagonal.
+        gram = torch.diag(centered.diagonal) if centered.gram is None else centered.gram
         factor = torch.ones_like(weight)
         if rows is not None:
             factor = factor * rows[:, None].to(weight)

@@ -36,7 +36,7 @@ class RefinementStage:
         return replace(
             state,
             weights=weights,
-            norm_params=refined.norm_params,
+            norm_params={name: state.norm_as_stored(name, value) for name, value in refined.norm_params.items()},
             refinement=(refined.loss_before, refined.loss_after),
             outputs=None,
         )

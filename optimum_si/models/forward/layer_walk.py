@@ -50,6 +50,11 @@ class Activation:
         # Not kept alive: a tensor that is gone cannot be read again.
         self._values = [ref(value) for value in values]
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether another layer may still read it."""
+        return all(known() is not None for known in self._values)
+
     def is_made_of(self, values: Sequence[Tensor]) -> bool:
         """Whether these are the very tensors."""
         return len(values) == len(self._values) and all(
@@ -152,6 +157,8 @@ class LayerWalk:
                 other = dense[batch]
             calls.append(self._call(batch, run, run.stop, other, self.stream.get(module)))
         values = [call.values for call in calls]
+        # What was measured of the others may be large.
+        activations[:] = [known for known in activations if known.is_alive]
         activation = next((known for known in activations if known.is_made_of(values)), None)
         if activation is None:
             activation = Activation(values)
