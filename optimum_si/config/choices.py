@@ -24,8 +24,6 @@ DAMPING_MODES = ("mean", "channel")
 INITIALIZATIONS = ("auto", "ones", "activation", "robust")
 #: What learning scales lowers.
 OBJECTIVES = ("normalized", "mse")
-#: Whose held-out loss decides what of induction a block keeps.
-SELECTIONS = ("model", "block")
 #: Schatten norms of Eq. 8.
 SPECTRAL_NORMS = (1, 2, "inf")
 

@@ -4,7 +4,7 @@ import math
 
 from optimum_si.errors import ConfigurationError
 
-from .choices import INITIALIZATIONS, OBJECTIVES, SELECTIONS, SPECTRAL_NORMS
+from .choices import INITIALIZATIONS, OBJECTIVES, SPECTRAL_NORMS
 from .fields import Configuration, configuration, option
 from .option_types import boolean, choice, integer, number, optional, text
 
@@ -54,12 +54,6 @@ class InductionConfig(Configuration):
         detail='`"normalized"`, squared error of the block\'s output relative to each token\'s norm; or `"mse"`, the '
         "paper's Eq. 7, which tokens of large norm dominate.",
     )
-    selection: str = option(
-        default="model",
-        type=choice(SELECTIONS),
-        detail="what decides, on held-out windows, between what was learned, half of it, the shift alone and the "
-        'plain method: `"model"`, the divergence of the whole model\'s output; or `"block"`, the block\'s own.',
-    )
     own_scales: bool = option(
         default=True,
         type=boolean(),
@@ -91,6 +85,13 @@ class InductionConfig(Configuration):
         default=False,
         type=boolean(),
         detail="use `||WS||_p / ||WS||_F` in Eq. 8, which growing scales cannot drive without bound.",
+    )
+    rescale: bool = option(
+        default=True,
+        type=boolean(),
+        detail="scale rows and columns of what is left of each layer, by least squares on the Gram matrix, to what "
+        "the dense model gives there; False leaves kept weights as the method does, as the paper. Fits do more than "
+        "that, and take its place.",
     )
     shift: bool = option(
         default=True,

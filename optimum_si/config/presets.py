@@ -15,7 +15,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "induction": {
             "initialization": "robust",
             "objective": "mse",
-            "selection": "block",
+            "rescale": False,
             "own_scales": False,
             "spectral_weight": 0.1,
         },

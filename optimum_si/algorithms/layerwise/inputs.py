@@ -1,12 +1,13 @@
 """What is measured of a layer's input when all batches have come to it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from optimum_si.algorithms.calls import Calls
+from optimum_si.algorithms.layers import Layer
 from optimum_si.linalg.moments import Moments
 from optimum_si.linalg.paired_moments import PairedMoments
 from optimum_si.models.forward.layer_inputs import InputCollector, check_moments, real_tokens
@@ -31,6 +32,26 @@ class PairedInput:
     whole: PairedMoments
     moments: Moments
     cache: dict[object, object] = field(default_factory=dict)
+
+    def held_out_error(self, layer: Layer) -> Callable[[Tensor, Tensor | None], float]:
+        """Of a weight and a bias: how far V x_s + b' is on held-out windows from what the dense model has there,
+        W x_d + b + r; mean squared, up to a constant."""
+        paired = self.held_out
+        moments = paired.moments()
+        gram, mean = moments.gram, moments.mean
+        assert gram is not None
+        target_shift = paired.target_shift(layer.weight, center=False)
+        mean_target_shift = paired.mean_target_shift(layer.weight)
+
+        def error(weight: Tensor, bias: Tensor | None) -> float:
+            change = (weight - layer.weight).double()
+            of_weight = ((change @ gram - 2 * target_shift) * change).sum()
+            if bias is None or layer.bias is None:
+                return float(of_weight)
+            moved = (bias - layer.bias).double()
+            return float(of_weight + (moved * (moved + 2 * change @ mean - 2 * mean_target_shift)).sum())
+
+        return error
 
 
 def single_input(reached: Reached, calls: Calls, gram: bool) -> tuple[Moments, Tensor]:

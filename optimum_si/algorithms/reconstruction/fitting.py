@@ -1,6 +1,5 @@
 """One layer fitted to repair what the layers before it broke, and how far it should."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -59,7 +58,7 @@ class LayerFitter:
         """
         some = self._some_rows()
         mask = some._by_method() != 0
-        error = some._held_out_error()
+        error = some.paired.held_out_error(some.layer)
         best: tuple[float, LayerFit] | None = None
         for damping in sorted({self._safe(self.method.settings.damping * factor) for factor in DAMPINGS}):
             if repair is None:
@@ -116,25 +115,6 @@ class LayerFitter:
         parts = {name: getattr(paired, name).outputs(rows) for name in ("training", "held_out", "whole")}
         row_scale = None if self.row_scale is None else self.row_scale[rows]
         return replace(self, layer=layer, paired=replace(paired, **parts), row_scale=row_scale)
-
-    def _held_out_error(self) -> Callable[[Tensor, Tensor | None], float]:
-        """Mean squared distance of V x_s + b' from what the dense model has there, W x_d + b + r, up to a constant."""
-        layer, paired = self.layer, self.paired.held_out
-        moments = paired.moments()
-        gram, mean = moments.gram, moments.mean
-        assert gram is not None
-        target_shift = paired.target_shift(layer.weight, center=False)
-        mean_target_shift = paired.mean_target_shift(layer.weight)
-
-        def error(weight: Tensor, bias: Tensor | None) -> float:
-            change = (weight - layer.weight).double()
-            of_weight = ((change @ gram - 2 * target_shift) * change).sum()
-            if bias is None or layer.bias is None:
-                return float(of_weight)
-            moved = (bias - layer.bias).double()
-            return float(of_weight + (moved * (moved + 2 * change @ mean - 2 * mean_target_shift)).sum())
-
-        return error
 
 
 def _lowest(first: float, middle: float, last: float) -> tuple[float, float]:
