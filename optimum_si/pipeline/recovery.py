@@ -80,5 +80,5 @@ def train_as_whole(
         seconds=result.seconds,
         memory=result.memory,
         ended=result.ended,
-        run=run,
+        run="" if result.after is None else run,  # which may fit elsewhere, or later
     )

@@ -45,9 +45,7 @@ def test_an_interrupted_recovery_ends_as_if_it_had_not_been(level, trains, dtype
     kept: list[Saved] = []
     stop = stopping_after(min(steps, expected.steps), kept)
     with pytest.raises(Interrupted):
-        recovered(
-            model, references, {"trains": trains}, resume=start, save=stopping_after(min(steps, expected.steps), kept)
-        )
+        recovered(model, references, {"trains": trains}, resume=start, save=stop)
     model, references = pruned_with_references("llama-tied-biased", dtype)
     result = recovered(model, references, {"trains": trains}, resume=kept[0])
     assert same_bytes(model, whole)
