@@ -172,7 +172,7 @@ class SIPruner:
             check_output(save_dir, overwrite)
         alone = Alone.of(self.model, self.tokenizer, self.source, self.report, self.config, config, minutes)
         if alone.train(dataset, dense, save_dir, progress):
-            self.report, self.config, self._saved = alone.report, alone.recipe, None
+            self.report, self.config, self._saved = alone.report, alone.pruned_by, None
             if save_dir is not None:
                 self.save_pretrained(save_dir, overwrite)
             alone.forget_interruptions()

@@ -80,9 +80,8 @@ class RecoverCommand(SISubcommand):
             # These belong to other data.
             calibration |= dict.fromkeys(_PLACES)
         calibration |= given(args, "dataset_config", "split", "column", "sequence_length", "seed")
-        recipe |= given(args, "seed")
-        pruner.config = SIConfig(**recipe)
-        pruner.recover(recovery, args.dataset, dense=args.model, save_dir=output, overwrite=overwrite)
+        recipe |= {**given(args, "seed"), "recovery": recovery}
+        pruner.recover(SIConfig(**recipe), args.dataset, dense=args.model, save_dir=output, overwrite=overwrite)
         done = None if pruner.report is None else pruner.report.recovery
         if done is not None and done.loss_after is not None:
             print(

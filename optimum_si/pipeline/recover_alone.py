@@ -36,7 +36,8 @@ class Alone:
     Args:
         model: pruned; changed in place.
         tokenizer: needed where the data is text.
-        recipe: that it was pruned by, with the calibration data to draw from; once it has recovered, with that.
+        recipe: with the calibration data to draw from, and the seed.
+        pruned_by: recipe of the run that pruned it; None where none is known.
         report: of the run that pruned it; None where there is none. Also with recovery, once it is done.
         config: how it recovers.
     """
@@ -44,6 +45,7 @@ class Alone:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase | None
     recipe: SIConfig
+    pruned_by: SIConfig | None
     report: Report | None
     config: RecoveryConfig
 
@@ -75,14 +77,15 @@ class Alone:
             UnsupportedModelError: for a model without zeros.
             NumericalError: for one with NaN or infinity.
         """
-        recipe = config if isinstance(config, SIConfig) else recipe or saved_recipe(source) or SIConfig()
+        pruned_by = recipe or saved_recipe(source)
+        recipe = config if isinstance(config, SIConfig) else pruned_by or SIConfig()
         given: Any = config.recovery if isinstance(config, SIConfig) else config
         settings = SIConfig(recovery=True if given is None else given).recovery
         if settings is None:
             raise ConfigurationError(f"config={config!r}: expected a RecoveryConfig, a dict of its fields, or None.")
         if minutes is not None:
             settings = replace(settings, minutes=minutes)
-        alone = cls(model, tokenizer, recipe, report or _saved_report(source), settings)
+        alone = cls(model, tokenizer, recipe, pruned_by, report or _saved_report(source), settings)
         alone._check()
         return alone
 
@@ -129,6 +132,7 @@ class Alone:
             self.config,
             self._on_grid,
             run,
+            self._drawn,
             progress=progress,
             resume=None if kept is None else kept.load(),
             save=None if kept is None else kept.save,
@@ -137,7 +141,6 @@ class Alone:
             words = f"recovery by itself, {done.steps} steps over {done.windows} windows"
             # The perplexity was that of the model before.
             self.report = replace(self.report, recovery=done, perplexity=None, steps=[*self.report.steps, words])
-        self.recipe = SIConfig(**{**self.recipe.to_dict(), "recovery": asdict(self.config)}).with_dataset(dataset)
         return True
 
     def forget_interruptions(self) -> None:
@@ -156,18 +159,25 @@ class Alone:
         record = getattr(self.model.config, "sparsity_config", None)
         return isinstance(record, Mapping) and record.get("quantization", "none") != "none"
 
+    @property
+    def _drawn(self) -> int:
+        """Windows that earlier recoveries of the model asked for."""
+        return self.report.recovery.drawn if self.report is not None and self.report.recovery is not None else 0
+
     def _calibration_windows(self, dataset: Any) -> list[dict[str, Tensor]]:
         return prepare_examples(dataset, self.recipe.calibration, self.tokenizer, maximum_length(self.model))
 
     def _windows(self, dataset: Any) -> list[dict[str, Tensor]]:
-        """Windows that neither the fits nor a recovery within their run have seen, as far as that is known."""
+        """Windows that neither the fits nor earlier recoveries have seen, as far as that is known."""
         calibration, count = self.recipe.calibration, self.config.num_samples
         text = self.tokenizer, maximum_length(self.model)
-        if isinstance(dataset, str) and dataset != calibration.dataset:
+        of_fits = calibration if self.pruned_by is None else self.pruned_by.calibration
+        name = calibration.dataset if dataset is None else dataset
+        if isinstance(name, str) and name != of_fits.dataset:
             return prepare_examples(dataset, replace(calibration, num_samples=count or calibration.num_samples), *text)
-        seen = self._calibration_windows(dataset)
-        if count and self.recipe.recovery is not None and self.recipe.recovery.num_samples:
-            seen += fresh_examples(seen, self.recipe.recovery.num_samples, dataset, calibration, *text)
+        seen = prepare_examples(dataset, of_fits, *text)
+        if count and self._drawn:
+            seen = seen + fresh_examples(seen, self._drawn, dataset, of_fits, *text)
         return fresh_examples(seen, count, dataset, calibration, *text)
 
     def _dense(self, dense: Any) -> PreTrainedModel:
