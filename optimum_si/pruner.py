@@ -1,6 +1,7 @@
 """``SIPruner``: load, for each block collect, induce, prune and absorb, then save and report."""
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,11 +13,13 @@ from optimum_si.checkpoint.load import accept, load_pretrained, maximum_length, 
 from optimum_si.checkpoint.record import sparsity_record
 from optimum_si.checkpoint.save import check_output, replaced_directory
 from optimum_si.checkpoint.saved_scales import SavedScales, transformations_of
+from optimum_si.config.recovery import RecoveryConfig
 from optimum_si.config.si_config import SIConfig
 from optimum_si.hub.base_model import base_of, public_name
 from optimum_si.hub.card import CARD_NAME, read_card, take_over, write_card
 from optimum_si.pipeline.checks import check_vocabulary
 from optimum_si.pipeline.plan import make_plan
+from optimum_si.pipeline.recover_alone import Alone
 from optimum_si.pipeline.run import run
 
 from .calibration import fresh_examples, prepare_examples
@@ -141,6 +144,40 @@ class SIPruner:
             raise ConfigurationError("induction=None leaves `induce` nothing to do: give an InductionConfig.")
         return self._run(False, config, dataset, save_dir, overwrite, progress)
 
+    def recover(
+        self,
+        config: SIConfig | RecoveryConfig | Mapping[str, Any] | None = None,
+        dataset: Any = None,
+        dense: PreTrainedModel | str | Path | None = None,
+        minutes: float | None = None,
+        save_dir: str | Path | None = None,
+        overwrite: bool = False,
+        progress: bool = True,
+    ) -> PreTrainedModel:
+        """Train the model, already pruned, as a whole towards what the dense one answers; zeros stay.
+
+        Args:
+            config: how, or a whole recipe with its own data; None is the defaults, on the data of the pruning run.
+            dataset: text to draw from, as for :meth:`prune`.
+            dense: the model before it was pruned, or its place; None is the base on the Hub that the report names.
+            minutes: time limit, in place of the recipe's.
+            save_dir: also save the result there; an interrupted call then goes on when it is repeated.
+            overwrite, progress: as for :meth:`prune`, as are other errors.
+
+        Raises:
+            ConfigurationError: without a dense model, or for one that the model was not made from.
+            UnsupportedModelError: for a model without zeros.
+        """
+        if save_dir is not None:
+            check_output(save_dir, overwrite)
+        alone = Alone.of(self.model, self.tokenizer, self.source, self.report, self.config, config, minutes)
+        if alone.train(dataset, dense, save_dir, progress):
+            self.report, self.config, self._saved = alone.report, alone.pruned_by, None
+            if save_dir is not None:
+                self.save_pretrained(save_dir, overwrite)
+            alone.forget_interruptions()
+        return self.model
+
     get_calibration_dataset = staticmethod(load_calibration_dataset)
 
     def check_output(self, directory: str | Path, overwrite: bool = False) -> Path:
@@ -249,8 +286,7 @@ class SIPruner:
         # What was measured of an earlier result says nothing of this one.
         self._saved = None
         padding = getattr(self.tokenizer, "pad_token_id", None) or 0
-        done = transformations_of(self.model, self.scales)
-        result = run(plan, examples, padding, progress, done, fresh)
+        result = run(plan, examples, padding, progress, transformations_of(self.model, self.scales), fresh)
         self.report, self.config = result.report, config.with_dataset(dataset)
         self.report.base = base_of(self.source, **self._place)
         name = self.config.calibration.dataset

@@ -51,8 +51,8 @@ def fresh_examples(
         return list(seen)
     windower = Windower.for_tokenizer(tokenizer, config.sequence_length, max_length)
     known = {text for example in seen for text in _texts(example["input_ids"], 1)}
-    # Of random draws a part hits what was seen; twice as many leave enough.
-    wanted = config.num_samples + 2 * count
+    # All that was seen may be drawn again, and of random draws a part overlaps with it: twice as many leave enough.
+    wanted = -(-sum(example["input_ids"].numel() for example in seen) // windower.length) + 2 * count
     drawn = draw_for(dataset, windower)(source.rows, windower, wanted, config.seed)
     fresh: list[Tensor] = []
     missing = count * windower.length

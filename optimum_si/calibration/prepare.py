@@ -63,8 +63,8 @@ def prepare_examples(
         return tokenized_examples(source.rows, max_length)
     if tokenizer is None:
         raise CalibrationError(
-            "The calibration data is text and there is no tokenizer: give the model's tokenizer, or tokenize the data "
-            "first (a list of dicts with 'input_ids')."
+            "The calibration data is text and there is no tokenizer: give the model's tokenizer (--tokenizer), or "
+            "tokenize the data first (a list of dicts with 'input_ids')."
         )
     windower = Windower.for_tokenizer(tokenizer, config.sequence_length, max_length)
     windows = draw_for(dataset, windower)(source.rows, windower, config.num_samples, config.seed)

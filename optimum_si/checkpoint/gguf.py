@@ -13,6 +13,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 from transformers.utils import CONFIG_NAME, cached_file
 
 from optimum_si.errors import CheckpointError, UnsupportedModelError
+from optimum_si.warnings import warn
 
 from .gguf_header import GGUFHeader, read_header
 
@@ -63,6 +64,7 @@ def load_gguf_model(path: Path, dtype: str | torch.dtype = "auto", **options: An
         UnsupportedModelError: for an architecture or a quantization that transformers cannot read.
     """
     header = _checked_header(path)
+    _check_types(path, header)
     directory, file = str(path.parent), str(path)
     try:
         config = AutoConfig.from_pretrained(directory, gguf_file=file)
@@ -71,7 +73,6 @@ def load_gguf_model(path: Path, dtype: str | torch.dtype = "auto", **options: An
             f"{path.name!r} holds a model of the architecture {header.architecture!r}, which transformers "
             f"{transformers.__version__} cannot read ({_first_line(error)}): load its original checkpoint instead."
         ) from error
-    _check_types(path, header)
     if hasattr(transformers, "GgufConfig"):  # older versions keep no weights packed
         options["quantization_config"] = transformers.GgufConfig(dequantize=True)
     chosen = (torch.float32 if _is_quantized(header) else "auto") if dtype == "auto" else dtype
@@ -81,22 +82,26 @@ def load_gguf_model(path: Path, dtype: str | torch.dtype = "auto", **options: An
     return model
 
 
-def load_gguf_tokenizer(path: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in a GGUF file, with its chat template.
+def load_gguf_tokenizer(path: Path, required: bool) -> PreTrainedTokenizerBase | None:
+    """The tokenizer in a GGUF file, with its chat template; None where there is none and it is not required.
 
     Raises:
-        CheckpointError: when there is none inside, or transformers cannot read it.
+        CheckpointError: when the file is damaged, or the tokenizer is required and cannot be had.
     """
     header = _checked_header(path)
     if not header.has_tokenizer:
-        raise CheckpointError(f"{path.name!r} has no tokenizer inside: give one (tokenizer=, --tokenizer).")
+        if not required:
+            return None
+        raise CheckpointError(f"{path.name!r} has no tokenizer inside: give one (--tokenizer).")
     try:
-        return AutoTokenizer.from_pretrained(str(path.parent), gguf_file=str(path))
-    except Exception as error:
-        raise CheckpointError(
-            f"the tokenizer in {path.name!r} cannot be read ({_first_line(error)}): give one (tokenizer=, "
-            "--tokenizer)."
-        ) from error
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=str(path))
+        return tokenizer
+    except Exception as error:  # of the reader, and of the Rust below it
+        message = f"the tokenizer in {path.name!r} cannot be read ({_first_line(error)}): give one (--tokenizer)."
+        if required:
+            raise CheckpointError(message) from error
+        warn(message, UserWarning)
+        return None
 
 
 def release_gguf(model: PreTrainedModel) -> None:

@@ -114,13 +114,15 @@ def load_tokenizer(source: str | Path, required: bool, **kwargs: Any) -> PreTrai
         return None
     try:
         if (gguf := find_gguf(source, kwargs.get("gguf_file"), **_place(kwargs))) is not None:
-            return load_gguf_tokenizer(gguf)
+            return load_gguf_tokenizer(gguf, required)
         trust = kwargs.get("trust_remote_code", False)
         tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=trust, **_place(kwargs))
         names = {"tokenizer_config.json", "tokenizer.json", *tokenizer.vocab_files_names.values()}
         if not any(find_file(source, name, **kwargs) for name in names):
             raise OSError(f"it has none of {', '.join(sorted(names))}.")
         return tokenizer
+    except CheckpointError:
+        raise
     except Exception as error:
         if not required:
             return None

@@ -102,9 +102,12 @@ def add_model_arguments(parser: ArgumentParser, several: str | None = None) -> N
     """The arguments that name and load a model; ``several`` is the help of commands that take a list of them."""
     group = parser.add_argument_group("model")
     if several is None:
-        group.add_argument("-m", "--model", required=True, metavar="MODEL", help="Hub id or local folder")
+        group.add_argument("-m", "--model", required=True, metavar="MODEL", help="Hub id, local folder or GGUF file")
     else:
         group.add_argument("-m", "--model", required=True, nargs="+", metavar="MODEL", help=several)
+    which = "MODEL" if several is None else "the first model"
+    group.add_argument("--gguf-file", metavar="NAME", help=f"the GGUF file to take of {which}, a folder or Hub id")
+    group.add_argument("--tokenizer", metavar="TOKENIZER", help="Hub id or local folder (default: the model's own)")
     group.add_argument(
         "--dtype", choices=("auto", "float32", "bfloat16", "float16"), help="of the weights (default: as saved)"
     )
@@ -116,7 +119,7 @@ def add_model_arguments(parser: ArgumentParser, several: str | None = None) -> N
 
 def model_options(args: Namespace) -> dict[str, Any]:
     """Keyword arguments of ``SIPruner.from_pretrained``."""
-    return {"trust_remote_code": args.trust_remote_code, **given(args, "dtype", "device")}
+    return {"trust_remote_code": args.trust_remote_code, **given(args, "gguf_file", "tokenizer", "dtype", "device")}
 
 
 def add_option(group: Any, option: Option) -> None:

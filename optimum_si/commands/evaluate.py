@@ -43,7 +43,9 @@ class EvaluateCommand(SISubcommand):
 
     @classmethod
     def add_arguments(cls, parser: ArgumentParser) -> None:
-        add_model_arguments(parser, several="Hub ids, local folders or exports to ONNX; the first is compared with")
+        add_model_arguments(
+            parser, several="Hub ids, local folders, GGUF files or exports to ONNX; the first is compared with"
+        )
         data = parser.add_argument_group("perplexity")
         add_data_arguments(data, "held-out text", split="test")
         data.add_argument("--max-windows", type=int, metavar="N", help="stop after N windows (default: all)")

@@ -34,8 +34,9 @@ class ExportCommand(SISubcommand):
 
     @classmethod
     def add_arguments(cls, parser: ArgumentParser) -> None:
-        parser.add_argument("model", metavar="MODEL", help="Hub id or local folder")
+        parser.add_argument("model", metavar="MODEL", help="Hub id, local folder or GGUF file")
         parser.add_argument("output", type=Path, metavar="ONNX_DIR", help="folder to write")
+        parser.add_argument("--gguf-file", metavar="NAME", help="the GGUF file to take of MODEL, a folder or Hub id")
         parser.add_argument("--device", choices=DEVICES, default="cpu", help="(default: cpu)")
         parser.add_argument(
             "--values",
@@ -79,6 +80,7 @@ class ExportCommand(SISubcommand):
         # Read first: a mistyped file should not cost an export.
         texts = evaluation_texts(args.evaluate) if args.evaluate else None
         options = given(args, "device", "values", "weights", "sparse_min", "include", "exclude", "opset", "runtime")
+        options |= given(args, "gguf_file")
         export(
             args.model,
             args.output,

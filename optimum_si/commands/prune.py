@@ -66,4 +66,5 @@ class PruneCommand(SISubcommand):
             # Of datasets by name, another split is measured on.
             held_out = "held-out.txt" if dataset is None or looks_like_a_path(dataset) else dataset
             words = ["optimum-cli", "si", "evaluate", "-m", args.model, str(args.output), "--dataset", held_out]
+            words += ["--gguf-file", args.gguf_file] if args.gguf_file else []
             print(f"\nMeasure it beside the dense model, on text that it has not seen:\n  {shlex.join(words)}")

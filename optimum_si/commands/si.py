@@ -12,6 +12,7 @@ from .export import ExportCommand
 from .induce import InduceCommand
 from .prune import PruneCommand
 from .push import PushCommand
+from .recover import RecoverCommand
 from .report import ReportCommand
 
 
@@ -37,6 +38,7 @@ class SICommand(BaseOptimumCLICommand):
         for name, command in (
             ("prune", PruneCommand),
             ("induce", InduceCommand),
+            ("recover", RecoverCommand),
             ("evaluate", EvaluateCommand),
             ("report", ReportCommand),
             ("push", PushCommand),

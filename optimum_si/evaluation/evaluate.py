@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from optimum_si.checkpoint.load import load_tokenizer
 from optimum_si.config.groups import CalibrationConfig
 
 from .keep import keep_results
@@ -19,7 +20,7 @@ from .tasks import load_tasks, task_accuracy
 
 def evaluate(
     models: Evaluable | Sequence[Evaluable],
-    tokenizer: PreTrainedTokenizerBase | None = None,
+    tokenizer: PreTrainedTokenizerBase | str | Path | None = None,
     *,
     dataset: Any = None,
     dataset_config: str | None = None,
@@ -33,6 +34,7 @@ def evaluate(
     batch_size: int = 8,
     dtype: str | torch.dtype | None = None,
     device: str | torch.device | None = None,
+    gguf_file: str | None = None,
     trust_remote_code: bool = False,
     save: bool = False,
     progress: bool = True,
@@ -43,8 +45,8 @@ def evaluate(
     once the data has been read.
 
     Args:
-        models: one or several: Hub ids, directories of checkpoints or of exports, or loaded models.
-        tokenizer: tokenizer of all models; None loads the one that lies beside each of them.
+        models: one or several: Hub ids, directories of checkpoints or of exports, GGUF files, or loaded models.
+        tokenizer: tokenizer of all models, or where to load it; None loads the one that lies beside each of them.
         dataset: held-out text, as :func:`evaluation_texts` takes it: "wikitext2", "c4", another Hub dataset, local
             files, or a list of texts. None measures no perplexity.
         dataset_config: configuration of a Hub dataset.
@@ -58,6 +60,7 @@ def evaluate(
         batch_size: windows, or answers to a task, that pass through a model together.
         dtype: dtype of the weights of checkpoints; None is as saved. Loaded models and exports stay as they are.
         device: where to compute, such as "cuda"; None is the CPU, or where a loaded model is.
+        gguf_file: name of a GGUF file in the first model's directory or repository.
         trust_remote_code: run Python code that comes with a model.
         save: keep the numbers in the directories that ``prune`` wrote, and write their model cards anew unless they
             were edited.
@@ -90,9 +93,12 @@ def evaluate(
     windows = max_evaluation_windows(dataset) if max_windows is None else max_windows
     dataset_name = str(dataset) if isinstance(dataset, (str, Path)) else None if dataset is None else "text"
 
-    def measured(model: Evaluable) -> Evaluation:
+    if isinstance(tokenizer, (str, Path)):
+        tokenizer = load_tokenizer(tokenizer, required=True, trust_remote_code=trust_remote_code)
+
+    def measured(model: Evaluable, **place: Any) -> Evaluation:
         """What was asked for of one model, which is freed before the next one is loaded."""
-        opened = open_model(model, tokenizer, dtype, device, trust_remote_code)
+        opened = open_model(model, tokenizer, dtype, device, trust_remote_code, **place)
         value, scores = None, {}
         if texts is not None:
             value = perplexity(
@@ -109,6 +115,7 @@ def evaluate(
             )
         return Evaluation(opened.name, opened.runtime, opened.sparsity, dataset_name, value, scores)
 
-    evaluations = [measured(model) for model in given]
+    named = {} if gguf_file is None else {"gguf_file": gguf_file}
+    evaluations = [measured(given[0], **named), *map(measured, given[1:])]
     saved_in = keep_results(evaluations, sequence_length, max_windows) if save else []
     return Evaluations(evaluations, saved_in)

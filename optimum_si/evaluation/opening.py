@@ -44,15 +44,17 @@ def open_model(
     dtype: str | torch.dtype | None,
     device: str | torch.device | None,
     trust_remote_code: bool,
+    **place: Any,
 ) -> OpenedModel:
     """Load a model, unless it is loaded, with its tokenizer, and count its zeros.
 
     Args:
-        given: Hub id, directory of a checkpoint or of an export, or a loaded model.
+        given: Hub id, directory of a checkpoint or of an export, GGUF file, or a loaded model.
         tokenizer: tokenizer of the model; None loads that of its place.
         dtype: dtype of the weights of a checkpoint that is loaded; None is as saved.
         device: where to compute; None leaves a loaded model where it is.
         trust_remote_code: run Python code that comes with a checkpoint.
+        place: ``gguf_file``, for loading by name.
 
     Raises:
         CheckpointError: when nothing can be read there, or an export is damaged.
@@ -62,7 +64,7 @@ def open_model(
     if isinstance(given, (str, Path)):
         if Path(given, "model.onnx").is_file():
             return _open_export(given, tokenizer, device)
-        options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+        options: dict[str, Any] = {"trust_remote_code": trust_remote_code, **place}
         if dtype is not None:
             options["dtype"] = dtype
         model, name = load_model(given, **options), str(given)

@@ -54,6 +54,7 @@ def train_as_whole(
     config: RecoveryConfig,
     weights_on_grid: bool,
     run: str = "",
+    earlier: int = 0,
     **options: Any,
 ) -> RecoveryReport:
     """Recover a model and say what came of it.
@@ -65,6 +66,7 @@ def train_as_whole(
         config: how.
         weights_on_grid: leave weights alone, which are on a grid.
         run: what tells whether a later recovery asks for the same.
+        earlier: windows of the calibration data that earlier recoveries asked for.
         options: for :func:`optimum_si.algorithms.recovery.recover.recover`.
     """
     result: Recovered = recover(model, structure, references, config, weights_on_grid=weights_on_grid, **options)
@@ -80,5 +82,6 @@ def train_as_whole(
         seconds=result.seconds,
         memory=result.memory,
         ended=result.ended,
-        run=run,
+        drawn=earlier + config.num_samples,
+        run="" if result.after is None else run,  # which may fit elsewhere, or later
     )

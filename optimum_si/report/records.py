@@ -166,6 +166,7 @@ class RecoveryReport:
         memory: how it fitted into memory, in words; "off" where it did not.
         ended: why it stopped early, "time" or "NaN"; "" where it did not.
         run: what tells whether a later recovery asks for the same; "" within a run.
+        drawn: full windows of the calibration data that this and earlier recoveries of the model asked for.
     """
 
     windows: int
@@ -180,6 +181,7 @@ class RecoveryReport:
     memory: str
     ended: str = ""
     run: str = ""
+    drawn: int = 0
 
 
 @dataclass

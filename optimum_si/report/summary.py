@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from .kinds import KindOfLayer, kinds_of_layers, largest_kinds, worst_layers
-from .records import CHOICES, LayerReport, RunReport
+from .records import CHOICES, LayerReport, RecoveryReport, RunReport
 from .table import format_table
 
 
@@ -55,10 +55,23 @@ def _totals(run: RunReport) -> str:
         lines.append(f"blocks by what held-out windows chose: {chosen}")
     if run.loss_reduction is not None:
         lines.append(f"held-out loss at each block: {run.loss_reduction:.1%} lower with induction, on average")
+    if run.recovery is not None:
+        lines.append(_recovery(run.recovery))
     if run.perplexity is not None:
         dense, now = run.perplexity
         lines.append(f"perplexity on a little calibration text: {dense:,.4g} dense, {now:,.4g} now")
     return "\n".join([*lines, f"time: {run.seconds:.1f} s"])
+
+
+def _recovery(done: RecoveryReport) -> str:
+    if done.loss_before is None or done.loss_after is None:
+        return "recovery: off, for want of memory"
+    tokens = f"{done.tokens:,} tokens" if done.tokens > done.windows else f"{done.windows:,} windows"
+    early = {"": "", "time": ", ended by its time limit", "NaN": ", ended by a loss that was not finite"}[done.ended]
+    return (
+        f"recovery: held-out distance from the dense model {done.loss_before:.4g} before, {done.loss_after:.4g} "
+        f"after {done.steps} steps over {tokens} in {done.seconds:.1f} s ({done.memory}){early}"
+    )
 
 
 def _cells(layer: LayerReport) -> list[str]:

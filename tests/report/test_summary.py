@@ -7,6 +7,7 @@ from support.example_reports import KINDS, example
 from support.models import prune, tiny
 
 from optimum_si.report.kinds import MAX_KINDS, MAX_WORST, kinds_of_layers, worst_layers
+from optimum_si.report.records import RecoveryReport
 
 
 def test_a_kind_is_counted_and_measured_over_all_blocks():
@@ -73,3 +74,18 @@ def test_what_a_run_does_not_have_takes_no_column():
     plain = prune(tiny("llama"), induction=None).report.summary()
     assert "plain" not in plain.split("\n\n")[0] and "mean error" in plain
     assert "mean error plain" in prune(tiny("llama")).report.summary()
+
+
+def test_recovery_has_a_line_which_says_why_it_ended_early():
+    run = example()
+    assert "recovery" not in run.summary()
+    done = RecoveryReport(64, 32_768, 8, 1, 28, "weights", 0.61234, 0.4, 180.0, "Adam, checkpointing")
+    for changes, expected in (
+        ({}, "0.6123 before, 0.4 after 28 steps over 32,768 tokens in 180.0 s (Adam, checkpointing)"),
+        ({"ended": "time"}, ", ended by its time limit"),
+        ({"ended": "NaN"}, ", ended by a loss that was not finite"),
+        ({"loss_before": None, "loss_after": None, "memory": "off"}, "recovery: off, for want of memory"),
+    ):
+        run.recovery = replace(done, **changes)
+        (line,) = [line for line in run.summary().splitlines() if line.startswith("recovery")]
+        assert line.endswith(expected)

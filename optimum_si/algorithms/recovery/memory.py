@@ -14,8 +14,8 @@ from optimum_si.models.weight_view import linear_views
 
 #: Share of the free memory that a recovery may plan with; the rest is for what nobody foresees.
 USABLE = 0.8
-#: Activations may take so many times the model in fp32 before they are computed again instead of kept.
-ACTIVATIONS = 2.0
+#: So many times the model in fp32 may be taken by activations that are kept instead of computed again.
+ACTIVATIONS = 0.9
 #: Values that a token leaves behind in a block, per input and output of its linear layers: norms, products, softmax.
 PER_FEATURE = 1.5
 #: fp32 values of a parameter beside itself: gradient, and Adam's two moments or Adafactor's next to nothing.
@@ -37,14 +37,14 @@ class MemoryPlan:
 
     Args:
         level: optimizer, and whether all blocks are trained at once.
-        checkpointing: compute activations again in the backward pass.
+        checkpointed: how many of the first blocks compute their activations again in the backward pass.
         groups: positions of the blocks that are trained together; all of them in one group unless ``level`` says
             otherwise.
         needed: bytes that the least demanding level would take, for the line that says why nothing fits.
     """
 
     level: Level
-    checkpointing: bool
+    checkpointed: int
     groups: Sequence[range]
     needed: int = 0
 
@@ -77,25 +77,32 @@ class Demand:
         # Wherever weights are stored in less than fp32, all of them are widened beside the stored copy of the best.
         widened = (trained + self.frozen) * max(4 - self.itemsize, 0)
         kept = trained * self.itemsize
-        whole, checkpointed = 4 * sum(self.activations), self._checkpointed()
-        if (
-            whole <= ACTIVATIONS * 4 * (trained + self.frozen)
-            and widened + kept + 4 * ADAM * trained + whole <= usable
-        ):
-            return MemoryPlan(Level.ADAM, False, everything)
+        inputs, every = self._inputs(), len(self.blocks)
         for level, values in ((Level.ADAM, ADAM), (Level.ADAFACTOR, ADAFACTOR)):
-            if widened + kept + int(4 * values * trained) + checkpointed <= usable:
-                return MemoryPlan(level, True, everything)
+            left = usable - widened - kept - int(4 * values * trained) - inputs
+            if left >= 0:
+                room = min(left, int(ACTIVATIONS * 4 * (trained + self.frozen)))
+                return MemoryPlan(level, every - self._kept_whole(room), everything)
         # A group alone is widened.
         each = max(4 - self.itemsize, 0) + self.itemsize + 4 * ADAM
-        groups, needed = self._groups(usable - checkpointed, each), checkpointed + max(self.blocks, default=0) * each
+        groups, needed = self._groups(usable - inputs, each), inputs + max(self.blocks, default=0) * each
         if groups is None:
-            return MemoryPlan(Level.OFF, True, [], needed=int(needed / USABLE))
-        return MemoryPlan(Level.GROUPS, True, groups)
+            return MemoryPlan(Level.OFF, every, [], needed=int(needed / USABLE))
+        return MemoryPlan(Level.GROUPS, every, groups)
 
-    def _checkpointed(self) -> int:
-        """Bytes of activations where only the inputs of blocks are kept, and one block is computed again."""
+    def _inputs(self) -> int:
+        """Bytes of activations where no more than the inputs of blocks is kept, and one block is computed again."""
         return 4 * (max(self.activations, default=0) + self.hidden * (len(self.blocks) + 1))
+
+    def _kept_whole(self, room: int) -> int:
+        """How many of the last blocks, which the backward pass is through with first, may keep their activations."""
+        count = 0
+        for activations in reversed(self.activations):
+            room -= 4 * activations
+            if room < 0:
+                break
+            count += 1
+        return count
 
     def _groups(self, room: int, each: int) -> list[range] | None:
         """As many blocks together as there is room for; None where one of them is too large."""

@@ -1,7 +1,7 @@
 """Recovery of a pruned model as a whole: what is trained, how it fits into memory, and what came of it."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,14 +141,14 @@ class _Job:
     def run(self, state: Saved, progress: bool, save: Save | None) -> Recovered:
         """Train one group of blocks after the other; all blocks are one unless memory is short."""
         plan, minutes, ended, after = state.plan, self.config.minutes, "", None
-        clock = Clock(None if minutes is None else 60 * minutes, state.seconds)
+        clock = Clock(earlier=state.seconds)
         for group in plan.groups[: state.group]:
             with self._trainable(plan, group) as trained:
                 trained.restore(state.finished)
         total, done = self.steps * len(plan.groups), state.steps + state.phase.get("step", 0)
         with (
             tqdm(total=total, initial=done, desc="recover", unit="step", disable=not progress) as bar,
-            checkpointed(self.blocks) if plan.checkpointing else nullcontext(),
+            checkpointed(self.blocks[: plan.checkpointed]),
         ):
 
             def stepped(loss: float) -> None:
@@ -157,6 +157,8 @@ class _Job:
 
             for group in plan.groups[state.group :]:
                 phase = Phase(**state.phase)
+                if minutes is not None:  # an equal part for each group
+                    clock.limit = 60 * minutes * (state.group + 1) / len(plan.groups)
                 with self._trainable(plan, group) as trained, self._fast_products():
                     train(
                         self.references,
@@ -170,9 +172,9 @@ class _Job:
                         _saving(state, clock, save),
                     )
                 state, after, ended = state.after(phase, clock.seconds), phase.best, phase.ended
-                if ended:
+                if ended == "NaN":
                     break
-        memory = plan.level.value + (", checkpointing" if plan.checkpointing else "")
+        memory = plan.level.value + (", checkpointing" if plan.checkpointed else "")
         return Recovered(state.steps, state.before, after, clock.seconds, memory, ended)
 
     @contextmanager

@@ -51,7 +51,7 @@ class Saved:
         """Plain values and tensors, which ``torch.save`` stores and ``torch.load(weights_only=True)`` reads."""
         plan = {
             "level": self.plan.level.name,
-            "checkpointing": self.plan.checkpointing,
+            "checkpointed": self.plan.checkpointed,
             "groups": [[group.start, group.stop] for group in self.plan.groups],
         }
         return {**vars(self), "plan": plan}
@@ -61,4 +61,4 @@ class Saved:
         """What :meth:`to_dict` gave ``values`` for."""
         plan = values["plan"]
         groups = [range(start, stop) for start, stop in plan["groups"]]
-        return cls(**{**values, "plan": MemoryPlan(Level[plan["level"]], plan["checkpointing"], groups)})
+        return cls(**{**values, "plan": MemoryPlan(Level[plan["level"]], plan["checkpointed"], groups)})

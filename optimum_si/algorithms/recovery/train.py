@@ -34,15 +34,19 @@ class Phase:
         kept: the best values as they are stored, of which the start is one.
         values: the values as they are, wide; empty but in a saved phase.
         optimizer: its state; empty but in a saved phase.
+        begun: seconds that the recovery had taken when this began; NaN before.
+        rates: highest learning rates of the optimizer's groups, which may go by the values at the start.
         ended: why it stopped before its last step; "" where it did not.
     """
 
     step: int = 0
     before: float = math.nan
     best: float = math.nan
+    begun: float = math.nan
     kept: dict[str, Tensor] = field(default_factory=dict)
     values: dict[str, Tensor] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
+    rates: list[float] = field(default_factory=list)
     ended: str = ""
 
 
@@ -68,9 +72,12 @@ class Clock:
         """Seconds so far."""
         return self.earlier + self.now() - self._started
 
-    def share(self, reserve: float = 0.0) -> float:
-        """Share of the limit that is over, all but ``reserve`` seconds of it; 0 without a limit."""
-        return 0.0 if self.limit is None else self.seconds / max(self.limit - reserve, 1e-9)
+    def share(self, begun: float, reserve: float) -> float:
+        """Share of the time between ``begun`` and the limit, all but ``reserve`` seconds, that is over; else 0."""
+        if self.limit is None:
+            return 0.0
+        room = self.limit - reserve - begun
+        return 1.0 if room <= 0 else (self.seconds - begun) / room
 
 
 def train(
@@ -99,20 +106,22 @@ def train(
     """
     steps = [windows for epoch in range(epochs) for windows in references.steps.of_epoch(epoch)]
     every = max(len(steps) // (EVALUATIONS * epochs), 1)
+    now = clock.seconds
     if not phase.kept:
+        phase.begun = now
         phase.before = phase.best = references.held_out_loss()
         phase.kept = trained.keep()
     else:
         trained.restore(phase.values)
-    reserve = clock.seconds - clock.earlier
+    reserve = clock.seconds - now  # for the last evaluation
     optimizer = _optimizer(level, trained, learning_rate)
+    phase.rates = phase.rates or [group["lr"] for group in optimizer.param_groups]
     if phase.optimizer:
         optimizer.load_state_dict(phase.optimizer)
     phase.values, phase.optimizer = {}, {}
-    base = [group["lr"] for group in optimizer.param_groups]
     while phase.step < len(steps) and not phase.ended:
-        share = clock.share(reserve)
-        for group, rate in zip(optimizer.param_groups, base, strict=True):
+        share = clock.share(phase.begun, reserve)
+        for group, rate in zip(optimizer.param_groups, phase.rates, strict=True):
             group["lr"] = rate * _decay(phase.step, len(steps), share)
         loss = _step(references, trained, steps[phase.step])
         phase.step += 1

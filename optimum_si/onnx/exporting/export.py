@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from optimum_si.checkpoint.gguf import release_gguf
 from optimum_si.checkpoint.load import load_model, load_tokenizer
 from optimum_si.checkpoint.save import check_output, replaced_directory
 from optimum_si.errors import CheckpointError, ExportError
@@ -44,7 +45,7 @@ def export(
     new one. Zeros of a pruned model stay exact zeros.
 
     Args:
-        model_or_path: a model, a directory that ``save_pretrained`` wrote, or a Hub id.
+        model_or_path: a model, a directory that ``save_pretrained`` wrote, a GGUF file, or a Hub id.
         output: directory to write; appears when it is complete.
         device: "cpu" or "cuda" fuses operators for that provider of ONNX Runtime; "tensorrt" keeps to standard
             operators, which TensorRT needs.
@@ -60,7 +61,7 @@ def export(
             in C++ (Llama-like architectures; fp32, fp16 or int4 for "cpu" and "cuda").
         tokenizer: saved beside a model that was given; a path brings its own.
         overwrite: replace what is in ``output``.
-        kwargs: for loading a path: ``revision``, ``token``, ``trust_remote_code``, ...
+        kwargs: for loading a path: ``gguf_file``, ``revision``, ``token``, ``trust_remote_code``, ...
 
     Returns:
         ``output``.
@@ -76,6 +77,7 @@ def export(
     require_onnx()
     check_output(output, overwrite)
     if isinstance(model_or_path, PreTrainedModel):
+        release_gguf(model_or_path)
         model, source = model_or_path, model_or_path.name_or_path
         copied = find_side_files(source) if source and Path(source).is_dir() else []
     else:
