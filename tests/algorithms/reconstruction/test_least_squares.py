@@ -1,5 +1,7 @@
 """Reconstruction gives the least-squares weights of a mask, and ADMM never a worse mask than the method's."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,7 +12,8 @@ from optimum_si import ConfigurationError, SIConfig
 from optimum_si.algorithms.pruning import get_method
 from optimum_si.algorithms.pruning.method import Settings
 from optimum_si.algorithms.pruning.targets import NM, Unstructured
-from optimum_si.algorithms.reconstruction.least_squares import LeastSquares, eased
+from optimum_si.algorithms.reconstruction import least_squares
+from optimum_si.algorithms.reconstruction.least_squares import DampedGram, LeastSquares, eased
 from optimum_si.algorithms.reconstruction.method import Reconstructed
 from optimum_si.linalg.moments import MomentAccumulator
 
@@ -50,19 +53,43 @@ def error(weight, dense, gram):
     return ((difference @ damped) * difference).sum()
 
 
+@contextmanager
+def solved():
+    """Fits that go on until nothing is left to gain: they stop where the rest costs more than it brings."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"GAIN": 0.0, "ROUGH": 0.0, "MOST_ITERATIONS": 400}.items():
+            patch.setattr(least_squares, name, value)
+        yield
+
+
 @settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), rows=st.integers(1, 9), groups=st.integers(1, 4), target=st.sampled_from(TARGETS))
 def test_exact_is_the_direct_solution(seed, rows, groups, target):
     weight, moments = state(seed, rows, 8 * groups)
-    pruned = method("wanda", "exact").prune(weight, moments, target)
+    with solved():
+        pruned = method("wanda", "exact").prune(weight, moments, target)
     mask = get_method("wanda")().prune(weight, moments, target) != 0
     torch.testing.assert_close(pruned, direct(weight, moments.gram, mask), rtol=1e-6, atol=1e-8)
     assert not pruned[~mask].any()
 
 
+@settings(max_examples=25)
+@given(seed=st.integers(0, 10_000), target=st.sampled_from(TARGETS))
+def test_where_a_fit_stops_little_is_left_to_gain(seed, target):
+    weight, moments = state(seed, 24, 32)
+    mask = get_method("wanda")().prune(weight, moments, target) != 0
+    squares = LeastSquares.of(weight, DampedGram.of(moments.gram, DAMPING, "mean", weight.dtype))
+    fits = [weight * mask, *(squares.out_of(squares.exact(mask, rough=rough)) for rough in (True, False))]
+    best = float(error(direct(weight, moments.gram, mask), weight, moments.gram))
+    start, rough, usual = (float(error(value, weight, moments.gram)) - best for value in fits)
+    assert -1e-9 * best <= usual <= rough < start
+    assert usual < 0.05 * start and rough < 0.2 * start
+
+
 def test_exact_in_single_precision_is_close_to_it():
     weight, moments = state(dtype=torch.float32)
-    pruned = method("wanda", "exact").prune(weight, moments, NM(2, 4))
+    with solved():
+        pruned = method("wanda", "exact").prune(weight, moments, NM(2, 4))
     assert pruned.dtype == torch.float32
     expected = direct(weight.double(), moments.gram, pruned != 0)
     assert relative_change(pruned, expected) < 1e-3
@@ -112,7 +139,8 @@ def test_a_learned_scale_moves_the_mask_of_both():
     for kind in ("exact", "admm"):
         pruned = method("wanda", kind).prune(weight, moments, Unstructured(0.5), scale=scale)
         assert kind == "admm" or (pruned[:, :4] != 0).all()
-        search = LeastSquares.of(weight, moments.gram, DAMPING).search(Unstructured(0.5), weight != 0, scale)
+        damped = DampedGram.of(moments.gram, DAMPING, "mean", weight.dtype)
+        search = LeastSquares.of(weight, damped).search(Unstructured(0.5), weight != 0, scale)
         assert (search[:, :4] != 0).all()
 
 
@@ -144,3 +172,31 @@ def test_unknown_kinds_are_refused():
         ConfigurationError, match="reconstruction='best' is unknown; accepted: 'none', 'exact', 'admm'"
     ):
         SIConfig(reconstruction="best")
+
+
+@pytest.mark.parametrize("mode", ["mean", "channel"])
+def test_a_damped_gram_is_that_of_inputs_of_unit_energy(mode):
+    _, moments = state(dead=(2,))
+    gram = moments.gram
+    diagonal = gram.diagonal()
+    damped = gram + DAMPING * torch.diag(diagonal.mean().expand(16) if mode == "mean" else diagonal)
+    damped[2, 2] += 1
+    found = DampedGram.of(gram, DAMPING, mode, torch.float64)
+    torch.testing.assert_close(found.norms.square(), damped.diagonal())
+    torch.testing.assert_close(found.gram, damped / damped.diagonal().sqrt() / damped.diagonal().sqrt()[:, None])
+    assert found.alive.tolist() == [column != 2 for column in range(16)]
+    for penalty in (0.3, 1.0):
+        inverse = found.inverse(penalty)
+        identity = torch.eye(16, dtype=torch.float64)
+        torch.testing.assert_close(inverse @ (found.gram + penalty * identity), identity)
+        assert found.inverse(penalty) is inverse  # once for all layers that read the input
+
+
+def test_some_rows_of_a_problem_are_problems_of_their_own():
+    weight, moments = state(rows=12)
+    damped = DampedGram.of(moments.gram, DAMPING, "mean", weight.dtype)
+    shift, mask = 0.1 * torch.randn_like(weight), torch.rand(12, 16) > 0.5
+    rows = slice(None, None, 3)
+    some, alone = LeastSquares.of(weight, damped, shift).rows(rows), LeastSquares.of(weight[rows], damped, shift[rows])
+    torch.testing.assert_close(some.target_gram, alone.target_gram)
+    torch.testing.assert_close(some.exact(mask[rows]), alone.exact(mask[rows]))

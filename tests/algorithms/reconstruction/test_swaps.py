@@ -11,7 +11,7 @@ from support.models import METHODS, block_weights, calibration, induce, prune, s
 from optimum_si.algorithms.pruning import get_method
 from optimum_si.algorithms.pruning.method import Settings
 from optimum_si.algorithms.pruning.targets import NM, Unstructured
-from optimum_si.algorithms.reconstruction.least_squares import LeastSquares
+from optimum_si.algorithms.reconstruction.least_squares import DampedGram, LeastSquares
 from optimum_si.algorithms.reconstruction.method import Reconstructed
 from optimum_si.algorithms.reconstruction.swapping import Swapped
 from optimum_si.algorithms.reconstruction.swaps import _within_groups, best_swap
@@ -120,7 +120,7 @@ def test_with_a_fit_the_fit_of_the_swapped_mask_is_never_worse(target, search):
         Reconstructed(get_method("wanda")(inner), search, inner, swaps).prune(weight, moments, target)
         for swaps in (False, True)
     )
-    squares = LeastSquares.of(weight, moments.gram, inner.damping)
+    squares = LeastSquares.of(weight, DampedGram.of(moments.gram, inner.damping, "mean", weight.dtype))
     errors = [float(squares.errors(squares.into(value)).sum()) for value in (plain, refined)]
     assert errors[1] <= errors[0] if search else errors[1] < errors[0]  # no swap may help ADMM's mask
     assert torch.equal((plain != 0).sum(dim=1), (refined != 0).sum(dim=1)) or isinstance(target, Unstructured)
