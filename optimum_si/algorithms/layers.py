@@ -119,8 +119,10 @@ def view_factor(
 
 @contextmanager
 def naming(view: WeightView) -> Iterator[None]:
-    """Numerical errors of a method, which knows no names, with the name of the layer put before them."""
+    """Numerical errors of a method, which knows no names, with the name of the layer put before them; once."""
     try:
         yield
     except NumericalError as error:
+        if str(error).startswith(f"layer {view.name!r}: "):
+            raise
         raise NumericalError(f"layer {view.name!r}: {error}") from error
