@@ -1,79 +1,67 @@
 """Moments of a layer's inputs in the pruned and the dense model together, for targets that repair earlier layers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from .moments import Moments
+from .moments import Moments, add_gram, mirror
 
 
 @dataclass(frozen=True, eq=False)
 class PairedMoments:
-    """Co-moments of n tokens x_s (inputs in the pruned model) with e = x_d - x_s and, where there is one, the error
-    r = r_d - r_s of the residual stream that the layer writes to.
+    """Co-moments of n tokens x (inputs in the pruned model) with what the dense model is ahead of them.
 
     Args:
         count: n, padding left out.
-        mean: of x_s, e and r one after the other, fp64 [d_in + d_in (+ d_out)].
-        centered: sums of centered products of the same with x_s, fp64 [d_in + d_in (+ d_out), d_in].
+        mean: of x and of the error one after the other, fp64 [d_in + d].
+        centered: sums of centered products of the same with x, fp64 [d_in + d, d_in].
+        of_outputs: the error is that of the layer's output, W (x_d - x) and what the residual stream is ahead before
+            it, d = d_out; else that of its input, x_d - x, d = d_in.
     """
 
     count: int
     mean: Tensor
     centered: Tensor
-
-    @classmethod
-    def of(cls, sparse: Tensor, dense: Tensor, residual: Tensor | None = None) -> "PairedMoments":
-        """Of tokens x_s and x_d [n, d_in], and r [n, d_out]; fp32 is multiplied in fp32, after centering."""
-        parts = [sparse, dense - sparse] + ([] if residual is None else [residual])
-        values = torch.cat(parts, dim=1)
-        mean = values.mean(dim=0, dtype=torch.float64)
-        values = values - mean.to(values.dtype)
-        return cls(len(sparse), mean, (values.T @ values[:, : sparse.shape[1]]).double())
+    of_outputs: bool
 
     def merged(self, other: "PairedMoments") -> "PairedMoments":
         """Of the tokens of both, by Chan's update: neither batch size nor a large mean changes the result."""
         total = self.count + other.count
         difference = other.mean - self.mean
-        features = self.centered.shape[1]
-        between = torch.outer(difference, difference[:features]) * (self.count * other.count / total)
-        mean = self.mean + difference * (other.count / total)
-        return PairedMoments(total, mean, self.centered + other.centered + between)
+        centered = self.centered + other.centered
+        weight = self.count * other.count / total
+        centered.addr_(difference, difference[: self._features], alpha=weight)
+        return replace(self, count=total, mean=self.mean + difference * (other.count / total), centered=centered)
 
     def outputs(self, rows: slice) -> "PairedMoments":
-        """The same with the stream's error at some outputs only."""
-        inputs = slice(0, 2 * self._features)
-        own = slice(2 * self._features, None)
+        """The same for some outputs of the layer only."""
+        if not self.of_outputs:
+            return self
+        inputs, own = slice(0, self._features), slice(self._features, None)
         mean = torch.cat([self.mean[inputs], self.mean[own][rows]])
-        return PairedMoments(self.count, mean, torch.cat([self.centered[inputs], self.centered[own][rows]]))
+        return replace(self, mean=mean, centered=torch.cat([self.centered[inputs], self.centered[own][rows]]))
 
     def moments(self) -> Moments:
-        """Those of x_s alone."""
+        """Those of x alone."""
         mean = self.mean[: self._features]
         gram = self._second(slice(0, self._features), center=False)
         return Moments(self.count, mean, gram.diagonal().clone(), gram, torch.ones_like(mean))
 
     def target_shift(self, weight: Tensor, center: bool) -> Tensor:
-        """What the dense model has beyond W x_s where the layer writes, as E[(W e + r) x_s^T], fp64 [d_out, d_in].
+        """What the dense model has beyond W x where the layer writes, times x^T, on average: fp64 [d_out, d_in].
 
         Args:
             weight: dense W, [d_out, d_in].
             center: take means away on both sides, as for a layer whose bias is fitted too.
         """
-        features = self._features
-        target_shift = weight.double() @ self._second(slice(features, 2 * features), center)
-        return (
-            target_shift + self._second(slice(2 * features, None), center)
-            if len(self.mean) > 2 * features
-            else target_shift
-        )
+        error = self._second(slice(self._features, None), center)
+        return error if self.of_outputs else weight.double() @ error
 
     def mean_target_shift(self, weight: Tensor) -> Tensor:
-        """Mean of W e + r, fp64 [d_out]."""
-        features = self._features
-        mean = weight.double() @ self.mean[features : 2 * features]
-        return mean + self.mean[2 * features :] if len(self.mean) > 2 * features else mean
+        """What the dense model has beyond W x where the layer writes, on average: fp64 [d_out]."""
+        error = self.mean[self._features :]
+        return error if self.of_outputs else weight.double() @ error
 
     @property
     def _features(self) -> int:
@@ -81,4 +69,38 @@ class PairedMoments:
 
     def _second(self, rows: slice, center: bool) -> Tensor:
         product = self.centered[rows] / max(self.count, 1)
-        return product if center else product + torch.outer(self.mean[rows], self.mean[: self._features])
+        return product if center else product.addr_(self.mean[rows], self.mean[: self._features])
+
+
+class PairedAccumulator:
+    """Adds up token batches by Chan's centered update, in place.
+
+    Args:
+        of_outputs: see :class:`PairedMoments`.
+    """
+
+    def __init__(self, of_outputs: bool) -> None:
+        self.of_outputs, self.count = of_outputs, 0
+        self.mean = self.centered = torch.empty(0)
+
+    def add(self, tokens: Tensor, error: Tensor) -> None:
+        """Add tokens x [n, d_in] and their errors [n, d]; fp32 is multiplied in fp32, after centering."""
+        added, features = tokens.shape
+        if not added:
+            return
+        mean = torch.cat([part.mean(dim=0, dtype=torch.float64) for part in (tokens, error)])
+        if not self.count:
+            self.mean = torch.zeros_like(mean)
+            self.centered = mean.new_zeros(len(mean), features)
+        centered, error = tokens - mean[:features].to(tokens.dtype), error - mean[features:].to(error.dtype)
+        add_gram(self.centered[:features], centered)
+        self.centered[features:] += error.T @ centered
+        total, difference = self.count + added, mean - self.mean
+        self.centered.addr_(difference, difference[:features], alpha=self.count * added / total)
+        self.mean += difference * (added / total)
+        self.count = total
+
+    def moments(self) -> PairedMoments:
+        """Of all tokens added so far, of which there must be some."""
+        mirror(self.centered[: self.centered.shape[1]])
+        return PairedMoments(self.count, self.mean, self.centered, self.of_outputs)

@@ -21,7 +21,7 @@ RIDGE = 0.01
 LARGEST = 5.0
 #: Fraction of the dense model's own output, on its own inputs, that is aimed at: a few numbers for each layer cannot
 #: over-fit as its weights would.
-REPAIR = 1.0
+REPAIR = 0.0
 
 
 def rescaled(layer: Layer, weight: Tensor, bias: Tensor | None, paired: PairedInput) -> tuple[Tensor, Tensor | None]:

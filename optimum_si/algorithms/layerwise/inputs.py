@@ -1,6 +1,6 @@
 """What is measured of a layer's input when all batches have come to it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -9,10 +9,9 @@ from torch import Tensor
 from optimum_si.algorithms.calls import Calls
 from optimum_si.algorithms.layers import Layer
 from optimum_si.linalg.moments import Moments
-from optimum_si.linalg.paired_moments import PairedMoments
+from optimum_si.linalg.paired_moments import PairedAccumulator, PairedMoments
 from optimum_si.models.forward.layer_inputs import InputCollector, check_moments, real_tokens
 from optimum_si.models.forward.layer_walk import LayerCall, Reached
-from optimum_si.models.weight_view import WeightView
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,35 +79,41 @@ def paired_input(reached: Reached, calls: Calls) -> tuple[PairedInput, Tensor]:
 
     Arguments and errors as for :func:`single_input`.
     """
-    has_stream = any(call.stream_error is not None for call in reached.calls)
-    known = reached.activation.known
-    if has_stream not in known:
-        known[has_stream] = _paired(reached.calls, calls, has_stream, reached.views[0])
-    return known[has_stream]
+    writes = len(reached.views) == 1 and any(call.stream_error is not None for call in reached.calls)
+    # Each layer that writes falls short by something of its own.
+    known, key = reached.activation.known, reached.views[0].name if writes else "paired"
+    if key not in known:
+        known[key] = _paired(reached, calls, reached.views[0].read() if writes else None)
+    return known[key]
 
 
-def _paired(
-    calls: Sequence[LayerCall], of_block: Calls, has_stream: bool, view: WeightView
-) -> tuple[PairedInput, Tensor]:
-    parts: dict[bool, PairedMoments] = {}
-    sample = InputCollector(of_block.tokens)
-    for call in calls:
+def _paired(reached: Reached, calls: Calls, weight: Tensor | None) -> tuple[PairedInput, Tensor]:
+    """``weight`` [d_out, d_in] of the layer where it writes to the stream: then errors are those of its output."""
+    accumulators: dict[bool, PairedAccumulator] = {}
+    sample = InputCollector(calls.tokens)
+    for call in reached.calls:
         tokens = real_tokens(call.values, call.mask)
         if not len(tokens):
             continue
         sample.keep(tokens)
-        dense = tokens if call.dense is None else real_tokens(call.dense, call.mask)
-        error = None
-        if has_stream:
-            error = None if call.stream_error is None else real_tokens(call.stream_error, call.mask)
-            if error is None:  # the dense model did not come here with these tokens
-                width = next(call.stream_error.shape[-1] for call in calls if call.stream_error is not None)
-                error = tokens.new_zeros(len(tokens), width)
-        found = PairedMoments.of(tokens, dense, error)
-        part = of_block.is_held_out(call.batch)
-        parts[part] = parts[part].merged(found) if part in parts else found
+        part = calls.is_held_out(call.batch)
+        if part not in accumulators:
+            accumulators[part] = PairedAccumulator(weight is not None)
+        accumulators[part].add(tokens, _error(call, tokens, weight))
+    parts = {part: accumulator.moments() for part, accumulator in accumulators.items()}
     training, held_out = (parts.get(chosen, next(iter(parts.values()))) for chosen in (False, True))
     whole = training.merged(held_out) if len(parts) == 2 else training
     moments = whole.moments()
-    check_moments(moments, view)
+    check_moments(moments, reached.views[0])
     return PairedInput(training, held_out, whole, moments), torch.cat(sample.sample)
+
+
+def _error(call: LayerCall, tokens: Tensor, weight: Tensor | None) -> Tensor:
+    """What the dense model is ahead of ``tokens``, or of what the layer makes of them and of the stream it joins."""
+    if call.dense is None:  # the dense model did not come here with these tokens
+        return tokens.new_zeros(len(tokens), tokens.shape[1] if weight is None else len(weight))
+    error = real_tokens(call.dense, call.mask) - tokens
+    if weight is None:
+        return error
+    error = error @ weight.T
+    return error if call.stream_error is None else error + real_tokens(call.stream_error, call.mask)

@@ -19,9 +19,9 @@ STEPS, GRADUAL = 30, 20
 PENALTY = 1.0
 #: Conjugate gradients stop at a step that lowers a layer's error by less than this share of what all steps have, or
 #: after so many: measured, 3 to 5 after ADMM, about 20 from the mask of a score.
-GAIN, MOST_ITERATIONS = 1e-2, 100
+GAIN, MOST_ITERATIONS = 3e-2, 100
 #: The same for fits to compare by.
-ROUGH = 5e-2
+ROUGH = 1e-1
 
 
 @dataclass(frozen=True, eq=False)
