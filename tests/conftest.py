@@ -33,7 +33,7 @@ LONGEST = ("demo", "docs", "onnx", "hub", "commands", "examples", "algorithms/qu
 SLOW = (
     "benchmarks",
     "commands/test_packaging.py",
-    "demo",
+    "demo/test_demo.py",
     "docs/test_pages.py",
     "examples",
     "onnx/kernels/test_sanitized.py",
@@ -74,6 +74,20 @@ def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Abstra
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
     return TraceCache(folder / "traces").in_use
+
+
+@pytest.fixture(scope="session")
+def real_model_path() -> Path:
+    """The checkpoint of SmolLM2-135M-Instruct, for slow tests; they are skipped where the package cannot be had."""
+    from optimum_si import CheckpointError
+    from optimum_si.demo.real_model import real_model_directory
+
+    try:
+        return real_model_directory()
+    except CheckpointError as error:
+        if "pip cannot get" not in str(error):
+            raise
+        pytest.skip(str(error))
 
 
 @pytest.fixture

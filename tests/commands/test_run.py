@@ -162,6 +162,15 @@ def test_debug_keeps_the_exit_code_and_shows_the_traceback(pruner, capsys):
     assert "Traceback" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", ["prune", "induce"])
+def test_a_gguf_file_and_a_tokenizer_are_passed_on(pruner, capsys, verb):
+    words = ("-m", "some/model", "--dataset", "text.txt", "-o", "out", "--gguf-file", "a.gguf", "--tokenizer", "b")
+    assert run(verb, *words) == 0
+    loaded = {"model": "some/model", "gguf_file": "a.gguf", "tokenizer": "b", "trust_remote_code": False}
+    assert pruner.calls["load"] == loaded
+    assert ("--gguf-file a.gguf" in capsys.readouterr().out) == (verb == "prune"), "to be measured beside the result"
+
+
 @pytest.fixture
 def evaluated(monkeypatch):
     """A tiny Llama whose first projection is half zeros, and what was loaded and measured."""
@@ -202,6 +211,13 @@ def test_evaluate_prints_perplexity_and_the_zeros_it_counts(evaluated, tmp_path,
     result = json.loads(capsys.readouterr().out)
     assert result["perplexity"] == 12.5
     assert result["sparsity"] == pytest.approx(32 / (7 * 64))
+
+
+def test_of_several_models_the_first_is_in_the_gguf_file(evaluated, tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("some text")
+    words = ("--dataset", str(tmp_path / "a.txt"), "--gguf-file", "a.gguf")
+    assert run("evaluate", "-m", "m", *words) == 0 and evaluated["load"]["gguf_file"] == "a.gguf"
+    assert run("evaluate", "-m", "m", "n", *words) == 0 and "gguf_file" not in evaluated["load"]
 
 
 def test_evaluate_names_a_dataset_that_is_not_there(evaluated, capsys):

@@ -9,6 +9,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 from optimum.commands.optimum_cli import main as optimum_cli
+from support.gguf_files import Quantization, tiny_llama, write_gguf
 from support.models import _OPT, save_with_tokenizer
 from transformers import OPTConfig, OPTForCausalLM
 
@@ -56,7 +57,7 @@ def commands(block: str) -> list[list[str]]:
 
 @pytest.fixture
 def machine(local_hub, tmp_path, monkeypatch):
-    """An empty folder with a text, and a Hub that has the models of the pages, very small."""
+    """A folder with a text and a GGUF file, and a Hub that has the models of the pages, very small."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
     save_with_tokenizer(small_opt(), tmp_path / "model", Path(__file__).read_text())
     files = {file.name: file.read_bytes() for file in (tmp_path / "model").iterdir()}
@@ -65,6 +66,7 @@ def machine(local_hub, tmp_path, monkeypatch):
     (folder / "texts").mkdir(parents=True)
     for name in ("wikitext2.txt", "texts/notes.txt"):
         (folder / name).write_text(Path(__file__).read_text())
+    write_gguf(folder / "my-model.Q8_0.gguf", tiny_llama(), Quantization.Q8_0)
     monkeypatch.chdir(folder)
     return folder
 
