@@ -178,8 +178,13 @@ def pattern_holds(model: PreTrainedModel, layers: list[str], kept: int = 2, of: 
     return bool(layers) and all(int((views[name].read().reshape(-1, of) != 0).sum(1).max()) <= kept for name in layers)
 
 
-def check_saved(model: PreTrainedModel, directory: Path) -> None:
+def check_saved(model: PreTrainedModel, directory: Path, name: str = "") -> None:
     """Print what a reloaded result holds.
+
+    Args:
+        model: the result, loaded.
+        directory: where from.
+        name: of the result; "" is the best of :func:`compare`.
 
     Raises:
         CheckpointError: when its weights do not have the pattern.
@@ -188,8 +193,9 @@ def check_saved(model: PreTrainedModel, directory: Path) -> None:
     layers = [layer.name for layer in report.layers]
     if not pattern_holds(model, layers):
         raise CheckpointError(f"{str(directory)!r} was reloaded and its weights are not {KEPT_PATTERN}: report this.")
+    name = name or f"The best result at {KEPT_PATTERN}, {report.method} with SI,"
     say(
-        f"\nThe best result at {KEPT_PATTERN}, {report.method} with SI, is in {directory}. Loaded by transformers "
+        f"\n{name} is in {directory}. Loaded by transformers "
         f"alone: {report.sparsity:.1%} zeros in {len(layers)} layers, every group of 4 weights has at most 2 that are "
         "not zero."
     )

@@ -73,6 +73,6 @@ def compare_runtimes(
     ]
     say(f"\n{format_table(['runtime', f'{unit} a second', 'to PyTorch', 'MB', metric.name], rows)}")
     say(
-        "The zeros are in all of them, and none makes use of them on a CPU. What an export holds:\n"
-        f"  optimum-cli si check {shlex.quote(str(output / f'onnx-{dtypes[0]}'))}\n"
+        "All of them store the zeros. An export that leaves them out, for kernels that compute without them:\n"
+        f"  optimum-cli si export {shlex.quote(str(output))} {shlex.quote(f'{output}-sparse')} --weights sparse\n"
     )

@@ -233,6 +233,8 @@ def test_demo_passes_its_arguments_on(monkeypatch):
     monkeypatch.setitem(sys.modules, "optimum_si.demo", module)
     assert run("demo") == 0
     assert run("demo", "--model", "m", "--dataset", "d", "--output", "o", "--quick") == 0
+    assert run("demo", "--embeddings") == 0
     default = {"language_model": False, "minutes": 5.0, "model": None, "dataset": None, "output": None, "quick": False}
-    default["overwrite"] = False
-    assert calls == [default, {**default, "model": "m", "dataset": "d", "output": Path("o"), "quick": True}]
+    default |= {"embeddings": False, "overwrite": False}
+    own = {**default, "model": "m", "dataset": "d", "output": Path("o"), "quick": True}
+    assert calls == [default, own, {**default, "embeddings": True}]

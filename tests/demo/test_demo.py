@@ -48,16 +48,16 @@ def small_model(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def two_layers(tmp_path, monkeypatch) -> None:
-    """The model of the default demo with two of its six layers, which it exports: tracing takes seconds a layer."""
+    """The sentence encoder with two of its six layers, which it exports: tracing takes seconds a layer."""
     source, directory = embeddings.find_model(), tmp_path / "two-layers"
     AutoModel.from_pretrained(source, num_hidden_layers=2).save_pretrained(directory)
     AutoTokenizer.from_pretrained(source).save_pretrained(directory)
     monkeypatch.setattr(embeddings, "find_model", lambda: directory)
 
 
-def test_default_demo_end_to_end(tmp_path, capsys, monkeypatch, two_layers):
+def test_embeddings_demo_end_to_end(tmp_path, capsys, monkeypatch, two_layers):
     monkeypatch.setenv("SI_QUICK", "1")
-    run_demo(output=tmp_path / "out")
+    run_demo(embeddings=True, output=tmp_path / "out")
     printed = capsys.readouterr().out
     assert_table(printed, "cosine")
     assert printed.count("  query ") == 3
@@ -98,6 +98,8 @@ def test_own_model_without_next_tokens_is_measured_in_cosine(tmp_path, capsys):
         ({"model": "m"}, "--dataset"),
         ({"dataset": "d"}, "--model"),
         ({"model": "m", "dataset": "d", "language_model": True}, "--language-model"),
+        ({"model": "m", "dataset": "d", "embeddings": True}, "--embeddings and --model"),
+        ({"language_model": True, "embeddings": True}, "--embeddings and --language-model"),
         ({"language_model": True, "minutes": 0}, "--minutes"),
         ({"language_model": True, "minutes": math.nan}, "--minutes"),
     ],
