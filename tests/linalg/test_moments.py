@@ -84,3 +84,15 @@ def test_no_tokens_change_nothing():
     accumulator = MomentAccumulator(3, gram=True)
     accumulator.add(torch.empty(0, 3))
     assert accumulator.moments().count == 0 and not accumulator.moments().gram.any()
+
+
+@pytest.mark.parametrize("features", [511, 600])
+def test_wide_gram_matrices_are_whole_too(features):
+    # Their upper part is added up, in panels of columns.
+    tokens = torch.randn(40, features, dtype=torch.float64) + 2
+    accumulator = MomentAccumulator(features, gram=True)
+    for part in tokens.split(16):
+        accumulator.add(part)
+        gram = accumulator.moments().gram  # may be asked for in between
+    torch.testing.assert_close(gram, tokens.T @ tokens / 40)
+    assert torch.equal(gram, gram.T)

@@ -7,7 +7,7 @@ from support.models import moments_of
 from optimum_si.algorithms.calls import Calls
 from optimum_si.algorithms.layerwise.inputs import paired_input, single_input
 from optimum_si.errors import NumericalError
-from optimum_si.linalg.paired_moments import PairedMoments
+from optimum_si.linalg.paired_moments import PairedAccumulator, PairedMoments
 from optimum_si.models.forward.layer_inputs import SAMPLE_SIZE
 from optimum_si.models.forward.layer_walk import Activation, LayerCall, Reached
 from optimum_si.models.forward.stops import Stop
@@ -15,7 +15,7 @@ from optimum_si.models.weight_view import WeightView
 
 
 FEATURES, OUTPUTS, TOKENS = 6, 4, 5
-VIEW = WeightView("block.layer", torch.nn.Linear(FEATURES, OUTPUTS))
+VIEW = WeightView("block.layer", torch.nn.Linear(FEATURES, OUTPUTS, dtype=torch.float64))
 
 
 def drawn(seed, features=FEATURES, batches=4):
@@ -73,17 +73,25 @@ def test_samples_are_spread_over_all_tokens():
         assert torch.equal(sample, tokens(values)[::3]) and len(sample) <= SAMPLE_SIZE
 
 
-@pytest.mark.parametrize("residual", [False, True])
+def paired_of(values, dense, errors=None):
+    """Moments of tokens [n, d_in] in both models; with errors of the stream [n, d_out] those of a layer's output."""
+    error = dense - values
+    accumulator = PairedAccumulator(errors is not None)
+    accumulator.add(values, error if errors is None else error @ VIEW.read().T + errors)
+    return accumulator.moments()
+
+
+@pytest.mark.parametrize("writes", [False, True])
 @pytest.mark.parametrize("padded", [False, True])
-def test_pairs_are_those_of_the_training_windows_and_of_those_held_out(residual, padded):
+def test_pairs_are_those_of_the_training_windows_and_of_those_held_out(writes, padded):
     values, dense, errors = drawn(0), drawn(1), drawn(2, OUTPUTS)
     mask = masks() if padded else None
-    found, sample = paired_input(reached(values, dense, errors if residual else None, mask), calls(1))
+    found, sample = paired_input(reached(values, dense, errors if writes else None, mask), calls(1))
 
     def of(part):
         chosen = None if mask is None else mask[part]
-        rest = [tokens(errors[part], chosen)] if residual else []
-        return PairedMoments.of(tokens(values[part], chosen), tokens(dense[part], chosen), *rest)
+        rest = [tokens(errors[part], chosen)] if writes else []
+        return paired_of(tokens(values[part], chosen), tokens(dense[part], chosen), *rest)
 
     same(found.held_out, of(slice(0, 1)))
     same(found.training, of(slice(1, 4)))
@@ -104,22 +112,31 @@ def test_a_batch_that_the_dense_model_sends_elsewhere_counts_as_equal_there():
     values, dense, errors = drawn(0), drawn(1), drawn(2, OUTPUTS)
     some, known = [*dense[:3], None], [*errors[:3], None]
     found, _ = paired_input(reached(values, some, known), calls(0))
-    alike = PairedMoments.of(
+    alike = paired_of(
         tokens(values), tokens([*dense[:3], values[3]]), tokens([*errors[:3], torch.zeros_like(errors[3])])
     )
     same(found.whole, alike)
 
 
 def test_it_is_measured_once_for_all_readers():
-    values, dense, errors = drawn(0), drawn(1), drawn(2, OUTPUTS)
+    values, dense = drawn(0), drawn(1)
     first = reached(values, dense)
     again = Reached([VIEW], first.activation, first.calls)
     assert single_input(first, calls(), True)[0] is single_input(again, calls(), True)[0]
     assert paired_input(first, calls())[0] is paired_input(again, calls())[0]
-    # A layer that writes to the stream beside one that does not has an error of the stream to repair, too.
-    writer = Reached([VIEW], first.activation, reached(values, dense, errors).calls)
-    assert len(paired_input(writer, calls())[0].whole.mean) == 2 * FEATURES + OUTPUTS
-    assert len(paired_input(first, calls())[0].whole.mean) == 2 * FEATURES
+
+
+def test_each_layer_that_writes_to_the_stream_falls_short_by_something_of_its_own():
+    values, dense, errors = drawn(0), drawn(1), drawn(2, OUTPUTS)
+    first = reached(values, dense, errors)
+    other = WeightView("block.other", torch.nn.Linear(FEATURES, OUTPUTS, dtype=torch.float64))
+    second = Reached([other], first.activation, first.calls)
+    reader = Reached([VIEW], first.activation, reached(values, dense).calls)
+    for layer, weight in ((first, VIEW), (second, other)):
+        change = (tokens(dense) - tokens(values)) @ weight.read().T + tokens(errors)
+        shift = paired_input(layer, calls())[0].whole.mean_target_shift(weight.read())
+        torch.testing.assert_close(shift, change.mean(dim=0))
+    assert len(paired_input(reader, calls())[0].whole.mean) == 2 * FEATURES
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

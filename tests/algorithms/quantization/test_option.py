@@ -69,7 +69,7 @@ def test_fused_and_transposed_weights_lie_on_the_grid_too(name):
 @pytest.mark.parametrize("values", GRIDS)
 @pytest.mark.parametrize("name", ["llama", "opt", "bert-relu"])
 def test_absorbed_scales_leave_the_saved_weights_on_the_grid(name, values, tmp_path):
-    induction = {"epochs": 1, "learning_rate": 0.5, "selection": "block"}
+    induction = {"epochs": 1, "learning_rate": 0.5}
     pruner = prune(tiny(name), "magnitude", save_dir=tmp_path / "model", induction=induction, quantization=values)
     assert any(layer.absorbed for block in pruner.report.blocks for layer in block.layers)
     saved = SIPruner.from_pretrained(str(tmp_path / "model")).model
