@@ -20,7 +20,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "spectral_weight": 0.1,
         },
     },
-    "fast": {"method": "wanda", "induction": None, "reconstruction": "admm", "repair": 0},
+    "fast": {"method": "wanda", "induction": None, "reconstruction": "admm", "repair": 0.5, "recovery": {}},
     "best": {
         "method": "wanda",
         "induction": None,  # measured to bring nothing beside the rest, in three times the time
@@ -28,6 +28,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "reconstruction": "admm",
         "repair": "auto",
         "refine_epochs": 5,
+        "recovery": {"num_samples": 128},
     },
 }
 #: What a pattern leaves no room for: zeros that layers, and the rows of a layer, share out among them.

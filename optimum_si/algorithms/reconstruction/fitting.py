@@ -11,11 +11,13 @@ from optimum_si.linalg.moments import Moments
 from optimum_si.linalg.paired_moments import PairedMoments
 
 from .least_squares import DampedGram, LeastSquares
-from .method import ROWS, Reconstructed
+from .method import Reconstructed
 
 
 #: Multiples of the damping that "auto" chooses among.
 DAMPINGS = (1.0, 3.0, 10.0)
+#: Rows of a layer that the choice is made on: each is fitted for itself, and all with the same repair and damping.
+ROWS = 64
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from .swaps import swapped
 
 
 #: Penalties that ADMM chooses among for each layer, and rows of it that the choice is made on.
-PENALTIES, ROWS = (0.3, 1.0), 64
+PENALTIES, ROWS = (0.3, 1.0), 32
 #: Swaps and fits in turn at most: a fit changes which swaps help.
 ROUNDS = 3
 
