@@ -89,8 +89,8 @@ class InductionConfig(Configuration):
     rescale: bool = option(
         default=True,
         type=boolean(),
-        detail="scale rows and columns of what is left of each layer, by least squares on the Gram matrix, to what "
-        "the dense model gives there; False leaves kept weights as the method does, as the paper. Fits do more than "
+        detail="scale rows and columns of what is left of each layer, by least squares on the Gram matrix, to its "
+        "dense output; False leaves kept weights as the method does, as the paper. Fits do more than "
         "that, and take its place.",
     )
     shift: bool = option(

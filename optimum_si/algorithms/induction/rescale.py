@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 
 from optimum_si.algorithms.layers import Layer
-from optimum_si.algorithms.layerwise.inputs import PairedInput
-from optimum_si.linalg.paired_moments import PairedMoments
 
 
 #: Times that outputs and inputs are scaled in turn.
@@ -19,39 +17,29 @@ ROUNDS = 2
 RIDGE = 0.01
 #: Scales stay within [1 / LARGEST, LARGEST].
 LARGEST = 5.0
-#: Fraction of the dense model's own output, on its own inputs, that is aimed at: a few numbers for each layer cannot
-#: over-fit as its weights would.
-REPAIR = 0.0
 
 
-def rescaled(layer: Layer, weight: Tensor, bias: Tensor | None, paired: PairedInput) -> tuple[Tensor, Tensor | None]:
-    """Pruned weight and bias with its rows and columns scaled, where that errs less on held-out windows.
+def rescaled(layer: Layer, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Pruned weight and bias with its rows and columns scaled to the layer's own dense output.
+
+    Aiming at the dense model's output instead, to repair what earlier layers lost, was measured to do harm: scales can
+    follow it only by shrinking what they let through.
 
     Args:
-        layer: dense.
+        layer: dense, with the full Gram matrix of its inputs.
         weight: pruned, [d_out, d_in].
-        bias: [d_out], or None.
-        paired: inputs of the layer in both models.
+        bias: [d_out], or None; one that may change makes up for the mean that is lost.
     """
-    error = paired.held_out_error(layer)
-    scaled = _scaled(layer, weight, paired.training)
-    bias_with = _bias(layer, scaled, bias, paired.training)
-    if not error(scaled, bias_with) < error(weight, bias):
-        return weight, bias
-    scaled = _scaled(layer, weight, paired.whole)
-    return scaled, _bias(layer, scaled, bias, paired.whole)
-
-
-def _scaled(layer: Layer, weight: Tensor, paired: PairedMoments) -> Tensor:
-    moments = paired.moments()
-    gram = (moments.transformed(shift=moments.mean) if layer.shift else moments).gram
-    assert gram is not None
+    gram = layer.scored_moments(shifted=True).gram
+    assert gram is not None, "scales are found on the full Gram matrix"
     gram = gram.to(weight.dtype)
-    target = layer.weight @ gram + REPAIR * paired.target_shift(layer.weight, center=layer.shift).to(weight.dtype)
-    weight = _rows(weight, gram, target)
+    target = layer.weight @ gram
+    scaled = _rows(weight, gram, target)
     for _ in range(ROUNDS):
-        weight = _rows(_columns(weight, gram, target), gram, target)
-    return weight
+        scaled = _rows(_columns(scaled, gram, target), gram, target)
+    if not layer.shift or bias is None:
+        return scaled, bias
+    return scaled, bias + (weight - scaled) @ layer.mean
 
 
 def _rows(weight: Tensor, gram: Tensor, target: Tensor) -> Tensor:
@@ -74,12 +62,3 @@ def _columns(weight: Tensor, gram: Tensor, target: Tensor) -> Tensor:
     if failed or not bool(torch.isfinite(factor).all()):
         return weight
     return weight * factor.clamp(1 / LARGEST, LARGEST)
-
-
-def _bias(layer: Layer, weight: Tensor, bias: Tensor | None, paired: PairedMoments) -> Tensor | None:
-    """The bias that gives the mean output aimed at; one that may not change stays."""
-    if not layer.shift or layer.bias is None:
-        return bias
-    mean = paired.mean[: weight.shape[1]]
-    moved = REPAIR * paired.mean_target_shift(layer.weight) + (layer.weight - weight).double() @ mean
-    return layer.bias + moved.to(layer.bias.dtype)

@@ -10,8 +10,8 @@ from torch import Tensor
 from optimum_si.algorithms.block_state import BlockState
 from optimum_si.algorithms.induction.absorption import absorbed_scales
 from optimum_si.algorithms.layers import Layer, naming, view_factor
-from optimum_si.algorithms.layerwise.inputs import single_input
 from optimum_si.algorithms.pruning.method import Settings
+from optimum_si.algorithms.sequence.inputs import single_input
 from optimum_si.algorithms.stage import Need
 from optimum_si.config.si_config import SIConfig
 from optimum_si.linalg.damping import safe_damping

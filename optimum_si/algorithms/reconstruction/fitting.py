@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from optimum_si.algorithms.layers import Layer, LayerFit
-from optimum_si.algorithms.layerwise.inputs import PairedInput
+from optimum_si.algorithms.sequence.inputs import PairedInput
 from optimum_si.linalg.damping import safe_damping
 from optimum_si.linalg.moments import Moments
 from optimum_si.linalg.paired_moments import PairedMoments

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from optimum_si.algorithms.block_state import BlockState
 from optimum_si.algorithms.layers import PLAIN, Layer
-from optimum_si.algorithms.layerwise.decide import Decision, decide_in_sequence
-from optimum_si.algorithms.layerwise.inputs import PairedInput
+from optimum_si.algorithms.sequence.decide import Decision, decide_in_sequence
+from optimum_si.algorithms.sequence.inputs import PairedInput
 from optimum_si.algorithms.stage import Need
 from optimum_si.config.si_config import SIConfig
 

@@ -5,7 +5,7 @@ import torch
 from support.models import moments_of
 
 from optimum_si.algorithms.calls import Calls
-from optimum_si.algorithms.layerwise.inputs import paired_input, single_input
+from optimum_si.algorithms.sequence.inputs import paired_input, single_input
 from optimum_si.errors import NumericalError
 from optimum_si.linalg.paired_moments import PairedAccumulator, PairedMoments
 from optimum_si.models.forward.layer_inputs import SAMPLE_SIZE

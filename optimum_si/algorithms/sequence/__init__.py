@@ -1,0 +1,1 @@
+"""A block decided layer by layer in one forward pass, whatever decides."""
