@@ -19,6 +19,7 @@ shortest model. 1.00 is linear; less shows what does not grow with the blocks, s
 """
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -60,6 +61,8 @@ def main() -> None:
     add("--peer-python", metavar="PYTHON", help="the interpreter of an environment with llm-compressor 0.14")
     add("--output", type=Path, metavar="FILE", help="rows as JSON lines; goes on from those that it holds")
     args = parser.parse_args()
+    # As after Ctrl-C: the command under way ends too, and gigabytes of checkpoints are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     recipes = [*args.recipes]
     if args.peer_python:
         try:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
+import time
 from argparse import ArgumentParser, Namespace
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,6 +59,22 @@ def test_a_command_that_fails_tells_the_end_of_its_log():
     assert failed.value.last_line == "ValueError: 7"
     with pytest.raises(CommandFailed, match="cannot be started"):
         run_measured(["no-such-program"])
+
+
+def test_the_command_under_way_ends_with_the_benchmark(tmp_path):
+    peer = tmp_path / "python"
+    peer.write_text(
+        f"#!/bin/sh\necho $$ > {tmp_path}/writing && mv {tmp_path}/writing {tmp_path}/pid\nexec sleep 600\n"
+    )
+    peer.chmod(peer.stat().st_mode | stat.S_IXUSR)
+    benchmark = subprocess.Popen([sys.executable, BENCHMARKS / "real_model.py", "--peer-python", peer])
+    while not (tmp_path / "pid").is_file():
+        assert benchmark.poll() is None
+        time.sleep(0.05)
+    benchmark.terminate()
+    assert benchmark.wait(timeout=60) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_times_are_in_the_forward_passes_around_each_command():
