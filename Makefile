@@ -17,7 +17,7 @@ export SI_PIP_FLAGS := $(PIP_FLAGS)
 help:  ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
-demo: $(READY)  ## Prune a real model and show what was gained.
+demo: $(READY)  ## Prune a real language model, export it and show what was gained.
 	$(BIN)/optimum-cli si demo
 
 # Kernels are compiled on all cores before tests share these, and once instead of by each worker.

@@ -1,9 +1,13 @@
 """Prune with llm-compressor, in its own environment; compare_llm_compressor.py starts this.
 
 python examples/llm_compressor_prune.py MODEL WINDOWS.safetensors METHOD TARGET OUTPUT
+
+The last line printed is {"seconds": of llm-compressor's call, loading and saving aside}.
 """
 
+import json
 import sys
+import time
 
 import torch
 from datasets import Dataset
@@ -27,6 +31,7 @@ def main(path: str, file: str, method: str, target: str, output: str) -> None:
         goal = {"sparsity": float(target.rstrip("%")) / 100}
     # The pattern also ends in front of the dot that names inside a matched Linear begin with.
     recipe = MODIFIERS[method](**goal, targets=["Linear"], ignore=["re:.*lm_head.*"])
+    begun = time.perf_counter()
     oneshot(
         model=model,
         dataset=data,
@@ -35,7 +40,9 @@ def main(path: str, file: str, method: str, target: str, output: str) -> None:
         max_seq_length=len(windows[0]),
         shuffle_calibration_samples=False,
     )
+    seconds = time.perf_counter() - begun
     model.save_pretrained(output, save_compressed=False)
+    print(json.dumps({"seconds": seconds}))
 
 
 if __name__ == "__main__":

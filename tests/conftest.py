@@ -31,7 +31,6 @@ TESTS = Path(__file__).parent
 LONGEST = ("demo", "docs", "onnx", "hub", "commands", "examples", "algorithms/quantization")
 #: What `make test` leaves to `make test-all`, beside tests that are marked themselves.
 SLOW = (
-    "benchmarks",
     "commands/test_packaging.py",
     "demo/test_demo.py",
     "docs/test_pages.py",

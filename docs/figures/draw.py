@@ -1,4 +1,4 @@
-"""Draws the figure of the README, docs/figures/gap.png, from what `make demo` measured.
+"""Draws the figure of the README, docs/figures/gap.png, from what `optimum-cli si demo --embeddings` measured.
 
 python docs/figures/draw.py
 """

@@ -11,7 +11,9 @@ from transformers import PreTrainedModel
 from optimum_si.onnx import ORTSIModelForCausalLM, export
 from optimum_si.onnx.benchmark import benchmark
 from optimum_si.onnx.kernels import KernelsUnavailable, library_path
+from optimum_si.version import __version__
 
+from .cache import cache_root
 from .comparison import say
 from .live_output import LiveTable, clock
 from .recipe_table import number, score
@@ -50,7 +52,8 @@ def compare_exports(
         dense: checkpoint of the dense model.
         pruned: on the CPU.
         tokenizer: saved beside the exports.
-        output: gets them, in the folders DENSE and SPARSE.
+        output: gets them, in the folders DENSE and SPARSE; the export of a model in the user's cache, which is the
+            same in every run of a version, is kept beside that one instead.
         windows: on which perplexity is measured, int64 [N, T].
         repeats: turns in which speed is measured.
     """
@@ -59,22 +62,29 @@ def compare_exports(
         return None
     kernels = _have_kernels()
     say(f"\nOn ONNX Runtime, the dense model in fp32 and `fast` without its zeros, kept weights in {VALUES}:\n")
-    # One of them is traced at a time: a trace needs several times the memory of the weights.
-    with clock("export of the dense model"):
-        export(dense, output / DENSE, overwrite=True)
+    folder = _dense_export(dense, output)
     with clock("export of the sparse model"):
         export(pruned, output / SPARSE, weights="sparse", values=VALUES, tokenizer=tokenizer, overwrite=True)
     with clock("tokens per second"):
-        speeds = benchmark([output / DENSE, output / SPARSE], PROMPT, NEW_TOKENS, repeats=repeats)
+        speeds = benchmark([folder, output / SPARSE], PROMPT, NEW_TOKENS, repeats=repeats)
     table = LiveTable(["export", "tokens a second", "MB", "perplexity (articles)"], [14, 15, 7, 21])
-    for name, folder, speed in zip(("dense", f"fast, {VALUES}"), (DENSE, SPARSE), speeds, strict=True):
-        opened = ORTSIModelForCausalLM.from_pretrained(output / folder)
+    for name, place, speed in zip(("dense", f"fast, {VALUES}"), (folder, output / SPARSE), speeds, strict=True):
+        opened = ORTSIModelForCausalLM.from_pretrained(place)
         with clock(f"perplexity of {name}"):
             measured = score(opened, windows)
         table.add([name, f"{speed.decode or 0:.1f}", f"{speed.megabytes:.0f}", number(measured)])
     first, second = speeds
     speed_ratio = (second.decode or 0) / first.decode if first.decode else 0.0
     return Exported(opened, speed_ratio, second.megabytes / first.megabytes, kernels)
+
+
+def _dense_export(dense: Path, output: Path) -> Path:
+    cached = dense.with_name(f"{dense.name}-onnx-{__version__}")
+    folder = cached if dense.is_relative_to(cache_root()) else output / DENSE
+    if folder != cached or not (folder / "config.json").is_file():
+        with clock("export of the dense model"):
+            export(dense, folder, overwrite=True)
+    return folder
 
 
 def _have_kernels() -> bool:

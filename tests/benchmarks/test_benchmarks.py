@@ -8,7 +8,14 @@ import pytest
 
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-LIBRARIES = ("ablation.py", "corpus.py", "subjects.py")
+LIBRARIES = (
+    "ablation.py",
+    "corpus.py",
+    "real_model_rows.py",
+    "real_model_steps.py",
+    "subjects.py",
+    "whole_commands.py",
+)
 
 pytestmark = pytest.mark.slow
 

@@ -78,8 +78,10 @@ def test_the_metadata_state_version_license_and_extras(wheel):
         "genai",
         "datasets",
         "eval",
+        "gguf",
         "report",
         "demo",
+        "realmodels",
         "dev",
     }
 

@@ -17,6 +17,8 @@ from optimum_si.errors import ExportError
 from optimum_si.models.forward.modes import evaluation_mode, without_cache
 from optimum_si.onnx.cache_argument import CACHE
 
+from .matching import quick_matching
+
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -58,7 +60,7 @@ def trace(model: PreTrainedModel, opset: int | None, fusions: str | None) -> lis
         )
     config = OnnxConfig(dynamic=True, opset_version=opset, ort_fusions=fusions)  # type: ignore[arg-type]
     try:
-        with evaluation_mode(model), quiet():
+        with evaluation_mode(model), quiet(), quick_matching():
             exporter = OnnxExporter()
             return [
                 Trace(name, exporter.export_program(part, inputs, config)[0]) for name, part, inputs in _parts(model)
