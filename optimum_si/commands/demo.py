@@ -8,7 +8,7 @@ from .base import SISubcommand
 
 class DemoCommand(SISubcommand):
     HELP = "Prune a real model by several recipes, compare, and put the result to work."
-    USAGE = "[--embeddings | --language-model [--minutes F] | --model MODEL --dataset DATA] [--quick] [--output DIR]"
+    USAGE = "[--embeddings | --language-model | --model MODEL --dataset DATA] [--quick] [--output DIR]"
     DESCRIPTION = (
         "Prune SmolLM2-135M-Instruct to 2:4 by four recipes, print what each lost, let the dense and the pruned\n"
         "model answer, and export it without its zeros: about ten minutes on two cores. No hub is asked: the model\n"

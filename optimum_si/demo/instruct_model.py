@@ -115,7 +115,9 @@ def _subject() -> tuple[Path, list[str], dict[str, list[str]]]:
         calibration, texts = prose.calibration_text(), {"articles": prose.test_text(), "news": prose.other_text()}
         return real_model.real_model_directory(), calibration, texts
     except SIError as error:
-        raise type(error)(f"{error} Another demo needs neither: optimum-cli si demo --embeddings.") from error
+        raise type(error)(
+            f"{error} The demo on a sentence encoder needs none of it: optimum-cli si demo --embeddings."
+        ) from error
 
 
 def _prune_all(
@@ -130,9 +132,9 @@ def _prune_all(
         with clock(name):
             copied.prune(config, calibration, progress=False)
         table.add(name, copied.model, time.perf_counter() - started)
-        # Only one copy beside the dense model is ever in memory.
         if name == KEPT:
             copied.save_pretrained(output, overwrite=True)
+        del copied  # before the next one: only one copy beside the dense model is ever in memory
     return table
 
 
