@@ -54,7 +54,7 @@ class Amount:
     @classmethod
     def of(cls, quick: bool) -> "Amount":
         """What takes about ten minutes on two cores, or just enough to see that everything works."""
-        return cls(4, 64, 1, 4, 2, 16, 1) if quick else cls(16, 512, 1, 32, 8, 80, 3)
+        return cls(4, 64, 1, 4, 2, 16, 1) if quick else cls(16, 512, 1, 24, 8, 80, 3)
 
     def recipes(self) -> dict[str, SIConfig]:
         """By name, in the order of the table."""
