@@ -82,16 +82,16 @@ def test_no_induction_option_does_nothing(method, base, change):
     assert not same_bytes(BASES[key], induced(method, {**base, **change}))
 
 
-def test_selection_decides_by_the_model_or_by_the_block():
-    induction = {"epochs": 3, "learning_rate": 0.3}
-    by_model, by_block = (
-        prune(
-            tiny("llama"), "wanda", calibration("", 48), sparsity=0.5, induction={**induction, "selection": selection}
-        )
-        for selection in ("model", "block")
+@pytest.mark.parametrize("name", ["llama", "opt"])
+def test_scales_of_what_is_left_bring_layers_closer_and_move_no_zero(name):
+    scaled, plain = (
+        prune(tiny(name), "wanda", sparsity=0.5, induction={"epochs": 0, "initialization": "ones", "rescale": rescale})
+        for rescale in (True, False)
     )
-    assert not same_bytes(by_model.model, by_block.model)
-    assert by_model.report.blocks[0].loss_before != by_block.report.blocks[0].loss_before
+    first, bare = (run.report.blocks[0].layers[0] for run in (scaled, plain))
+    assert first.error_after < bare.error_after
+    masks = [block_weights(run.model)[first.name] == 0 for run in (scaled, plain)]
+    assert torch.equal(*masks)
 
 
 def test_the_seed_orders_the_batches():

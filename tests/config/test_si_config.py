@@ -77,7 +77,7 @@ REJECTED_INDUCTION = {
     "initialization": ("zeros",),
     "objective": ("mae",),
     "own_scales": ("yes",),
-    "selection": ("layer",),
+    "rescale": ("yes",),
     "max_scale": (1, 0.5),
     "temperature": (0,),
     "spectral_weight": (-0.1,),

@@ -25,7 +25,7 @@ from optimum_si.linalg.histograms import BINS, HIGH, LOW, affordable, relative_h
 from optimum_si.report import REPORT_NAME, Report
 
 
-STRONG = {"epochs": 2, "learning_rate": 0.05, "selection": "block"}
+STRONG = {"epochs": 2, "learning_rate": 0.05}
 
 
 def counted(score: numpy.ndarray, mean: numpy.ndarray) -> numpy.ndarray:
@@ -106,7 +106,7 @@ def test_singular_values_are_those_of_numpy(method, induction):
 
 
 def test_absorbed_scales_do_not_show_in_the_singular_values():
-    recipe = {"epochs": 2, "learning_rate": 0.1, "selection": "block"}
+    recipe = {"epochs": 2, "learning_rate": 0.1}
     reports = [prune(tiny("llama"), induction={**recipe, "absorb": absorb}).report for absorb in (True, False)]
     assert any(layer.absorbed for layer in reports[0].layers), "or this test shows nothing"
     assert reports[0].spectrum == reports[1].spectrum

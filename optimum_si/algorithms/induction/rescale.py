@@ -30,6 +30,8 @@ def rescaled(layer: Layer, weight: Tensor, bias: Tensor | None) -> tuple[Tensor,
         weight: pruned, [d_out, d_in].
         bias: [d_out], or None; one that may change makes up for the mean that is lost.
     """
+    if torch.equal(weight, layer.weight):
+        return weight, bias
     gram = layer.scored_moments(shifted=True).gram
     assert gram is not None, "scales are found on the full Gram matrix"
     gram = gram.to(weight.dtype)

@@ -5,9 +5,9 @@ import torch
 from support.experts import tiny_mixtral
 from support.models import block_weights, calibration, prune, relative_change, tiny, token_windows
 
-from optimum_si.algorithms.layerwise import decide
 from optimum_si.algorithms.quantization import stage as rounding
 from optimum_si.algorithms.quantization.grids import GRIDS
+from optimum_si.algorithms.sequence import decide
 from optimum_si.algorithms.sequence.decide import decide_in_sequence
 from optimum_si.models.forward.layer_walk import LayerWalk
 from optimum_si.models.forward.stops import hidden_of
