@@ -161,15 +161,7 @@ class BlockState:
         inside, bare = len(self.name) + 1, WithoutHooks(self.block)
         overrides: dict[str, Tensor] = dict(norm_params or {})
         for layer in self.layers:
-            view, (weight, bias) = layer.view, weights[layer.view.name]
-            prefix = view.name[inside:]
-            name = f"{prefix}.{view.parameter}"
-            overrides[name] = view.embed(overrides.get(name, view.tensor().detach()), weight)
-            if bias is not None:
-                whole = view.bias_tensor()
-                assert whole is not None
-                name = f"{prefix}.{view.bias}"
-                overrides[name] = view.embed_bias(overrides.get(name, whole.detach()), bias)
+            layer.view.override(overrides, f"{layer.view.name[inside:]}.", *weights[layer.view.name])
         inner = {f"block.{name}": value for name, value in overrides.items()}
         return stop.call(lambda *args, **kwargs: torch.func.functional_call(bare, inner, args, kwargs))
 

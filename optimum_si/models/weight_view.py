@@ -91,6 +91,23 @@ class WeightView:
         selected.copy_(bias.reshape(selected.shape))
         return whole
 
+    def override(self, values: dict[str, Tensor], prefix: str, weight: Tensor, bias: Tensor | None) -> None:
+        """Put this view's weight and bias into parameters for ``functional_call``, beside what other views put there.
+
+        Args:
+            values: parameters by name; changed.
+            prefix: of the owner's parameters, such as "mlp.up_proj.".
+            weight: [d_out, d_in].
+            bias: [d_out]; None leaves the bias as it is.
+        """
+        name = prefix + self.parameter
+        values[name] = self.embed(values.get(name, self.tensor().detach()), weight)
+        if bias is not None:
+            whole = self.bias_tensor()
+            assert whole is not None, f"{self.name} has no bias"
+            name = prefix + self.bias
+            values[name] = self.embed_bias(values.get(name, whole.detach()), bias)
+
     @property
     def shape(self) -> tuple[int, int]:
         """(d_out, d_in)."""

@@ -191,14 +191,7 @@ class LayerWalk:
         module = self.modules[stop.index]
         overrides: dict[str, Tensor] = {}
         for view in self.views[module]:
-            weight, bias = self.weights[view.name]
-            name = f"block.{view.parameter}"
-            overrides[name] = view.embed(overrides.get(name, view.tensor().detach()), weight)
-            if bias is not None:
-                whole = view.bias_tensor()
-                assert whole is not None
-                name = f"block.{view.bias}"
-                overrides[name] = view.embed_bias(overrides.get(name, whole.detach()), bias)
+            view.override(overrides, "block.", *self.weights[view.name])
         return torch.func.functional_call(WithoutHooks(module), overrides, stop.args, stop.kwargs)
 
     def _at(self, run: BlockRun, point: Point) -> Tensor:
