@@ -22,7 +22,7 @@ from optimum_si.pipeline.plan import make_plan
 from optimum_si.pipeline.recover_alone import Alone
 from optimum_si.pipeline.run import run
 
-from .calibration import fresh_examples, prepare_examples
+from .calibration import run_data
 from .errors import ConfigurationError, UnsupportedModelError
 from .report import Report
 
@@ -106,8 +106,8 @@ class SIPruner:
 
         Args:
             config: the recipe.
-            dataset: calibration data in any form that :func:`prepare_examples` takes; None uses
-                ``config.calibration.dataset``.
+            dataset: calibration data in any form that :func:`prepare_examples` takes, or "self" for what the model
+                writes; None uses ``config.calibration.dataset``.
             save_dir: also save the result there, see :meth:`save_pretrained`.
             overwrite: replace what is in ``save_dir``.
             progress: show a progress bar.
@@ -273,10 +273,9 @@ class SIPruner:
         if save_dir is not None:
             check_output(save_dir, overwrite)
         plan = make_plan(config, self.model, write)
-        text = dataset, config.calibration, self.tokenizer, maximum_length(self.model)
-        examples = prepare_examples(*text)
-        recovery = config.recovery if write else None
-        fresh = [] if recovery is None else fresh_examples(examples, recovery.num_samples, *text)
+        num_fresh = config.recovery.num_samples if write and config.recovery is not None else None
+        own = self.model, self.tokenizer, maximum_length(self.model)
+        examples, fresh = run_data(dataset, config.calibration, num_fresh, *own, progress)
         check_vocabulary([*examples, *fresh], self.model)
         if self.scales is not None and config.induction is not None:
             if write and self.scales.fit(config):

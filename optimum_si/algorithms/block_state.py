@@ -146,6 +146,7 @@ class BlockState:
                 scale=self.column_factor(scaling.scales, layer),
                 row_scale=self.row_factor(scaling.scales, layer),
             )
+        weight = scaling.rescaled(layer.view.name, weight)
         if not (scaling.shifted and layer.shift):
             return weight, layer.bias
         return weight, shifted_bias(layer, weight, scaling.bias_change.get(layer.view.name))

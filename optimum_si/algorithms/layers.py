@@ -56,11 +56,14 @@ class Scaling:
         scales: s by the name of its scale group; groups that are left out keep s = 1.
         shifted: whether biases take up the shift.
         bias_change: learned change of each shifted bias beyond mean compensation, by view name, [d_out].
+        rows, columns: learned factors of what is left of each weight, by view name, [d_out] and [d_in].
     """
 
     scales: Mapping[str, Tensor] = field(default_factory=dict)
     shifted: bool = False
     bias_change: Mapping[str, Tensor] = field(default_factory=dict)
+    rows: Mapping[str, Tensor] = field(default_factory=dict)
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def name(self) -> Literal["induced", "shift", "plain"]:
@@ -69,8 +72,18 @@ class Scaling:
 
     def part_of_the_way(self, fraction: float) -> "Scaling":
         """The scaling at a fraction of its distance from s = 1 (in log s) and from mean compensation."""
-        scales = {name: scale**fraction for name, scale in self.scales.items()}
-        return Scaling(scales, self.shifted, {name: fraction * change for name, change in self.bias_change.items()})
+        scales, rows, columns = (
+            {name: factor**fraction for name, factor in factors.items()}
+            for factors in (self.scales, self.rows, self.columns)
+        )
+        changes = {name: fraction * change for name, change in self.bias_change.items()}
+        return Scaling(scales, self.shifted, changes, rows, columns)
+
+    def rescaled(self, name: str, weight: Tensor) -> Tensor:
+        """A pruned weight [d_out, d_in] of a view with the learned factors of its rows and columns."""
+        if name in self.columns:
+            weight = weight * self.columns[name]
+        return weight * self.rows[name][:, None] if name in self.rows else weight
 
 
 #: No scale, and biases as they are.

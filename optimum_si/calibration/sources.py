@@ -11,6 +11,7 @@ from optimum_si.config.groups import CalibrationConfig
 from optimum_si.errors import CalibrationError
 
 from .files import find_files, looks_like_a_path, read_files
+from .own_text import OWN_TEXT
 from .rows import Source, as_source
 
 
@@ -77,6 +78,11 @@ def load_source(dataset: Any, config: CalibrationConfig, evaluation: bool = Fals
     published = EVALUATION_SPLITS if evaluation else CALIBRATION_SPLITS
     if isinstance(dataset, str) and dataset in published:
         return _published(dataset, published[dataset], config)
+    if isinstance(dataset, str) and dataset == OWN_TEXT:
+        raise CalibrationError(
+            f"dataset={OWN_TEXT!r} is text that a model writes to be pruned or recovered on; here texts of others are "
+            "needed. (A folder of that name is './self'.)"
+        )
     if isinstance(dataset, (str, os.PathLike)):
         return _named(os.path.expanduser(dataset), config, evaluation)
     if isinstance(dataset, Mapping) and any(hasattr(value, "column_names") for value in dataset.values()):

@@ -1,7 +1,8 @@
 """``si_scales.safetensors``: learned scales beside an induced checkpoint, which a later ``prune`` takes up.
 
 An absorbed checkpoint does not show them to Wanda or SparseGPT (input scales move no bit of their masks), so
-they are kept apart: for each block the learned s, the powers of two that were absorbed, and the bias changes.
+they are kept apart: for each block the learned s, the powers of two that were absorbed, and what was learned for the
+pruned layers: bias changes, and factors of their rows and columns.
 """
 
 import json
@@ -38,7 +39,8 @@ class SavedScales:
 
     Args:
         method, target: what they were learned for, such as "wanda" and "2:4".
-        tensors: "BLOCK|scale|CHANNELS", "BLOCK|absorbed|CHANNELS" and "BLOCK|bias|LAYER" -> values.
+        tensors: "BLOCK|scale|CHANNELS", "BLOCK|absorbed|CHANNELS", "BLOCK|bias|LAYER", "BLOCK|rows|LAYER" and
+            "BLOCK|columns|LAYER" -> values.
         shifted: whether biases took up the shift, for each block that was induced.
         transformations: those that the model went through before; `prune` does not repeat them.
     """
@@ -69,7 +71,14 @@ class SavedScales:
             if scaling is None or scaling.name == "plain":
                 continue
             shifted[name] = scaling.shifted
-            for kind, values in (("scale", scaling.scales), ("absorbed", absorbed), ("bias", scaling.bias_change)):
+            kinds = {
+                "scale": scaling.scales,
+                "absorbed": absorbed,
+                "bias": scaling.bias_change,
+                "rows": scaling.rows,
+                "columns": scaling.columns,
+            }
+            for kind, values in kinds.items():
                 for key, value in values.items():
                     tensors[f"{name}|{kind}|{key}"] = value.detach().cpu().contiguous()
         return cls(config.method, config.target_name, tensors, shifted, tuple(transformations))
@@ -89,7 +98,11 @@ class SavedScales:
             device: where the model is.
         """
         return {
-            name: Scaling(self._of(name, "scale", device), shifted, self._of(name, "bias", device))
+            name: Scaling(
+                self._of(name, "scale", device),
+                shifted,
+                *(self._of(name, kind, device) for kind in ("bias", "rows", "columns")),
+            )
             for name, shifted in self.shifted.items()
         }
 
@@ -185,10 +198,10 @@ def transformations_of(model: PreTrainedModel, scales: SavedScales | None) -> li
 
 
 def _fits(block: Block, kind: str, name: str, size: int) -> bool:
-    """Whether a block has the channels, or the layer with a bias, that a saved tensor is for."""
-    if kind == "bias":
+    """Whether a block has the channels, or the layer, that a saved tensor is for."""
+    if kind in ("bias", "rows", "columns"):
         view = block.views.get(name[len(block.name) + 1 :])
-        return view is not None and view.shape[0] == size
+        return view is not None and view.shape[kind == "columns"] == size
     if name.startswith(INPUT_OF):
         views = [block.views.get(local) for local in name[len(INPUT_OF) :].split(",")]
         return all(view is not None and view.shape[1] == size for view in views)

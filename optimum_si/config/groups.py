@@ -89,9 +89,9 @@ class InductionConfig(Configuration):
     rescale: bool = option(
         default=True,
         type=boolean(),
-        detail="scale rows and columns of what is left of each layer, by least squares on the Gram matrix, to its "
-        "dense output; False leaves kept weights as the method does, as the paper. Fits do more than "
-        "that, and take its place.",
+        detail="also learn factors for the rows and columns of what is left of each layer, which end in its own "
+        "weights; False leaves kept weights as the method does, as the paper. Fits that repair earlier layers do more "
+        "than that, and take its place.",
     )
     shift: bool = option(
         default=True,
@@ -162,9 +162,9 @@ class CalibrationConfig(Configuration):
         default=None,
         type=text("DATA"),
         flag=True,
-        help=f"text that shows the model at work: {DATASETS}",
-        detail='a Hub dataset name (`"wikitext2"` and `"c4"` mean the published splits), or a local file, folder or '
-        "glob.",
+        help=f'text that shows the model at work: {DATASETS}, or "self": what the model writes',
+        detail='a Hub dataset name (`"wikitext2"` and `"c4"` mean the published splits), a local file, folder or '
+        'glob, or `"self"`: text that the model writes itself, an instruct model through its chat template.',
         see="#calibration-data",
     )
     dataset_config: str | None = option(

@@ -126,7 +126,7 @@ def _stages(config: SIConfig, write: bool, saved: Mapping[str, Scaling] | None) 
     stages: list[BlockStage] = []
     if config.induction is not None:
         stages.append(InductionStage.of(config, saved))
-    stages.append(FittingStage.of(config) if config.fits_in_sequence else PruningStage.of(config))
+    stages.append(FittingStage.of(config) if config.fits_in_sequence else PruningStage())
     if config.refine_epochs:
         stages.append(RefinementStage.of(config))
     if write and config.quantization != "none":

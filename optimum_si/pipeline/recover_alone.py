@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from optimum_si.algorithms.recovery.references import References
-from optimum_si.calibration import fresh_examples, prepare_examples
+from optimum_si.calibration import fresh_examples, is_own_text, prepare_examples, written_examples
 from optimum_si.checkpoint.load import find_file, load_model, maximum_length, move
 from optimum_si.config.recovery import RecoveryConfig
 from optimum_si.config.si_config import SIConfig
@@ -116,11 +116,12 @@ class Alone:
             ConfigurationError: without a dense model, or for one that this was not made from.
             CalibrationError: for data that cannot be used, or too little of it.
         """
-        run = self._run_id(dataset, dense)
+        run, own = self._run_id(dataset, dense), is_own_text(dataset, self.recipe.calibration)
         if self.report is not None and self.report.recovery is not None and self.report.recovery.run == run:
             warn("this recovery is done already: more minutes, epochs or text, or another seed, go on from here.")
             return False
-        windows = self._windows(dataset)
+        dense = self._dense(dense)
+        windows = self._written(dense, progress) if own else self._windows(dataset)
         check_vocabulary(windows, self.model)
         if output is not None:
             self._interruptions = Interruptions(Path(output), f"{run} {digest_of_weights(self.model)}")
@@ -128,7 +129,7 @@ class Alone:
         done = train_as_whole(
             self.model,
             find_structure(self.model),
-            self._references(windows, self._dense(dense)),
+            self._references(windows, dense),
             self.config,
             self._on_grid,
             run,
@@ -152,7 +153,9 @@ class Alone:
         """What two calls share that ask for the same of one model."""
         name = str(dense) if isinstance(dense, (str, Path)) else None
         values = {"recovery": asdict(self.config), "seed": self.recipe.seed, "dense": name}
-        return digest_of(values, self._calibration_windows(dataset))
+        # What a model writes follows from the recipe.
+        own = is_own_text(dataset, self.recipe.calibration)
+        return digest_of(values, [] if own else self._calibration_windows(dataset))
 
     @property
     def _on_grid(self) -> bool:
@@ -179,6 +182,13 @@ class Alone:
         if count and self._drawn:
             seen = seen + fresh_examples(seen, self._drawn, dataset, of_fits, *text)
         return fresh_examples(seen, count, dataset, calibration, *text)
+
+    def _written(self, dense: PreTrainedModel, progress: bool) -> list[dict[str, Tensor]]:
+        """Windows that the dense model writes, other ones than for the fits and for earlier recoveries."""
+        calibration = self.recipe.calibration
+        count, seed = self.config.num_samples or calibration.num_samples, calibration.seed + 1 + self._drawn
+        wanted = replace(calibration, num_samples=count, seed=seed)
+        return written_examples(wanted, dense, self.tokenizer, maximum_length(dense), progress)
 
     def _dense(self, dense: Any) -> PreTrainedModel:
         """The dense model where the pruned one is.

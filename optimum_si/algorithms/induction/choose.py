@@ -8,8 +8,7 @@ from optimum_si.algorithms.block_state import BlockState
 from optimum_si.algorithms.layers import PLAIN, Scaling, Weights
 from optimum_si.config.groups import InductionConfig
 
-from .learn import learn_biases, learn_scales
-from .students import changed
+from .learn import learn_kept, learn_scales
 
 
 #: How far to go from s = 1 to what was learned: a lower loss of the block is not always one of the model.
@@ -28,16 +27,14 @@ class _Trial:
     loss: float
 
 
-def choose(
-    state: BlockState, settings: InductionConfig, generator: torch.Generator, learns_biases: bool
-) -> BlockState:
+def choose(state: BlockState, settings: InductionConfig, generator: torch.Generator, learns_kept: bool) -> BlockState:
     """Learn, and keep what loses least on held-out windows: induction never makes a block worse there.
 
     Args:
         state: the block.
         settings: how to learn.
         generator: for the order of batches.
-        learns_biases: whether to learn biases, too, for weights that the method changed.
+        learns_kept: whether to learn factors and biases, too, for weights that the method changed.
 
     Returns:
         The state with a scaling, its weights, those of the plain method, and the losses of both.
@@ -53,10 +50,10 @@ def choose(
     if shiftable:
         scalings.append(Scaling(shifted=True))
     best = min((measured(scaling, state.prune(scaling)) for scaling in scalings), key=lambda trial: trial.loss)
-    if learns_biases and shiftable and not state.method.keeps_weights:
-        changes = learn_biases(state, settings, best.weights, generator)
-        with_biases = measured(replace(best.scaling, bias_change=changes), changed(best.weights, changes))
-        best = min(best, with_biases, key=lambda trial: trial.loss)
+    if learns_kept and (shiftable or settings.rescale) and not state.method.keeps_weights:
+        kept = learn_kept(state, settings, best.weights, generator)
+        scaling = replace(kept, scales=best.scaling.scales)
+        best = min(best, measured(scaling, state.prune(scaling)), key=lambda trial: trial.loss)
     if best.loss >= (1 - MARGIN) * plain.loss:
         best = plain
     return replace(

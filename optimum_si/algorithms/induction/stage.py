@@ -20,13 +20,13 @@ class InductionStage:
     Args:
         settings: how scales are learned and chosen.
         seed: of the run.
-        learns_biases: whether biases are learned too where the method changes weights; a later fit gives its own.
+        learns_kept: whether factors and biases of what the method left are learned too; a later fit does more.
         saved: scalings of an earlier run by block name, taken up instead of learning; None learns.
     """
 
     settings: InductionConfig
     seed: int
-    learns_biases: bool
+    learns_kept: bool
     saved: Mapping[str, Scaling] | None = None
 
     @classmethod
@@ -39,5 +39,8 @@ class InductionStage:
 
     def __call__(self, state: BlockState) -> BlockState:
         if self.saved is not None:
-            return replace(state, scaling=self.saved.get(state.name, PLAIN))
-        return choose(state, self.settings, block_generator(self.seed, state), self.learns_biases)
+            scaling = self.saved.get(state.name, PLAIN)
+            if scaling.rows and not self.settings.rescale:
+                scaling = replace(scaling, rows={}, columns={})
+            return replace(state, scaling=scaling)
+        return choose(state, self.settings, block_generator(self.seed, state), self.learns_kept)

@@ -1,35 +1,35 @@
-"""The block as a function of what is learned: scales through the mask, or biases alone."""
+"""The block as a function of what is learned: scales through the mask, and what is left of its weights."""
 
 import math
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from optimum_si.algorithms.block_state import BlockState
-from optimum_si.algorithms.layers import Scaling, Weights, shifted_bias
+from optimum_si.algorithms.layers import Scaling, Weights
 from optimum_si.config.groups import InductionConfig
 
+from .kept import Kept
 from .masking import log_score, straight_through_mask
 from .spectral import SpectralNormLoss
 
 
 class ScaleStudent:
-    """The masked block as a function of log s and of bias changes.
+    """The masked block as a function of log s and of what is learned of the weights that are left.
 
     Args:
         state: the block.
         settings: how to learn.
         logs: initial log s by the name of its scale group; trained in place.
+        kept: trained in place.
     """
 
-    def __init__(self, state: BlockState, settings: InductionConfig, logs: dict[str, Tensor]) -> None:
-        self.state, self.settings, self.logs = state, settings, logs
+    def __init__(self, state: BlockState, settings: InductionConfig, logs: dict[str, Tensor], kept: Kept) -> None:
+        self.state, self.settings, self.logs, self.kept = state, settings, logs, kept
         self.base = {
             layer.view.name: log_score(state.method.score(layer.weight, layer.scored_moments(settings.shift)))
             for layer in state.layers
         }
-        self.bias_changes = _zero_changes(state) if settings.shift else {}
         self.spectral: SpectralNormLoss | None = None
         if settings.spectral_weight:
             self.spectral = SpectralNormLoss(
@@ -44,7 +44,7 @@ class ScaleStudent:
         return {name: log.exp() for name, log in self.logs.items()}
 
     def weights(self) -> Weights:
-        """Masked weights and shifted biases, differentiable in log s and bias changes."""
+        """Masked weights and shifted biases, differentiable in all that is learned."""
         state, scales = self.state, self.scales()
         result = {}
         for layer in state.layers:
@@ -54,9 +54,7 @@ class ScaleStudent:
             if (rows := state.row_factor(scales, layer)) is not None:
                 score = score + rows.log()[:, None]
             masked = layer.weight * straight_through_mask(score, layer.target, self.settings.temperature)
-            change = self.bias_changes.get(layer.view.name)
-            bias = layer.bias if change is None else shifted_bias(layer, masked, change)
-            result[layer.view.name] = masked, bias
+            result[layer.view.name] = self.kept.applied(layer, masked)
         return result
 
     def scaled_weights(self) -> list[Tensor]:
@@ -68,14 +66,9 @@ class ScaleStudent:
             for layer, factor in zip(self.state.layers, factors, strict=True)
         ]
 
-    def loss_terms(self) -> tuple[Weights, Tensor | None]:
-        """Weights to run the block with, and R_p at the current scales."""
-        return self.weights(), None if self.spectral is None else self.spectral(self.scaled_weights())
-
-    @torch.no_grad()
-    def held_out_loss(self) -> float:
-        """Held-out loss of the masked block."""
-        return self.state.validation_loss(self.weights())
+    def spectral_loss(self) -> Tensor | None:
+        """R_p at the current scales (Eq. 8)."""
+        return None if self.spectral is None else self.spectral(self.scaled_weights())
 
     @torch.no_grad()
     def clamp(self) -> None:
@@ -85,57 +78,5 @@ class ScaleStudent:
             log.clamp_(-bound, bound)
 
     def scaling(self) -> Scaling:
-        """A copy of the current scales and bias changes."""
-        scales = {name: scale.detach().clone() for name, scale in self.scales().items()}
-        return Scaling(scales, self.settings.shift, _copied(self.bias_changes))
-
-
-class BiasStudent:
-    """A pruned block as a function of bias changes alone.
-
-    Args:
-        state: the block.
-        pruned: its pruned weights.
-    """
-
-    def __init__(self, state: BlockState, pruned: Weights) -> None:
-        self.state, self.pruned = state, pruned
-        self.bias_changes = _zero_changes(state)
-
-    def loss_terms(self) -> tuple[Weights, None]:
-        """Weights to run the block with, differentiable in bias changes."""
-        return changed(self.pruned, self.bias_changes), None
-
-    @torch.no_grad()
-    def held_out_loss(self) -> float:
-        """Held-out loss of the pruned block."""
-        return self.state.validation_loss(self.loss_terms()[0])
-
-    def clamp(self) -> None:
-        """Biases are free."""
-
-    def scaling(self) -> Scaling:
-        """A copy of the current bias changes."""
-        return Scaling({}, True, _copied(self.bias_changes))
-
-
-def changed(weights: Weights, changes: Mapping[str, Tensor]) -> Weights:
-    """Weights with changes added to their biases."""
-    result = dict(weights)
-    for name, change in changes.items():
-        weight, bias = weights[name]
-        assert bias is not None
-        result[name] = weight, bias + change
-    return result
-
-
-def _zero_changes(state: BlockState) -> dict[str, Tensor]:
-    return {
-        layer.view.name: torch.zeros_like(layer.bias, requires_grad=True)
-        for layer in state.layers
-        if layer.shift and layer.bias is not None
-    }
-
-
-def _copied(changes: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: values.detach().clone() for name, values in changes.items()}
+        """A copy of the current scales, and of what is learned of the weights that are left."""
+        return self.kept.within(Scaling({name: scale.detach().clone() for name, scale in self.scales().items()}))

@@ -36,14 +36,15 @@ class Target(ABC):
         """
 
     @abstractmethod
-    def threshold(self, log_score: Tensor) -> Tensor:
-        """The cut between kept and pruned log scores, midway between its two neighbors.
+    def neighbors(self, score: Tensor) -> tuple[Tensor, Tensor]:
+        """The highest pruned and the lowest kept value of every group.
 
         Args:
-            log_score: [d_out, d_in].
+            score: [d_out, d_in].
 
         Returns:
-            Differentiable tensor that broadcasts against ``self.groups(log_score)``.
+            Two tensors with a value for each group; both are below all scores where nothing is pruned, and above them
+            where everything is.
         """
 
     def groups(self, values: Tensor) -> Tensor:
@@ -90,8 +91,8 @@ class Unstructured(Target):
         rows = self.groups(score)
         return _keep_highest(rows, rows.shape[1] - self.pruned(rows.shape[1])).reshape(score.shape)
 
-    def threshold(self, log_score: Tensor) -> Tensor:
-        rows = self.groups(log_score)
+    def neighbors(self, score: Tensor) -> tuple[Tensor, Tensor]:
+        rows = self.groups(score)
         return _cut(rows, self.pruned(rows.shape[1]))
 
     def with_sparsity(self, sparsity: float) -> "Unstructured":
@@ -127,10 +128,9 @@ class NM(Target):
     def keep(self, score: Tensor) -> Tensor:
         return _keep_highest(self.groups(score), self.kept).reshape(score.shape)
 
-    def threshold(self, log_score: Tensor) -> Tensor:
-        ranked = self.groups(log_score).sort(dim=1).values
-        pruned = self.of - self.kept
-        return (ranked[:, pruned - 1 : pruned] + ranked[:, pruned : pruned + 1]) / 2
+    def neighbors(self, score: Tensor) -> tuple[Tensor, Tensor]:
+        ranked, pruned = _ranked(self.groups(score)), self.of - self.kept
+        return ranked[pruned - 1], ranked[pruned]
 
     @property
     def sparsity(self) -> float:  # type: ignore[override]
@@ -190,12 +190,23 @@ def _counted_highest(rows: Tensor, count: int) -> Tensor:
     return torch.stack([number < count for number in ahead], dim=1)
 
 
-def _cut(rows: Tensor, pruned: int) -> Tensor:
-    """[g, 1], midway between the highest pruned and the lowest kept value of each row."""
+def _ranked(rows: Tensor) -> list[Tensor]:
+    """The values of each row [g, n] from the lowest to the highest, [g] each: a sort by neighbors, which is quick
+    where rows are many and short."""
+    entries = [entry.contiguous() for entry in rows.unbind(1)]
+    for turn in range(len(entries)):
+        for left in range(turn % 2, len(entries) - 1, 2):
+            first, second = entries[left], entries[left + 1]
+            entries[left], entries[left + 1] = torch.minimum(first, second), torch.maximum(first, second)
+    return entries
+
+
+def _cut(rows: Tensor, pruned: int) -> tuple[Tensor, Tensor]:
+    """[g] each: the highest pruned and the lowest kept value of each row [g, n]."""
     if pruned == 0:
-        return rows.detach().amin(dim=1, keepdim=True) - 1
-    highest_pruned = rows.kthvalue(pruned, dim=1, keepdim=True).values
+        below = rows.amin(dim=1) - 1
+        return below, below
+    highest_pruned = rows.kthvalue(pruned, dim=1).values
     if pruned == rows.shape[1]:
-        return highest_pruned + 1
-    lowest_kept = rows.detach().masked_fill(rows <= highest_pruned, float("inf")).argmin(dim=1, keepdim=True)
-    return (highest_pruned + rows.gather(1, lowest_kept)) / 2
+        return highest_pruned + 1, highest_pruned + 1
+    return highest_pruned, rows.masked_fill(rows <= highest_pruned[:, None], float("inf")).amin(dim=1)

@@ -47,6 +47,19 @@ def test_a_factor_that_a_whole_group_shares_has_no_gradient_and_others_have(targ
     assert common.grad.abs().max() < 1e-9 < 1e-3 < single.grad.abs().max()
 
 
+@pytest.mark.parametrize("target", [Unstructured(0.5), Unstructured(0.6, "layer"), NM(2, 4), NM(1, 4)], ids=str)
+def test_the_gradient_is_that_of_the_sigmoid_around_the_moving_threshold(target):
+    log = log_score(scores()).requires_grad_()
+    groups = target.groups(log)
+    ranked = groups.sort(dim=1).values
+    pruned = round(target.sparsity * groups.shape[1])
+    threshold = (ranked[:, pruned - 1] + ranked[:, pruned]) / 2
+    soft = torch.sigmoid((groups - threshold[:, None]) / 0.05).reshape(8, 16)
+    (expected,) = torch.autograd.grad((soft * probe()).sum(), log)
+    (found,) = torch.autograd.grad((straight_through_mask(log, target, 0.05) * probe()).sum(), log)
+    torch.testing.assert_close(found, expected)
+
+
 def test_a_wider_sigmoid_reaches_more_scores():
     def reached(temperature):
         log = log_score(scores()).requires_grad_()
