@@ -109,12 +109,14 @@ class Answers:
                 "the others of its batch. Leave recovery out."
             )
         teacher = teacher.to(student.device)
-        if self.scale is not None:
-            module = _output_head(self.model)
-            assert module is not None
-            loss = head_divergence(student, teacher, _head(module, *self.scale), self.dense_head)
-            return loss + self.hidden_weight * relative_error(student, teacher) if self.hidden_weight else loss
-        return logit_divergence(student, teacher) if self.gives_logits else relative_error(student, teacher)
+        # Whatever the blocks compute in: logits in bf16 would be too far off.
+        with torch.autocast(student.device.type, enabled=False):
+            if self.scale is not None:
+                module = _output_head(self.model)
+                assert module is not None
+                loss = head_divergence(student, teacher, _head(module, *self.scale), self.dense_head)
+                return loss + self.hidden_weight * relative_error(student, teacher) if self.hidden_weight else loss
+            return logit_divergence(student, teacher) if self.gives_logits else relative_error(student, teacher)
 
 
 def without_labels(window: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -60,6 +60,7 @@ class Demand:
         itemsize: bytes of a stored value.
         activations: values that one pass leaves behind in each block.
         hidden: values of the hidden states of one pass.
+        narrow: whether blocks compute in 16 bits.
     """
 
     blocks: Sequence[int]
@@ -68,6 +69,7 @@ class Demand:
     itemsize: int
     activations: Sequence[int]
     hidden: int
+    narrow: bool = False
 
     def plan(self, free: int) -> MemoryPlan:
         """The first level that fits into so many free bytes."""
@@ -90,15 +92,20 @@ class Demand:
             return MemoryPlan(Level.OFF, every, [], needed=int(needed / USABLE))
         return MemoryPlan(Level.GROUPS, every, groups)
 
+    @property
+    def _width(self) -> int:
+        """Bytes of an activation."""
+        return 2 if self.narrow else 4
+
     def _inputs(self) -> int:
         """Bytes of activations where no more than the inputs of blocks is kept, and one block is computed again."""
-        return 4 * (max(self.activations, default=0) + self.hidden * (len(self.blocks) + 1))
+        return self._width * max(self.activations, default=0) + 4 * self.hidden * (len(self.blocks) + 1)
 
     def _kept_whole(self, room: int) -> int:
         """How many of the last blocks, which the backward pass is through with first, may keep their activations."""
         count = 0
         for activations in reversed(self.activations):
-            room -= 4 * activations
+            room -= self._width * activations
             if room < 0:
                 break
             count += 1

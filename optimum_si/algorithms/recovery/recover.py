@@ -135,6 +135,7 @@ class _Job:
             itemsize=min(value.element_size() for value in every),
             activations=[activations_of(block, tokens) for block in self.blocks],
             hidden=tokens * getattr(self.model.config.get_text_config(), "hidden_size", 0),
+            narrow=self.device.type == "cpu" and has_fast_products(self.device),
         )
         return demand.plan(free_memory(self.device) if free is None else free)
 

@@ -19,8 +19,6 @@ from .trained import Trained, zeros_kept
 BETAS, LARGEST_GRADIENT = (0.9, 0.95), 1.0
 #: Share of the steps in which the learning rate rises.
 WARMUP = 0.05
-#: How often held-out windows judge in an epoch.
-EVALUATIONS = 2
 
 
 @dataclass
@@ -105,7 +103,7 @@ def train(
         save: is given a function after each step that makes plain values of the phase, to go on from.
     """
     steps = [windows for epoch in range(epochs) for windows in references.steps.of_epoch(epoch)]
-    every = max(len(steps) // (EVALUATIONS * epochs), 1)
+    every = max(len(steps) // epochs, 1)
     now = clock.seconds
     if not phase.kept:
         phase.begun = now

@@ -58,3 +58,11 @@ def test_activations_grow_with_tokens_and_there_is_free_memory():
     block = tiny("llama").model.layers[0]
     assert activations_of(block, 20) == 2 * activations_of(block, 10) > 0
     assert 2**20 < free_memory(torch.device("cpu")) < 2**50
+
+
+def test_blocks_that_compute_in_16_bits_keep_more_activations():
+    sizes = range(20_000, 200_000, 500)
+    usual, narrow = ([demand(narrow=narrow).plan(free) for free in sizes] for narrow in (False, True))
+    pairs = [pair for pair in zip(usual, narrow, strict=True) if pair[0].level is pair[1].level is Level.ADAM]
+    assert all(second.checkpointed <= first.checkpointed for first, second in pairs)
+    assert any(second.checkpointed < first.checkpointed for first, second in pairs)
