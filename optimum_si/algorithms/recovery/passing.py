@@ -71,20 +71,17 @@ def _replaced(blocks: Sequence[nn.Module], wrap: Callable[[Callable[..., Any]], 
 
 @contextmanager
 def fast_products(device: torch.device, wanted: bool = True) -> Iterator[None]:
-    """Matrix products in a narrower format where the machine has units for it, sums in fp32.
+    """Matrix products in a narrower format where the machine has units for it and it is wanted, sums in fp32.
 
-    bf16 on CPUs, where activations are narrow too, which takes half the memory; TF32 on GPUs; elsewhere nothing
-    changes.
+    bf16 on CPUs, where activations are narrow too, which takes half the memory; TF32 on GPUs. Otherwise products are
+    those of the values as they are.
     """
-    if not (wanted and has_fast_products(device)):
-        yield
-        return
+    narrow, on_cpu = wanted and has_fast_products(device), device.type == "cpu"
     before = torch.get_float32_matmul_precision()
-    on_cpu = device.type == "cpu"
-    torch.set_float32_matmul_precision("medium" if on_cpu else "high")
+    torch.set_float32_matmul_precision("highest" if not narrow else "medium" if on_cpu else "high")
     try:
         # Without a cache, which would hold weights as they were before a step.
-        with torch.autocast("cpu", torch.bfloat16, enabled=on_cpu, cache_enabled=False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow and on_cpu, cache_enabled=False):
             yield
     finally:
         torch.set_float32_matmul_precision(before)

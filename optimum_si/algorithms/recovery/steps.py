@@ -10,7 +10,7 @@ from torch import Tensor
 #: Tokens that pass through the model together at least, where windows are short: fewer would leave it idle.
 TOGETHER = 512
 #: Share of the windows that is held out, and how many at least, where that leaves half of them.
-HELD_OUT, FEWEST_HELD_OUT = 8, 4
+HELD_OUT, FEWEST_HELD_OUT = 16, 4
 
 
 @dataclass(frozen=True)

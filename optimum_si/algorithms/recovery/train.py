@@ -12,6 +12,7 @@ from torch import Tensor
 from optimum_si.warnings import warn
 
 from .memory import Level
+from .passing import fast_products
 from .references import References
 from .trained import Trained, zeros_kept
 
@@ -107,7 +108,7 @@ def train(
     now = clock.seconds
     if not phase.kept:
         phase.begun = now
-        phase.before = phase.best = references.held_out_loss()
+        phase.before = phase.best = _held_out_loss(references, trained)
         phase.kept = trained.keep()
     else:
         trained.restore(phase.values)
@@ -146,10 +147,17 @@ def train(
 def _judge(references: References, trained: Trained, phase: Phase) -> None:
     """Keep the values, as they would be stored, where held-out windows like them better than those kept."""
     with trained.as_stored() as stored:
-        now = references.held_out_loss()
+        now = _held_out_loss(references, trained)
     assert zeros_kept(phase.kept, stored), "a pruned weight is no longer zero"
     if now < phase.best:
         phase.kept, phase.best = stored, now
+
+
+def _held_out_loss(references: References, trained: Trained) -> float:
+    """Of the model as it will be used: without narrower products."""
+    device = next(iter(trained.values.values())).device
+    with fast_products(device, wanted=False):
+        return references.held_out_loss()
 
 
 def _step(references: References, trained: Trained, windows: list[int]) -> float:
