@@ -48,8 +48,8 @@ class RecoveryConfig(Configuration):
         type=number(above=0),
         flag=True,
         help="of the weights",
-        detail="Adam's, after a short warmup, decayed to zero along a cosine; ten times that where no weights are "
-        "trained.",
+        detail="Adam's, after a short warmup, decayed to zero along a cosine; ten times that for "
+        "norms, biases and factors.",
     )
     batch_size: int = option(
         default=2,

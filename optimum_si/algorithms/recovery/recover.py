@@ -23,8 +23,6 @@ from .train import Clock, Phase, train
 from .trained import Trained, norms_outside, only_trained, parameters_of_blocks, pruned_views
 
 
-#: Where no weights are trained, steps may be so many times as large.
-FEW_PARAMETERS = 10
 #: How far the loss in narrower products may be from that in fp32, relative to it, or to this much where it is less.
 TOLERANCE, SMALL_LOSS = 0.01, 0.01
 
@@ -119,7 +117,6 @@ class _Job:
         self.scaled = pruned if trains == "scales" else [[] for _ in pruned]
         self.others = norms_outside(model)
         self.device = next(model.parameters()).device
-        self.rate = config.learning_rate * (1 if trains == "weights" else FEW_PARAMETERS)
         self.steps = sum(len(references.steps.of_epoch(epoch)) for epoch in range(config.epochs))
 
     def plan(self, free: int | None) -> MemoryPlan:
@@ -166,7 +163,7 @@ class _Job:
                         trained,
                         phase,
                         self.config.epochs,
-                        self.rate,
+                        self.config.learning_rate,
                         plan.level,
                         clock,
                         stepped,

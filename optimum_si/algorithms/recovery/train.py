@@ -18,6 +18,8 @@ from .trained import Trained, zeros_kept
 
 
 BETAS, LARGEST_GRADIENT = (0.9, 0.95), 1.0
+#: Rate of norms, biases and factors beside that of weights.
+OF_VECTORS = 10
 #: Share of the steps in which the learning rate rises.
 WARMUP = 0.05
 
@@ -182,11 +184,18 @@ def _decay(step: int, steps: int, share_of_time: float) -> float:
 
 
 def _optimizer(level: Level, trained: Trained, learning_rate: float) -> torch.optim.Optimizer:
+    """Adam or Adafactor; rates of vectors, such as norms and factors, are as many times that of weights as they are
+    larger."""
     values = list(trained.values.values())
+    rates = [learning_rate * (1 if value.ndim > 1 else OF_VECTORS) for value in values]
     if level is not Level.ADAFACTOR:
-        return torch.optim.Adam(values, lr=learning_rate, betas=BETAS, fused=values[0].device.type in ("cpu", "cuda"))
+        groups: list[dict[str, Any]] = []
+        for rate in sorted({*rates}):
+            group = [value for value, own in zip(values, rates, strict=True) if own == rate]
+            groups.append({"params": group, "lr": rate})
+        return torch.optim.Adam(groups, betas=BETAS, fused=values[0].device.type in ("cpu", "cuda"))
     # Its steps are relative to a parameter's size, where Adam's are absolute.
-    groups = [{"params": [value], "lr": learning_rate / _size(value)} for value in values]
+    groups = [{"params": [value], "lr": rate / _size(value)} for value, rate in zip(values, rates, strict=True)]
     return torch.optim.Adafactor(groups, weight_decay=0.0)
 
 
