@@ -10,7 +10,7 @@ from torch import Tensor
 PANELS, SMALLEST_SPLIT = 4, 512
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Moments:
     """First and second moments of n input tokens x of one layer (design: H = E[x x^T], paper Eq. 9).
 

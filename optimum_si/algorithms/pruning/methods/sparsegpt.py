@@ -1,9 +1,11 @@
 """SparseGPT (Frantar & Alistarh 2023, arXiv 2301.00774): prune a column, repair with those that follow."""
 
+from weakref import WeakKeyDictionary
+
 import torch
 from torch import Tensor
 
-from optimum_si.algorithms.pruning.method import PruningMethod
+from optimum_si.algorithms.pruning.method import PruningMethod, Settings
 from optimum_si.algorithms.pruning.targets import NM, Target, Unstructured
 from optimum_si.linalg.damping import inverse_factor, safe_damping
 from optimum_si.linalg.moments import Moments
@@ -19,6 +21,10 @@ class SparseGPT(PruningMethod):
     needs_gram = True
     counts_rows = False
     keeps_weights = False
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        super().__init__(settings)
+        self._factors: WeakKeyDictionary[Moments, Tensor] = WeakKeyDictionary()
 
     def score(self, weight: Tensor, moments: Moments) -> Tensor:
         factor = self._factor(moments).to(weight.dtype)
@@ -80,9 +86,11 @@ class SparseGPT(PruningMethod):
         return weight
 
     def _factor(self, moments: Moments) -> Tensor:
-        """U, [d_in, d_in]."""
-        damping = safe_damping(self.settings.damping, moments.count, len(moments.diagonal))
-        return inverse_factor(moments.gram, damping, self.settings.damping_mode)
+        """U, [d_in, d_in]; one for all that reads an input, while its moments are there."""
+        if moments not in self._factors:
+            damping = safe_damping(self.settings.damping, moments.count, len(moments.diagonal))
+            self._factors[moments] = inverse_factor(moments.gram, damping, self.settings.damping_mode)
+        return self._factors[moments]
 
 
 def _lowest(block: Tensor, importance: Tensor, dead: Tensor, count: int) -> Tensor:
