@@ -28,7 +28,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "reconstruction": "admm",
         "repair": "auto",
         "refine_epochs": 5,
-        "recovery": {"num_samples": 128},
+        "recovery": {"num_samples": 192},
     },
 }
 #: What a pattern leaves no room for: zeros that layers, and the rows of a layer, share out among them.

@@ -44,15 +44,15 @@ class RecoveryConfig(Configuration):
         "`quantization` leave.",
     )
     learning_rate: float = option(
-        default=1e-4,
+        default=2e-4,
         type=number(above=0),
         flag=True,
         help="of the weights",
-        detail="Adam's, after a short warmup, decayed to zero along a cosine; ten times that for "
-        "norms, biases and factors.",
+        detail="Adam's, after a short warmup, decayed to zero along a cosine; ten times that for norms, biases and "
+        "factors.",
     )
     batch_size: int = option(
-        default=2,
+        default=1,
         type=integer(minimum=1),
         detail="windows of a step; of texts shorter than a window, as many as hold their tokens.",
     )
