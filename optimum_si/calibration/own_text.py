@@ -148,7 +148,8 @@ def _written(model: Any, script: Script, size: int, length: int, generator: torc
     """Texts of so many tokens, int64 [size, length] on the CPU."""
     texts = [_Text(script) for _ in range(size)]
     written = torch.tensor([script.opening[:length]] * size)
-    ids, cache = written.to(model.device), {}
+    ids = written.to(model.device)
+    cache: dict[str, Any] = {}
     while written.shape[1] < length:
         output = model(input_ids=ids, use_cache=True, **cache)
         chosen = torch.multinomial(output.logits[:, -1].float().softmax(dim=-1), 1, generator=generator)
