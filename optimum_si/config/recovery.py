@@ -27,7 +27,7 @@ class RecoveryConfig(Configuration):
         detail="passes over the windows; one over many windows does more than several over few.",
     )
     num_samples: int = option(
-        default=64,
+        default=72,
         type=integer(minimum=0),
         flag=True,
         help="windows of the calibration data that no fit has seen",
@@ -44,11 +44,11 @@ class RecoveryConfig(Configuration):
         "`quantization` leave.",
     )
     learning_rate: float = option(
-        default=2e-4,
+        default=3e-4,
         type=number(above=0),
         flag=True,
         help="of the weights",
-        detail="Adam's, after a short warmup, decayed to zero along a cosine; ten times that for norms, biases and "
+        detail="Adam's, after a short warmup, decayed to zero along a cosine; three times that for norms, biases and "
         "factors.",
     )
     batch_size: int = option(

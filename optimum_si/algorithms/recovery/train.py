@@ -19,7 +19,7 @@ from .trained import Trained, zeros_kept
 
 BETAS, LARGEST_GRADIENT = (0.9, 0.95), 1.0
 #: Rate of norms, biases and factors beside that of weights.
-OF_VECTORS = 10
+OF_VECTORS = 3
 #: Share of the steps in which the learning rate rises.
 WARMUP = 0.05
 
