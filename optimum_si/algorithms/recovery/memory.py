@@ -79,13 +79,14 @@ class Demand:
         # Wherever weights are stored in less than fp32, all of them are widened beside the stored copy of the best.
         widened = (trained + self.frozen) * max(4 - self.itemsize, 0)
         kept = trained * self.itemsize
-        inputs, every = self._inputs(), len(self.blocks)
+        inputs, every = self._inputs(self._width), len(self.blocks)
         for level, values in ((Level.ADAM, ADAM), (Level.ADAFACTOR, ADAFACTOR)):
             left = usable - widened - kept - int(4 * values * trained) - inputs
             if left >= 0:
                 room = min(left, int(ACTIVATIONS * 4 * (trained + self.frozen)))
                 return MemoryPlan(level, every - self._kept_whole(room), everything)
-        # A group alone is widened.
+        # A group alone is widened, and computes as wide as it is.
+        inputs = self._inputs(4)
         each = max(4 - self.itemsize, 0) + self.itemsize + 4 * ADAM
         groups, needed = self._groups(usable - inputs, each), inputs + max(self.blocks, default=0) * each
         if groups is None:
@@ -97,9 +98,9 @@ class Demand:
         """Bytes of an activation."""
         return 2 if self.narrow else 4
 
-    def _inputs(self) -> int:
+    def _inputs(self, width: int) -> int:
         """Bytes of activations where no more than the inputs of blocks is kept, and one block is computed again."""
-        return self._width * max(self.activations, default=0) + 4 * self.hidden * (len(self.blocks) + 1)
+        return width * max(self.activations, default=0) + 4 * self.hidden * (len(self.blocks) + 1)
 
     def _kept_whole(self, room: int) -> int:
         """How many of the last blocks, which the backward pass is through with first, may keep their activations."""
