@@ -2,13 +2,13 @@
 
 ``sources`` reads data (``files``, the Hub, Python objects) into texts or tokenized rows, ``windows`` cuts texts into
 token windows, ``fresh`` draws more of them, ``own_text`` lets a model write them, ``examples`` checks tokenized rows,
-``run_data`` gives a run all that it sees, ``batches`` collates. Nothing here knows what the batches are for.
+``data`` gives a run all that it sees, ``batches`` collates. Nothing here knows what the batches are for.
 """
 
 from .batches import make_batches, sorted_by_length
 from .fresh import fresh_examples
 from .prepare import prepare_examples
-from .run_data import is_own_text, run_data, written_examples
+from .data import is_own_text, run_data, written_examples
 from .sources import load_texts
 
 

@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from optimum_si.calibration import load_texts
 from optimum_si.calibration.own_text import Script, own_windows
-from optimum_si.calibration.run_data import run_data, written_examples
+from optimum_si.calibration.data import run_data, written_examples
 from optimum_si.config.groups import CalibrationConfig
 from optimum_si.errors import CalibrationError
 

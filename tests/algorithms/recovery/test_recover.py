@@ -38,7 +38,7 @@ def test_zeros_stay_and_the_held_out_loss_is_that_of_what_is_stored(name, trains
         assert result.before == pytest.approx(start, rel=1e-4)
         assert held_out_loss(model, references) == pytest.approx(result.after, rel=1e-4)
         # Random answers of this one are chaotic.
-        assert name == "t5" or result.after < 0.95 * result.before
+        assert name == "t5" or result.after < (0.99 if trains == "norms" else 0.95) * result.before
 
 
 @pytest.mark.parametrize("name", ["llama", "opt", "bert", "gpt2"])

@@ -243,7 +243,7 @@ def assert_pruned_alike(pruned, reference, batches):
     config = SIConfig("wanda", induction=None, calibration={"batch_size": 1})
     with pytest.MonkeyPatch.context() as patch:
         # Batches as they are: examples of several modalities are no matter of this test.
-        patch.setattr("optimum_si.pruner.prepare_examples", lambda *_: batches)
+        patch.setattr("optimum_si.calibration.data.prepare_examples", lambda *_: batches)
         patch.setattr("optimum_si.pipeline.run.make_batches", lambda *_: batches)
         patch.setattr("optimum_si.pipeline.run.sorted_by_length", lambda examples, _: examples)
         SIPruner(pruned).prune(config, progress=False)
