@@ -6,9 +6,9 @@ token windows, ``fresh`` draws more of them, ``own_text`` lets a model write the
 """
 
 from .batches import make_batches, sorted_by_length
+from .data import is_own_text, run_data, written_examples
 from .fresh import fresh_examples
 from .prepare import prepare_examples
-from .data import is_own_text, run_data, written_examples
 from .sources import load_texts
 
 

@@ -6,8 +6,8 @@ from support.models import prune, same_bytes, save_with_tokenizer, tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from optimum_si.calibration import load_texts
-from optimum_si.calibration.own_text import Script, own_windows
 from optimum_si.calibration.data import run_data, written_examples
+from optimum_si.calibration.own_text import Script, own_windows
 from optimum_si.config.groups import CalibrationConfig
 from optimum_si.errors import CalibrationError
 
