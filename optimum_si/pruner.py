@@ -279,7 +279,7 @@ class SIPruner:
         check_vocabulary([*examples, *fresh], self.model)
         if self.scales is not None and config.induction is not None:
             if write and self.scales.fit(config):
-                plan = plan.with_saved(self.scales.scalings(self.model.device))
+                plan = plan.with_saved(self.scales.scalings(config, self.model.device))
             # A run that fails from here on must not undo them a second time when it is repeated.
             self.scales = self.scales.taken_out(plan.structure.blocks)
         # What was measured of an earlier result says nothing of this one.

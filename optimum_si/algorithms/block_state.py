@@ -22,7 +22,7 @@ from optimum_si.models.scale_groups import ScaleGroup
 from optimum_si.models.weight_view import WeightView
 
 from .calls import Batch, Calls
-from .layers import Layer, LayerFit, Scaling, Weights, naming, shifted_bias, view_factor
+from .layers import Layer, LayerFit, Scaling, Weights, finished, naming, view_factor
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,10 +146,7 @@ class BlockState:
                 scale=self.column_factor(scaling.scales, layer),
                 row_scale=self.row_factor(scaling.scales, layer),
             )
-        weight = scaling.rescaled(layer.view.name, weight)
-        if not (scaling.shifted and layer.shift):
-            return weight, layer.bias
-        return weight, shifted_bias(layer, weight, scaling.bias_change.get(layer.view.name))
+        return finished(layer, weight, scaling)
 
     def call(self, stop: Stop, weights: Weights, norm_params: Mapping[str, Tensor] | None = None) -> Any:
         """What the block returns with other weights, which are not written.

@@ -79,12 +79,6 @@ class Scaling:
         changes = {name: fraction * change for name, change in self.bias_change.items()}
         return Scaling(scales, self.shifted, changes, rows, columns)
 
-    def rescaled(self, name: str, weight: Tensor) -> Tensor:
-        """A pruned weight [d_out, d_in] of a view with the learned factors of its rows and columns."""
-        if name in self.columns:
-            weight = weight * self.columns[name]
-        return weight * self.rows[name][:, None] if name in self.rows else weight
-
 
 #: No scale, and biases as they are.
 PLAIN = Scaling()
@@ -103,11 +97,22 @@ class LayerFit:
     damping: float
 
 
-def shifted_bias(layer: Layer, pruned: Tensor, change: Tensor | None) -> Tensor:
-    """b + (W - M*W) mu: what the pruned weights gave on average, and the learned change."""
+def finished(layer: Layer, pruned: Tensor, scaling: Scaling) -> tuple[Tensor, Tensor | None]:
+    """A pruned weight [d_out, d_in] with the learned factors of its rows and columns, and its bias [d_out].
+
+    The bias of a shifted layer takes up what the weights that went gave on average, b + (W - V) mu with V the weight
+    that is returned, and its learned change.
+    """
+    name, weight = layer.view.name, pruned
+    if name in scaling.columns:
+        weight = weight * scaling.columns[name]
+    if name in scaling.rows:
+        weight = weight * scaling.rows[name][:, None]
+    if not (scaling.shifted and layer.shift):
+        return weight, layer.bias
     assert layer.bias is not None
-    bias = layer.bias + (layer.weight - pruned) @ layer.mean
-    return bias if change is None else bias + change
+    bias, change = layer.bias + (layer.weight - weight) @ layer.mean, scaling.bias_change.get(name)
+    return weight, bias if change is None else bias + change
 
 
 def view_factor(

@@ -30,7 +30,8 @@ from optimum_si.warnings import warn
 logger = logging.getLogger(__name__)
 
 SCALES_NAME = "si_scales.safetensors"
-_VERSION = "1"
+#: Version 2 may hold factors of rows and columns.
+_VERSION, _READ = "2", ("1", "2")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +44,7 @@ class SavedScales:
             "BLOCK|columns|LAYER" -> values.
         shifted: whether biases took up the shift, for each block that was induced.
         transformations: those that the model went through before; `prune` does not repeat them.
+        reconstruction: the fit of the weights that factors of rows and columns were learned for.
     """
 
     method: str
@@ -50,6 +52,7 @@ class SavedScales:
     tensors: Mapping[str, Tensor]
     shifted: Mapping[str, bool]
     transformations: Sequence[str] = ()
+    reconstruction: str = "none"
 
     @classmethod
     def of(
@@ -81,7 +84,8 @@ class SavedScales:
             for kind, values in kinds.items():
                 for key, value in values.items():
                     tensors[f"{name}|{kind}|{key}"] = value.detach().cpu().contiguous()
-        return cls(config.method, config.target_name, tensors, shifted, tuple(transformations))
+        transformed = tuple(transformations)
+        return cls(config.method, config.target_name, tensors, shifted, transformed, config.reconstruction)
 
     def undo(self, block: Block) -> None:
         """Take the absorbed powers of two out of a block again, which restores it bit for bit."""
@@ -91,17 +95,22 @@ class SavedScales:
             if absorbed is not None:
                 absorb(group, 1 / absorbed)
 
-    def scalings(self, device: torch.device) -> dict[str, Scaling]:
+    def scalings(self, config: SIConfig, device: torch.device) -> dict[str, Scaling]:
         """The saved scaling of each block that has one, by its name.
 
         Args:
+            config: the recipe that takes them up; factors suit only weights that are fitted as those that they were
+                learned for.
             device: where the model is.
         """
+        rescales = config.induction is not None and config.induction.rescale
+        suit = rescales and config.reconstruction == self.reconstruction
         return {
             name: Scaling(
                 self._of(name, "scale", device),
                 shifted,
-                *(self._of(name, kind, device) for kind in ("bias", "rows", "columns")),
+                self._of(name, "bias", device),
+                *(self._of(name, kind, device) if suit else {} for kind in ("rows", "columns")),
             )
             for name, shifted in self.shifted.items()
         }
@@ -157,6 +166,7 @@ class SavedScales:
             "target": self.target,
             "shifted": json.dumps(dict(self.shifted)),
             "transformations": json.dumps(list(self.transformations)),
+            "reconstruction": self.reconstruction,
         }
         save_file(dict(self.tensors), str(directory / SCALES_NAME), metadata=metadata)
 
@@ -171,14 +181,19 @@ class SavedScales:
             with safe_open(str(path), framework="pt") as file:
                 metadata: dict[str, Any] = file.metadata() or {}
                 tensors = {key: file.get_tensor(key) for key in file.keys()}
-            if metadata.get("version") != _VERSION:
+            if metadata.get("version") not in _READ:
                 raise CheckpointError(
                     f"{str(path)!r} has version {metadata.get('version')!r}, this optimum-si reads {_VERSION!r}: "
                     "update optimum-si, or run `induce` again."
                 )
             transformations = json.loads(metadata.get("transformations", "[]"))
             return cls(
-                metadata["method"], metadata["target"], tensors, json.loads(metadata["shifted"]), transformations
+                metadata["method"],
+                metadata["target"],
+                tensors,
+                json.loads(metadata["shifted"]),
+                transformations,
+                metadata.get("reconstruction", "none"),
             )
         except (SafetensorError, KeyError, ValueError) as error:
             raise CheckpointError(f"{str(path)!r} is damaged ({error}): run `induce` again, or delete it.") from error

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from optimum_si.config.fields import flagged, options
-from optimum_si.config.groups import DATASETS, CalibrationConfig
+from optimum_si.config.groups import DATASETS, OR_OWN_TEXT, CalibrationConfig
 from optimum_si.config.recovery import RecoveryConfig
 from optimum_si.errors import ConfigurationError
 
@@ -50,7 +50,9 @@ class RecoverCommand(SISubcommand):
         data = parser.add_argument_group("data")
         for name in _DATA:
             option = options(CalibrationConfig)[name]
-            meaning = f"text to train on: {DATASETS} (default: as pruned)" if name == "dataset" else option.help
+            meaning = (
+                f"text to train on: {DATASETS}{OR_OWN_TEXT} (default: as pruned)" if name == "dataset" else option.help
+            )
             add_option(data, replace(option, help=meaning, default=None, none=""))
         output = parser.add_argument_group("output")
         output.add_argument(

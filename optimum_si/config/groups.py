@@ -15,6 +15,8 @@ HELD_OUT = 0.125
 DATASETS = (
     '"wikitext2", "c4", another Hub dataset, or local text, JSONL or Parquet files (a file, a folder or a quoted glob)'
 )
+#: What a run on a causal language model takes beside those.
+OR_OWN_TEXT = ', or "self": what the dense model writes'
 
 
 @configuration
@@ -162,7 +164,7 @@ class CalibrationConfig(Configuration):
         default=None,
         type=text("DATA"),
         flag=True,
-        help=f'text that shows the model at work: {DATASETS}, or "self": what the model writes',
+        help=f"text that shows the model at work: {DATASETS}{OR_OWN_TEXT}",
         detail='a Hub dataset name (`"wikitext2"` and `"c4"` mean the published splits), a local file, folder or '
         'glob, or `"self"`: text that the model writes itself, an instruct model through its chat template.',
         see="#calibration-data",

@@ -98,6 +98,13 @@ def test_a_checkpoint_recovers_by_itself_and_says_so(places, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
+def test_a_checkpoint_recovers_on_text_that_its_dense_model_writes(places, tmp_path):
+    runs = [recover(places, dataset="self", save_dir=tmp_path / name) for name in ("first", "again")]
+    found = runs[0].report.recovery
+    assert found.loss_after < found.loss_before and found.windows == 8
+    assert same_bytes(*(run.model for run in runs)) and not same_bytes(runs[0].model, recover(places).model)
+
+
 def test_a_second_call_with_the_same_arguments_says_that_it_is_done(places, tmp_path):
     recover(places, save_dir=tmp_path / "out")
     first = SIPruner.from_pretrained(tmp_path / "out").model

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from optimum_si.algorithms.block_state import BlockState
-from optimum_si.algorithms.layers import PLAIN, Scaling, Weights
+from optimum_si.algorithms.layers import PLAIN, Scaling, Weights, finished
 from optimum_si.config.groups import InductionConfig
 
 from .learn import learn_kept, learn_scales
@@ -52,8 +52,9 @@ def choose(state: BlockState, settings: InductionConfig, generator: torch.Genera
     best = min((measured(scaling, state.prune(scaling)) for scaling in scalings), key=lambda trial: trial.loss)
     if learns_kept and (shiftable or settings.rescale) and not state.method.keeps_weights:
         kept = learn_kept(state, settings, best.weights, generator)
-        scaling = replace(kept, scales=best.scaling.scales)
-        best = min(best, measured(scaling, state.prune(scaling)), key=lambda trial: trial.loss)
+        weights = {layer.view.name: finished(layer, best.weights[layer.view.name][0], kept) for layer in state.layers}
+        trial = measured(replace(kept, scales=best.scaling.scales), weights)
+        best = min(best, trial, key=lambda trial: trial.loss)
     if best.loss >= (1 - MARGIN) * plain.loss:
         best = plain
     return replace(

@@ -6,12 +6,12 @@ They end in its own weights, as the shift ends in its own bias, and cost nothing
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from optimum_si.algorithms.block_state import BlockState
-from optimum_si.algorithms.layers import Layer, Scaling, Weights, shifted_bias
+from optimum_si.algorithms.layers import Scaling, Weights, finished
 from optimum_si.config.groups import InductionConfig
 
 
@@ -42,25 +42,19 @@ class Kept:
                 changes[name] = _zeros(layer.bias, len(layer.bias))
         return cls(rows, columns, changes, settings.shift)
 
-    def applied(self, layer: Layer, pruned: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias of a layer whose pruned weight is [d_out, d_in], differentiable in what is learned."""
-        name = layer.view.name
-        weight = pruned
-        if name in self.columns:
-            weight = weight * self.columns[name].exp()
-        if name in self.rows:
-            weight = weight * self.rows[name].exp()[:, None]
-        if not (self.shifted and layer.shift):
-            return weight, layer.bias
-        return weight, shifted_bias(layer, weight, self.bias_changes.get(name))
+    def scaling(self) -> Scaling:
+        """These without scales s, differentiable in what is learned."""
+        rows, columns = ({name: log.exp() for name, log in logs.items()} for logs in (self.rows, self.columns))
+        return Scaling({}, self.shifted, self.bias_changes, rows, columns)
 
-    def within(self, scaling: Scaling) -> Scaling:
-        """A scaling with copies of these."""
-        rows, columns = (
-            {name: log.detach().exp() for name, log in logs.items()} for logs in (self.rows, self.columns)
+    def copied(self, scales: Mapping[str, Tensor]) -> Scaling:
+        """Copies of these beside scales s by the name of their scale group."""
+        now = self.scaling()
+        changes, rows, columns = (
+            {name: value.detach().clone() for name, value in values.items()}
+            for values in (now.bias_change, now.rows, now.columns)
         )
-        changes = {name: values.detach().clone() for name, values in self.bias_changes.items()}
-        return replace(scaling, shifted=self.shifted, bias_change=changes, rows=rows, columns=columns)
+        return Scaling(scales, self.shifted, changes, rows, columns)
 
 
 class KeptStudent:
@@ -78,9 +72,8 @@ class KeptStudent:
 
     def weights(self) -> Weights:
         """Weights and biases, differentiable."""
-        return {
-            layer.view.name: self.kept.applied(layer, self.pruned[layer.view.name][0]) for layer in self.state.layers
-        }
+        now = self.kept.scaling()
+        return {layer.view.name: finished(layer, self.pruned[layer.view.name][0], now) for layer in self.state.layers}
 
     def spectral_loss(self) -> None:
         """Scores are settled, so Eq. 8 has nothing to say."""
@@ -90,7 +83,7 @@ class KeptStudent:
 
     def scaling(self) -> Scaling:
         """A copy of what is learned."""
-        return self.kept.within(Scaling())
+        return self.kept.copied({})
 
 
 def _zeros(like: Tensor, size: int) -> Tensor:

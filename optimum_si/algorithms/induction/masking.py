@@ -5,11 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optimum_si.algorithms.pruning.targets import Target
-
-
-#: Groups of so many values at most are computed with across memory.
-SHORT = 16
+from optimum_si.algorithms.pruning.targets import COUNTED, Target
 
 
 def log_score(score: Tensor) -> Tensor:
@@ -38,7 +34,7 @@ class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, log_score: Tensor, target: Target, temperature: float) -> Tensor:
         groups = target.groups(log_score)
-        ctx.across = groups.shape[1] <= SHORT
+        ctx.across = groups.shape[1] <= COUNTED
         values, dim = (_across(groups), 0) if ctx.across else (groups, 1)
         pruned, kept = (neighbor.unsqueeze(dim) for neighbor in target.neighbors(log_score))
         margin = values - (pruned + kept) / 2

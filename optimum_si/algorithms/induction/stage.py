@@ -39,8 +39,5 @@ class InductionStage:
 
     def __call__(self, state: BlockState) -> BlockState:
         if self.saved is not None:
-            scaling = self.saved.get(state.name, PLAIN)
-            if scaling.rows and not self.settings.rescale:
-                scaling = replace(scaling, rows={}, columns={})
-            return replace(state, scaling=scaling)
+            return replace(state, scaling=self.saved.get(state.name, PLAIN))
         return choose(state, self.settings, block_generator(self.seed, state), self.learns_kept)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from optimum_si.algorithms.block_state import BlockState
-from optimum_si.algorithms.layers import Scaling, Weights
+from optimum_si.algorithms.layers import Scaling, Weights, finished
 from optimum_si.config.groups import InductionConfig
 
 from .kept import Kept
@@ -45,7 +45,7 @@ class ScaleStudent:
 
     def weights(self) -> Weights:
         """Masked weights and shifted biases, differentiable in all that is learned."""
-        state, scales = self.state, self.scales()
+        state, scales, kept = self.state, self.scales(), self.kept.scaling()
         result = {}
         for layer in state.layers:
             score = self.base[layer.view.name]
@@ -54,7 +54,7 @@ class ScaleStudent:
             if (rows := state.row_factor(scales, layer)) is not None:
                 score = score + rows.log()[:, None]
             masked = layer.weight * straight_through_mask(score, layer.target, self.settings.temperature)
-            result[layer.view.name] = self.kept.applied(layer, masked)
+            result[layer.view.name] = finished(layer, masked, kept)
         return result
 
     def scaled_weights(self) -> list[Tensor]:
@@ -79,4 +79,4 @@ class ScaleStudent:
 
     def scaling(self) -> Scaling:
         """A copy of the current scales, and of what is learned of the weights that are left."""
-        return self.kept.within(Scaling({name: scale.detach().clone() for name, scale in self.scales().items()}))
+        return self.kept.copied({name: scale.detach().clone() for name, scale in self.scales().items()})

@@ -11,7 +11,7 @@ from optimum_si.config.choices import parse_pattern
 from optimum_si.errors import ConfigurationError
 
 
-#: Largest group whose values are ranked by comparing all pairs.
+#: Largest group whose values are ranked by comparing them with each other, entry by entry of all groups at once.
 COUNTED = 16
 
 
@@ -129,7 +129,8 @@ class NM(Target):
         return _keep_highest(self.groups(score), self.kept).reshape(score.shape)
 
     def neighbors(self, score: Tensor) -> tuple[Tensor, Tensor]:
-        ranked, pruned = _ranked(self.groups(score)), self.of - self.kept
+        rows, pruned = self.groups(score), self.of - self.kept
+        ranked = _ranked(rows) if self.of <= COUNTED else rows.sort(dim=1).values.unbind(1)
         return ranked[pruned - 1], ranked[pruned]
 
     @property

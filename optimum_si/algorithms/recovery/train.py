@@ -184,18 +184,17 @@ def _decay(step: int, steps: int, share_of_time: float) -> float:
 
 
 def _optimizer(level: Level, trained: Trained, learning_rate: float) -> torch.optim.Optimizer:
-    """Adam or Adafactor; rates of vectors, such as norms and factors, are as many times that of weights as they are
-    larger."""
-    values = list(trained.values.values())
-    rates = [learning_rate * (1 if value.ndim > 1 else OF_VECTORS) for value in values]
+    """Adam or, where memory is short, Adafactor; ``learning_rate`` is that of weights."""
+    groups: list[dict[str, Any]] = [
+        {"params": [value], "lr": learning_rate * (1 if value.ndim > 1 else OF_VECTORS)}
+        for value in trained.values.values()
+    ]
     if level is not Level.ADAFACTOR:
-        groups: list[dict[str, Any]] = []
-        for rate in sorted({*rates}):
-            group = [value for value, own in zip(values, rates, strict=True) if own == rate]
-            groups.append({"params": group, "lr": rate})
-        return torch.optim.Adam(groups, betas=BETAS, fused=values[0].device.type in ("cpu", "cuda"))
+        on = groups[0]["params"][0].device.type
+        return torch.optim.Adam(groups, betas=BETAS, fused=on in ("cpu", "cuda"))
     # Its steps are relative to a parameter's size, where Adam's are absolute.
-    groups = [{"params": [value], "lr": rate / _size(value)} for value, rate in zip(values, rates, strict=True)]
+    for group in groups:
+        group["lr"] /= _size(*group["params"])
     return torch.optim.Adafactor(groups, weight_decay=0.0)
 
 

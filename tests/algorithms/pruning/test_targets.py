@@ -10,7 +10,7 @@ from optimum_si.errors import ConfigurationError
 
 
 SHAPES = {"rows": st.integers(1, 9), "columns": st.integers(1, 40)}
-PATTERNS = st.sampled_from([(1, 2), (2, 4), (1, 4), (4, 8), (3, 5)])
+PATTERNS = st.sampled_from([(1, 2), (2, 4), (1, 4), (4, 8), (3, 5), (8, 20)])
 
 
 def tied_score(rows, columns, values):

@@ -158,16 +158,17 @@ def test_narrower_products_are_left_out_where_the_loss_notices(monkeypatch):
 
 
 def test_training_in_narrower_products_does_what_training_in_fp32_does(monkeypatch):
+    monkeypatch.setattr("optimum_si.algorithms.recovery.recover.TOLERANCE", 1.0)
     after = []
     for narrow in (False, True):
         model, references = pruned_with_references("llama")
         for module in ("recover", "passing"):
             name = f"optimum_si.algorithms.recovery.{module}.has_fast_products"
             monkeypatch.setattr(name, lambda device, narrow=narrow: narrow)
-        result = recovered(model, references, {"epochs": 3})
+        result = recovered(model, references, {"epochs": 10, "learning_rate": 3e-3})
         after.append(result.after / result.before)
-    # With products of weights that were cast before the first step, the second one hardly moves.
-    assert after[1] == pytest.approx(after[0], abs=0.2 * (1 - after[0]))
+    # Products of weights as they were before the first step end at 0.94 instead of 0.57.
+    assert after[0] < 0.7 and after[1] == pytest.approx(after[0], abs=0.05)
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_best_so_far():
