@@ -29,7 +29,9 @@ def test_zeros_stay_and_the_held_out_loss_is_that_of_what_is_stored(name, trains
     model, references = pruned_with_references(name, dtype)
     zeros = {layer: weight == 0 for layer, weight in block_weights(model).items()}
     start = held_out_loss(model, references)
-    result = recovered(model, references, {"trains": trains})
+    # Vectors take larger steps.
+    rate = {} if trains == "weights" else {"learning_rate": 3e-3}
+    result = recovered(model, references, {"trains": trains, **rate})
     assert all(bool((weight[zeros[layer]] == 0).all()) for layer, weight in block_weights(model).items())
     assert all(parameter.dtype == dtype and parameter.requires_grad for parameter in model.parameters())
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -38,7 +40,7 @@ def test_zeros_stay_and_the_held_out_loss_is_that_of_what_is_stored(name, trains
         assert result.before == pytest.approx(start, rel=1e-4)
         assert held_out_loss(model, references) == pytest.approx(result.after, rel=1e-4)
         # Random answers of this one are chaotic.
-        assert name == "t5" or result.after < (0.99 if trains == "norms" else 0.95) * result.before
+        assert name == "t5" or result.after < 0.95 * result.before
 
 
 @pytest.mark.parametrize("name", ["llama", "opt", "bert", "gpt2"])
