@@ -36,6 +36,7 @@ class BlockState:
         method: pruning method with which choices are made.
         views: weights to prune.
         targets: how much of each goes, by view name.
+        row_importance: of each output beside the others of its layer, [d_out], by view name; those left out are alike.
         shiftable: names of views whose bias may change.
         stored: dtype that each parameter is saved in, by its id.
         calls: of the block; None in a state that is not run.
@@ -61,6 +62,7 @@ class BlockState:
     method: PruningMethod
     views: Sequence[WeightView] = ()
     targets: Mapping[str, Target] = field(default_factory=dict)
+    row_importance: Mapping[str, Tensor] = field(default_factory=dict)
     shiftable: frozenset[str] = frozenset()
     stored: Mapping[int, torch.dtype] = field(default_factory=dict)
     calls: Calls | None = None
@@ -122,15 +124,19 @@ class BlockState:
         return view_factor(self.scale_groups, scales, layer.view, "columns")
 
     def row_factor(self, scales: Mapping[str, Tensor], layer: Layer) -> Tensor | None:
-        """What q <-> k scales multiply a layer's rows by, for methods that rank rows together.
+        """What a layer's rows are multiplied by where they are ranked together, [d_out]; None for nothing.
 
-        Rows that other pairs divide by their s are compared as they were: s is there for the columns of its consumer,
-        and measured to rank its producer's rows badly.
+        Their importance, and for methods that compare weights alone q <-> k scales. Rows that other pairs divide by
+        their s are compared as they were: s is there for the columns of its consumer, and measured to rank its
+        producer's rows badly.
         """
-        if not self.method.ranks_rows_together:
-            return None
-        own = [group for group in self.scale_groups if group.rows_only]
-        return view_factor(own, scales, layer.view, "rows")
+        importance, factor = self.row_importance.get(layer.view.name), None
+        if self.method.ranks_rows_together:
+            own = [group for group in self.scale_groups if group.rows_only]
+            factor = view_factor(own, scales, layer.view, "rows")
+        if importance is None or factor is None:
+            return factor if importance is None else importance
+        return factor * importance.to(factor.dtype)
 
     def prune(self, scaling: Scaling) -> Weights:
         """Pruned weight and bias of every layer, by view name, under a scaling."""

@@ -33,7 +33,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 #: What a pattern leaves no room for: zeros that layers, and the rows of a layer, share out among them.
 WITHOUT_PATTERN: dict[str, dict[str, Any]] = {
-    "fast": {"comparison_group": "layer"},
+    "fast": {"comparison_group": "layer", "allocation": "error"},
     "best": {"comparison_group": "layer", "allocation": "error"},
 }
 

@@ -135,8 +135,9 @@ class Recipe(Configuration):
         flag=True,
         help="how zeros are shared out over layers",
         detail='how zeros are shared out over the layers under an exact global count: `"uniform"`; `"owl"`, by '
-        'outliers of each block (Yin et al. 2024); or `"error"`, by the error that each layer makes at each '
-        "sparsity. With a pattern, layers then keep different N of M.",
+        'outliers of each block (Yin et al. 2024); or `"error"`, by what errors of each '
+        "layer's output cost the model's answers (Fisher information), which then also weighs rows that share zeros. "
+        "With a pattern, layers then keep different N of M.",
     )
     transformations: Converted[str | list[str] | None, list[str] | None] = option(
         default=None,

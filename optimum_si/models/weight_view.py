@@ -70,6 +70,10 @@ class WeightView:
         """The parameter that holds this view's bias, or None."""
         return getattr(self.module, self.bias, None)
 
+    def of_outputs(self, values: Tensor) -> Tensor:
+        """This view's part, [d_out], of a value for each output of its module."""
+        return self._select_bias(values).reshape(-1)
+
     def read_bias(self) -> Tensor | None:
         """[d_out], or None where the layer has no bias."""
         whole = self.bias_tensor()

@@ -95,7 +95,18 @@ class BlockPruner:
             normalized=induction is None or induction.objective != "mse",
         )
         shiftable = frozenset(view.name for view in views if plan.may_shift(view))
-        state = BlockState(index, block.name, block.module, plan.method, views, plan.targets, shiftable, dtypes, calls)
+        state = BlockState(
+            index,
+            block.name,
+            block.module,
+            plan.method,
+            views,
+            plan.targets,
+            plan.row_importance,
+            shiftable,
+            dtypes,
+            calls,
+        )
         if views and Need.FLOW in plan.needs:
             flow = self._flow(block.module, views, calls)
             own = induction is not None and induction.own_scales

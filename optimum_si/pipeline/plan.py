@@ -1,8 +1,9 @@
 """The plan of a run: everything that follows from the recipe and the model, decided once, before anything changes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from optimum_si.algorithms.induction.stage import InductionStage
@@ -39,6 +40,7 @@ class Plan:
         targets: of each layer, by the name of its view.
         shiftable: names of layers whose bias may change where they have one.
         stages: what a block goes through, in order.
+        row_importance: of the outputs of a layer, [d_out], by the name of its view, where some allocation measured it.
         saved: scalings of an earlier run by block name, taken up instead of learning; None learns.
     """
 
@@ -51,6 +53,7 @@ class Plan:
     targets: Mapping[str, Target]
     shiftable: frozenset[str]
     stages: tuple[BlockStage, ...]
+    row_importance: Mapping[str, Tensor] = field(default_factory=dict)
     saved: Mapping[str, Scaling] | None = None
 
     @property

@@ -79,7 +79,7 @@ def run(
         check_calls(model, modules, structure.blocks[0].name.rpartition(".")[0], batches[0])
         sample = PerplexitySample.of(plan, batches, num_held_out)
         dense_pass = DensePass(model, structure.blocks, plan.views, batches, in_decoder)
-        plan, applied = _prepared(plan, dense_pass, transformed)
+        plan, applied = _prepared(plan, dense_pass, examples, transformed)
         references = dense_references(plan, recovery_windows, padding_id)
         streams = Streams(model, batches, in_decoder, dense=Need.DENSE_STREAM in plan.needs)
         try:
@@ -110,7 +110,9 @@ def _task(plan: Plan) -> str:
     return "prune" if plan.write else "induce"
 
 
-def _prepared(plan: Plan, dense_pass: DensePass, transformed: Sequence[str]) -> tuple[Plan, list[str]]:
+def _prepared(
+    plan: Plan, dense_pass: DensePass, examples: Sequence[Mapping[str, Tensor]], transformed: Sequence[str]
+) -> tuple[Plan, list[str]]:
     """The plan after what looks at the whole dense model, and the transformations that were applied."""
     config = plan.config
     applied = transform(plan.structure, dense_pass, config, plan.targets, transformed)
@@ -121,7 +123,8 @@ def _prepared(plan: Plan, dense_pass: DensePass, transformed: Sequence[str]) -> 
         )
         plan = plan.with_saved(None)
     if config.allocation != "uniform":
-        plan = replace(plan, targets=allocate(config, plan.targets, plan.may_shift, dense_pass))
+        found = allocate(config, plan.targets, plan.may_shift, dense_pass, examples)
+        plan = replace(plan, targets=found.targets, row_importance=found.row_importance)
     return plan, applied
 
 

@@ -1,8 +1,7 @@
-"""How many zeros each layer gets, decided in one pass over the dense model before anything is pruned."""
+"""How many zeros each layer gets, decided on the dense model before anything is pruned."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
 
 import torch
 from torch import Tensor
@@ -11,14 +10,13 @@ from optimum_si.algorithms.layers import naming
 from optimum_si.algorithms.pruning import get_method
 from optimum_si.algorithms.pruning.method import Settings
 from optimum_si.algorithms.pruning.targets import NM, Target
-from optimum_si.algorithms.reconstruction.least_squares import DampedGram, LeastSquares
 from optimum_si.config.si_config import SIConfig
-from optimum_si.linalg.damping import safe_damping
 from optimum_si.linalg.moments import Moments
 from optimum_si.models.forward.dense_pass import DensePass
 from optimum_si.models.weight_view import WeightView
 
 from .budget import Part, by_errors, by_outliers, whole_zeros
+from .sensitivity import Sensitivity, sensitivities
 
 
 #: How far a layer may be from the target, by errors and by outliers (lambda of OWL). A pattern goes a step at least.
@@ -27,6 +25,8 @@ BAND, OUTLIER_BAND = 0.15, 0.08
 MOST = 0.99
 #: A score is an outlier that is so many times the mean of its layer.
 OUTLIER = 5
+#: No output counts less than so much of the mean of its layer: what was measured is noisy.
+LEAST = 1e-3
 #: Fractions of zeros at which errors are measured, and rows on which: errors of rows are much alike.
 LEVELS, ROWS = 7, 64
 
@@ -45,10 +45,28 @@ class _Surveyed:
         return self.shape[0] * self.shape[1]
 
 
+@dataclass(frozen=True, eq=False)
+class Allocation:
+    """What each layer gets, by the name of its view.
+
+    Args:
+        targets: how much of it goes, and where.
+        row_importance: what its rows are multiplied by where they are ranked together, [d_out]: the root of what an
+            error of each output costs. Empty where that was not measured.
+    """
+
+    targets: Mapping[str, Target]
+    row_importance: Mapping[str, Tensor]
+
+
 def allocate(
-    config: SIConfig, targets: Mapping[str, Target], may_shift: Callable[[WeightView], bool], dense_pass: DensePass
-) -> dict[str, Target]:
-    """A target for each layer, by the name of its view; together they have the zeros of the uniform target.
+    config: SIConfig,
+    targets: Mapping[str, Target],
+    may_shift: Callable[[WeightView], bool],
+    dense_pass: DensePass,
+    examples: Sequence[Mapping[str, Tensor]],
+) -> Allocation:
+    """A target for each layer; together they have the zeros of the uniform target.
 
     Exactly as many in group "layer". In group "row" all rows of a layer have as many zeros as each other: then just as
     many for methods that count rows, and for SparseGPT to within half of what all numbers of rows are multiples of
@@ -61,17 +79,22 @@ def allocate(
         targets: the uniform target of every layer.
         may_shift: whether the run may change the bias of a layer.
         dense_pass: over the dense model.
+        examples: of calibration.
     """
     if not targets:
-        return {}
+        return Allocation({}, {})
     uniform = next(iter(targets.values()))
     width = OUTLIER_BAND if config.allocation == "owl" else BAND
     levels = _levels(uniform, width)
-    layers = _surveyed(config, may_shift, dense_pass, [uniform.with_sparsity(level) for level in levels])
+    importance: dict[str, Tensor] = {}
+    if config.allocation == "owl":
+        layers = _outlying(may_shift, dense_pass)
+    else:
+        rising = [uniform.with_sparsity(level) for level in levels]
+        layers, importance = _erring(config, may_shift, dense_pass, examples, rising)
     if not layers:
-        return dict(targets)
-    of_sparsities = _by_outliers if config.allocation == "owl" else _by_errors
-    sparsities = of_sparsities(layers, uniform, levels)
+        return Allocation(targets, importance)
+    sparsities = (_by_outliers if config.allocation == "owl" else _by_errors)(layers, uniform, levels)
     parts = [_part(uniform, layer.shape, levels) for layer in layers]
     budget = sum(_uniform_zeros(config, uniform, layer.shape) for layer in layers)
     zeros = whole_zeros(sparsities, [layer.size for layer in layers], parts, budget, fewer=not isinstance(uniform, NM))
@@ -79,7 +102,7 @@ def allocate(
     for layer, count in zip(layers, zeros, strict=True):
         allocated[layer.name] = uniform.with_sparsity(count / layer.size)
         allocated[layer.name].check(layer.name, layer.shape[1])
-    return allocated
+    return Allocation(allocated, importance)
 
 
 def _levels(uniform: Target, width: float) -> list[float]:
@@ -93,22 +116,53 @@ def _levels(uniform: Target, width: float) -> list[float]:
     return [low + (high - low) * step / (LEVELS - 1) for step in range(LEVELS)]
 
 
-def _surveyed(
-    config: SIConfig, may_shift: Callable[[WeightView], bool], dense_pass: DensePass, targets: Sequence[Target]
-) -> list[_Surveyed]:
-    """Every layer that the calibration data reaches, in forward order."""
+def _outlying(may_shift: Callable[[WeightView], bool], dense_pass: DensePass) -> list[_Surveyed]:
+    """Every layer that the calibration data reaches, in forward order, with its outliers."""
+    return [
+        _Surveyed(
+            view.name, index, view.shape, [_outliers(_wide(view.read()), _scored(view, found.moments, may_shift))]
+        )
+        for index, _, layer_inputs in dense_pass.run(gram=False)
+        for found in layer_inputs
+        for view in found.views
+    ]
+
+
+def _erring(
+    config: SIConfig,
+    may_shift: Callable[[WeightView], bool],
+    dense_pass: DensePass,
+    examples: Sequence[Mapping[str, Tensor]],
+    targets: Sequence[Target],
+) -> tuple[list[_Surveyed], dict[str, Tensor]]:
+    """Every layer that some of the examples reach, in forward order, with what it costs at each target, and the
+    importance of its rows."""
+    blocks = [block.module for block in dense_pass.blocks]
+    placed = [(index, view) for index, views in enumerate(dense_pass.views) for view in views.values()]
+    found = sensitivities(dense_pass.model, blocks, [view for _, view in placed], examples, config.seed)
     layers = []
-    for index, _, layer_inputs in dense_pass.run():
-        for view, moments in ((view, found.moments) for found in layer_inputs for view in found.views):
-            if may_shift(view):
-                moments = moments.transformed(shift=moments.mean)
-            weight = view.read()
-            weight = weight if weight.dtype == torch.float64 else weight.float()
-            by_outliers = config.allocation == "owl"
+    for index, view in placed:
+        if view.name in found:
             with naming(view):
-                found = [_outliers(weight, moments)] if by_outliers else _curve(config, weight, moments, targets)
-            layers.append(_Surveyed(view.name, index, view.shape, found))
-    return layers
+                layers.append(
+                    _Surveyed(view.name, index, view.shape, _curve(config, view, found[view.name], may_shift, targets))
+                )
+    return layers, {name: _importance(sensitivity.curvature) for name, sensitivity in found.items()}
+
+
+def _importance(curvature: Tensor) -> Tensor:
+    """Root of what an error of each output costs, fp32, 1 for the mean; one that nothing reads keeps a little."""
+    relative = curvature / curvature.mean().clamp_min(torch.finfo(curvature.dtype).tiny)
+    return relative.clamp_min(LEAST).sqrt().float()
+
+
+def _wide(weight: Tensor) -> Tensor:
+    return weight if weight.dtype == torch.float64 else weight.float()
+
+
+def _scored(view: WeightView, moments: Moments, may_shift: Callable[[WeightView], bool]) -> Moments:
+    """Moments that a layer is scored with: a bias that may change makes up for the mean of what is lost."""
+    return moments.transformed(shift=moments.mean) if may_shift(view) else moments
 
 
 def _outliers(weight: Tensor, moments: Moments) -> float:
@@ -117,31 +171,27 @@ def _outliers(weight: Tensor, moments: Moments) -> float:
     return float((score > OUTLIER * score.mean()).double().mean())
 
 
-def _curve(config: SIConfig, weight: Tensor, moments: Moments, targets: Sequence[Target]) -> list[float]:
-    """Squared error of a layer's output at each target, relative to that output, on some of its rows.
+def _curve(
+    config: SIConfig,
+    view: WeightView,
+    sensitivity: Sensitivity,
+    may_shift: Callable[[WeightView], bool],
+    targets: Sequence[Target],
+) -> list[float]:
+    """What the zeros of a layer cost the model's answers at each target, measured on some of its rows.
 
-    That of the method's mask, after a rough fit where the run fits at all. SparseGPT's own repair is left out: errors
-    that it leaves are much the same in all layers, and say less of what the model loses.
+    Each zero for itself and before any fit, whose gain is much the same in all layers (measured).
     """
-    assert moments.gram is not None
+    step = -(-view.shape[0] // ROWS)
+    weight, curvature = _wide(view.read()[::step]), sensitivity.curvature[::step]
+    moments = _scored(view, sensitivity.moments, may_shift)
+    costs = curvature[:, None] * weight.double().square() * moments.diagonal
     method = get_method(config.method)(Settings.of(config))
-    weight = weight[:: -(-len(weight) // ROWS)]
-    score = method.score(weight, moments).masked_fill(weight == 0, -1)
-    gram = moments.gram.to(weight.dtype)
-    damping = safe_damping(config.damping, moments.count, len(gram))
-    squares = LeastSquares.of(weight, DampedGram.of(moments.gram, damping, config.damping_mode, weight.dtype))
-    errors = []
-    for target in targets:
-        kept = target.keep(score)
-        pruned = weight * kept if config.reconstruction == "none" else squares.out_of(squares.exact(kept, rough=True))
-        errors.append(_energy(weight - pruned, gram))
-    whole = max(_energy(weight, gram), torch.finfo(torch.float64).tiny)
-    return [error / whole for error in errors]
-
-
-def _energy(weight: Tensor, gram: Tensor) -> float:
-    """E||W x||^2."""
-    return float(((weight @ gram) * weight).sum(dtype=torch.float64))
+    # What needs a Gram matrix ranks much as these costs do.
+    by_method = None if method.needs_gram else method.scaled_score(weight, moments, row_scale=_importance(curvature))
+    score = (costs if by_method is None else by_method).masked_fill(weight == 0, -1)
+    rows = view.shape[0] / len(weight)
+    return [rows * float(costs[~target.keep(score)].sum()) for target in targets]
 
 
 def _by_outliers(layers: Sequence[_Surveyed], uniform: Target, levels: Sequence[float]) -> list[float]:
@@ -158,14 +208,8 @@ def _by_outliers(layers: Sequence[_Surveyed], uniform: Target, levels: Sequence[
 
 
 def _by_errors(layers: Sequence[_Surveyed], uniform: Target, levels: Sequence[float]) -> list[float]:
-    """Fraction of zeros of each layer for the smallest sum of relative errors.
-
-    A layer counts by the root of its size: alike, large layers would lose too much, and by size, small ones (both
-    measured).
-    """
-    sizes = [layer.size for layer in layers]
-    curves = [[error * sqrt(layer.size) for error in layer.found] for layer in layers]
-    return by_errors(levels, curves, sizes, uniform.sparsity)
+    """Fraction of zeros of each layer for the smallest sum of errors."""
+    return by_errors(levels, [layer.found for layer in layers], [layer.size for layer in layers], uniform.sparsity)
 
 
 def _part(uniform: Target, shape: tuple[int, int], levels: Sequence[float]) -> Part:

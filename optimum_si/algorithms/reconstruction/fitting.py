@@ -29,7 +29,7 @@ class LayerFitter:
         layer: dense.
         paired: its inputs.
         scale: learned s, [d_in], or None.
-        row_scale: learned factor of its rows, [d_out], for methods that rank rows together, or None.
+        row_scale: what its rows are multiplied by where they are ranked together, [d_out], or None.
     """
 
     method: Reconstructed
@@ -41,7 +41,7 @@ class LayerFitter:
     def solve(self, fit: LayerFit) -> tuple[Tensor, Tensor | None]:
         """Mask and fit on all windows: weight [d_out, d_in] and bias."""
         squares = self._squares("whole", fit)
-        weight = self.method.fitted(squares, self._by_method, self.layer.target, self.scale)
+        weight = self.method.fitted(squares, self._by_method, self.layer.target, self.scale, self.row_scale)
         return self._with_bias(weight, self.paired.whole, fit)
 
     def within(self, mask: Tensor, fit: LayerFit) -> tuple[Tensor, Tensor | None]:

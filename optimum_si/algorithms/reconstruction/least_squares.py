@@ -112,6 +112,10 @@ class LeastSquares:
         """The problem of some outputs: each is one of its own."""
         return LeastSquares(self.weight[rows], self.damped, self.target_gram[rows])
 
+    def multiplied(self, factor: Tensor) -> "LeastSquares":
+        """The problem with outputs multiplied by positive factors, [d_out, 1]."""
+        return LeastSquares(self.weight * factor, self.damped, self.target_gram * factor)
+
     def into(self, weight: Tensor) -> Tensor:
         """A weight in these coordinates."""
         return weight * self.damped.norms * self.alive

@@ -60,7 +60,7 @@ class Reconstructed(Improved):
         def by_method() -> Tensor:
             return self.method.prune(weight, moments, target, scale, row_scale)
 
-        return self.fitted(squares, by_method, target, scale)
+        return self.fitted(squares, by_method, target, scale, row_scale)
 
     def fitted(
         self,
@@ -68,6 +68,7 @@ class Reconstructed(Improved):
         by_method: Callable[[], Tensor],
         target: Target,
         scale: Tensor | None = None,
+        row_scale: Tensor | None = None,
     ) -> Tensor:
         """The best weight in the mask of the method, or in ADMM's; with swaps in a mask near it that is better.
 
@@ -79,11 +80,17 @@ class Reconstructed(Improved):
             by_method: prunes by the method, [d_out, d_in].
             target: of the mask.
             scale: learned s, [d_in], which weighs what ADMM keeps.
+            row_scale: what rows are multiplied by where they are ranked together, [d_out].
         """
         weight = squares.weight
         if self.mask_search:
             importance = None if scale is None else scale.to(weight.dtype)
-            best = squares.search(target, weight != 0, importance, _penalty(squares, target))
+            penalty = _penalty(squares, target)
+            if row_scale is None:
+                best = squares.search(target, weight != 0, importance, penalty)
+            else:  # each row is a problem of its own: multiplied, it has the same solution, but other ranks
+                factor = row_scale.to(weight.dtype)[:, None]
+                best = squares.multiplied(factor).search(target, weight != 0, importance, penalty) / factor
         else:
             best = squares.into(by_method())
         best = squares.exact(best != 0, best, rough=self.swaps)

@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from optimum_si.errors import ConfigurationError, UnsupportedModelError
 from optimum_si.models.forward.modes import inputs_for
 
-from .divergence import Head, head_divergence, logit_divergence, relative_error
+from .divergence import (
+    Head,
+    error_probe,
+    head_divergence,
+    head_probe,
+    logit_divergence,
+    logit_probe,
+    relative_error,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +125,21 @@ class Answers:
                 loss = head_divergence(student, teacher, _head(module, *self.scale), self.dense_head)
                 return loss + self.hidden_weight * relative_error(student, teacher) if self.hidden_weight else loss
             return logit_divergence(student, teacher) if self.gives_logits else relative_error(student, teacher)
+
+    def probe(self, values: Tensor, generator: torch.Generator) -> Tensor:
+        """A random function of answers [tokens, features], to take gradients of.
+
+        The outer product of its gradient is, on average, the second derivative of :meth:`distance` where the answers
+        are the dense model's own.
+        """
+        with torch.autocast(values.device.type, enabled=False):
+            if self.scale is not None:
+                module = _output_head(self.model)
+                assert module is not None
+                gradient = head_probe(values, _head(module, *self.scale), generator)
+            else:
+                gradient = (logit_probe if self.gives_logits else error_probe)(values, generator)
+            return (values * gradient).sum()
 
 
 def without_labels(window: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -80,6 +80,36 @@ class _HeadDivergence(torch.autograd.Function):
         return (output * gradient).to(gradient.dtype), None, None, None, None
 
 
+@torch.no_grad()
+def head_probe(hidden: Tensor, head: Head, generator: torch.Generator) -> Tensor:
+    """Gradients, in head inputs [tokens, features], of the log probability of a token that the model itself draws.
+
+    Their outer products are the Fisher information on average: the second derivative of :func:`head_divergence`.
+    """
+    gradient = torch.empty_like(hidden)
+    chunk = max(CHUNK // len(head.weight), 1)
+    for start in range(0, len(hidden), chunk):
+        logits = head.logits(hidden[start : start + chunk])
+        gradient[start : start + chunk] = head.backward(logits, logit_probe(logits, generator))
+    return gradient
+
+
+@torch.no_grad()
+def logit_probe(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """The same in logits [n, classes], for :func:`logit_divergence`."""
+    probability = _wide(logits).softmax(dim=-1)
+    drawn = torch.multinomial(probability, 1, generator=generator)
+    return (-probability).scatter_add_(1, drawn, torch.ones_like(drawn, dtype=probability.dtype))
+
+
+@torch.no_grad()
+def error_probe(values: Tensor, generator: torch.Generator) -> Tensor:
+    """The same in values [n, features], for :func:`relative_error`."""
+    values = _wide(values)
+    signs = torch.randint(2, values.shape, generator=generator, device=values.device, dtype=values.dtype) * 2 - 1
+    return signs * (2 / values.square().sum(dim=-1, keepdim=True).clamp_min(1e-30)).sqrt()
+
+
 def logit_divergence(student: Tensor, teacher: Tensor) -> Tensor:
     """Sum over rows of KL(dense || pruned) of logits [n, classes]."""
     expected = _wide(teacher).log_softmax(dim=-1)

@@ -32,11 +32,14 @@ class DensePass:
     batches: Sequence[dict[str, Tensor]]
     in_decoder: bool = False
 
-    def run(self) -> Iterator[tuple[int, Block, list[LayerInput]]]:
-        """Each block in turn with the inputs of its layers, full Gram matrices included.
+    def run(self, gram: bool = True) -> Iterator[tuple[int, Block, list[LayerInput]]]:
+        """Each block in turn with the inputs of its layers.
 
         A block may be transformed as soon as it is given, as long as it computes the same function. Only what was
         collected of the block at hand is in memory, unless the caller keeps it.
+
+        Args:
+            gram: collect full Gram matrices instead of their diagonals.
 
         Yields:
             Position of the block, the block, and its inputs in module order.
@@ -48,7 +51,7 @@ class DensePass:
                 with widened(block.module) as dtype:
                     stops = (stop.cast(dtype) for stop in stream.stops(index))
                     views = list(selected.values())
-                    inputs, outputs = collect(block.module, views, stops, tokens, gram=True, keep_outputs=True)
+                    inputs, outputs = collect(block.module, views, stops, tokens, gram, keep_outputs=True)
                 yield index, block, inputs
                 if index < len(self.blocks) - 1:
                     stream.advance(outputs)

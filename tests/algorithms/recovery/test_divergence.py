@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch.nn.functional import linear
 
-from optimum_si.algorithms.recovery.divergence import Head, head_divergence, logit_divergence, relative_error
+from optimum_si.algorithms.recovery.divergence import (
+    Head,
+    error_probe,
+    head_divergence,
+    head_probe,
+    logit_divergence,
+    logit_probe,
+    relative_error,
+)
 
 
 def random(*shape, seed):
@@ -58,3 +66,19 @@ def test_a_relative_error_does_not_depend_on_the_size_of_answers():
     assert float(relative_error(size * student, size * teacher)) == pytest.approx(
         float(relative_error(student, teacher))
     )
+
+
+@pytest.mark.parametrize("kind", ["head", "logits", "values"])
+def test_gradients_of_random_functions_have_the_second_derivative_as_their_covariance(kind):
+    head = Head(random(4, 3, seed=0), random(4, seed=1), 1.7, 2.0)
+    values = random(1, 3, seed=2)
+    probe, distance = {
+        "head": (lambda v, generator: head_probe(v, head, generator), lambda v: head_divergence(v, values, head)),
+        "logits": (logit_probe, lambda v: logit_divergence(v, values)),
+        "values": (error_probe, lambda v: relative_error(v, values)),
+    }[kind]
+    draws, generator = 20_000, torch.Generator().manual_seed(0)
+    found = probe(values.expand(draws, -1).contiguous(), generator)
+    plain_distance = (lambda v: plain(v, values, head, head)) if kind == "head" else distance
+    expected = torch.autograd.functional.hessian(lambda row: plain_distance(row[None]), values[0])
+    torch.testing.assert_close(found.T @ found / draws, expected, atol=0.02 * float(expected.abs().max()), rtol=0)

@@ -37,7 +37,9 @@ class SparseGPT(PruningMethod):
     ) -> Tensor:
         # As `prune` takes s up: on transformed moments the damping, which is not scaled with them, would count more.
         score = self.score(weight, moments)
-        return score if scale is None else score * scale.to(score.dtype).square()
+        if scale is not None:
+            score = score * scale.to(score.dtype).square()
+        return score if row_scale is None else score * row_scale[:, None].to(score.dtype).square()
 
     def prune(
         self,
@@ -64,7 +66,8 @@ class SparseGPT(PruningMethod):
             if isinstance(target, Unstructured):
                 # Blocks that were sparser than their share leave less to prune for those that follow.
                 count = min(max(target.pruned(rows * stop) - gone, 0), rows * (stop - start))
-                zeroed = _lowest(block, importance[start:stop], dead, count) | dead
+                ranked = block if row_scale is None else block * row_scale[:, None].to(block.dtype)
+                zeroed = _lowest(ranked, importance[start:stop], dead, count) | dead
             else:
                 zeroed = dead.clone()
             # Columns as rows: each step then reads and writes memory in its order.
