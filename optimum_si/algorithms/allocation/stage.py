@@ -190,8 +190,9 @@ def _curve(
     # What needs a Gram matrix ranks much as these costs do.
     by_method = None if method.needs_gram else method.scaled_score(weight, moments, row_scale=_importance(curvature))
     score = (costs if by_method is None else by_method).masked_fill(weight == 0, -1)
-    rows = view.shape[0] / len(weight)
-    return [rows * float(costs[~target.keep(score)].sum()) for target in targets]
+    # A few outputs may be most of what counts, among these rows or not.
+    share = float(curvature.sum() / sensitivity.curvature.sum().clamp_min(torch.finfo(curvature.dtype).tiny))
+    return [float(costs[~target.keep(score)].sum()) / max(share, LEAST) for target in targets]
 
 
 def _by_outliers(layers: Sequence[_Surveyed], uniform: Target, levels: Sequence[float]) -> list[float]:
