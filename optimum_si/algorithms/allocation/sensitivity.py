@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from optimum_si.algorithms.recovery.answers import Answers, without_labels
-from optimum_si.algorithms.recovery.passing import checkpointed, fast_products
-from optimum_si.algorithms.recovery.trained import only_trained
+from optimum_si.algorithms.whole_model.answers import Answers, without_labels
+from optimum_si.algorithms.whole_model.passing import checkpointed, fast_products, only_trained
 from optimum_si.linalg.moments import MomentAccumulator, Moments
 from optimum_si.models.forward.modes import widened
 from optimum_si.models.weight_view import WeightView

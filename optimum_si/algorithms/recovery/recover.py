@@ -9,18 +9,24 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from optimum_si.algorithms.whole_model.passing import (
+    checkpointed,
+    fast_products,
+    has_fast_products,
+    only_trained,
+    widened_alone,
+)
 from optimum_si.config.recovery import RecoveryConfig
 from optimum_si.models.forward.modes import evaluation_mode, widened, without_cache
 from optimum_si.models.structure import Structure
 from optimum_si.warnings import warn
 
 from .memory import Demand, Level, MemoryPlan, activations_of, free_memory
-from .passing import checkpointed, fast_products, has_fast_products, widened_alone
 from .references import References
 from .row_scales import RowScales
 from .state import Saved
 from .train import Clock, Phase, train
-from .trained import Trained, norms_outside, only_trained, parameters_of_blocks, pruned_views
+from .trained import Trained, norms_outside, parameters_of_blocks, pruned_views
 
 
 #: How far the loss in narrower products may be from that in fp32, relative to it, or to this much where it is less.

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from optimum_si.algorithms.whole_model.answers import Answers, without_labels
+from optimum_si.algorithms.whole_model.passing import fast_products, has_fast_products
 from optimum_si.calibration import make_batches
 from optimum_si.errors import CalibrationError
 
-from .answers import Answers, without_labels
-from .passing import fast_products, has_fast_products
 from .steps import Steps
 
 

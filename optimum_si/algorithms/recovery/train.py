@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optimum_si.algorithms.whole_model.passing import fast_products
 from optimum_si.warnings import warn
 
 from .memory import Level
-from .passing import fast_products
 from .references import References
 from .trained import Trained, zeros_kept
 

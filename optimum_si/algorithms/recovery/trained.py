@@ -106,19 +106,3 @@ def norms_outside(model: nn.Module) -> dict[str, nn.Parameter]:
         for local, value in module.named_parameters(recurse=False)
         if value.is_floating_point()
     }
-
-
-@contextmanager
-def only_trained(model: nn.Module, values: Mapping[str, nn.Parameter]) -> Iterator[None]:
-    """Parameters that are trained require gradients for a while, all others none."""
-    before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    chosen = {id(value) for value in values.values()}
-    try:
-        for parameter, _ in before:
-            parameter.requires_grad_(id(parameter) in chosen)
-        yield
-    finally:
-        for parameter, required in before:
-            if id(parameter) in chosen:
-                parameter.grad = None
-            parameter.requires_grad_(required)

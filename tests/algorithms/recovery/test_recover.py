@@ -6,9 +6,9 @@ from support.models import FAMILIES, block_weights, calibration, same_bytes, tin
 from support.recovery import held_out_loss, pruned_with_references, recovered, references_of
 from torch import nn
 
-from optimum_si.algorithms.recovery import passing
 from optimum_si.algorithms.recovery.memory import Level
 from optimum_si.algorithms.recovery.recover import _Job
+from optimum_si.algorithms.whole_model import passing
 from optimum_si.config.recovery import RecoveryConfig
 from optimum_si.models.structure import find_structure
 

@@ -1,6 +1,6 @@
 """How a model is set up while it is trained as a whole: what blocks keep, in which dtype they compute, products."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -93,3 +93,19 @@ def has_fast_products(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     known = [getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")]
     return device.type == "cpu" and any(supported is not None and bool(supported()) for supported in known)
+
+
+@contextmanager
+def only_trained(model: nn.Module, values: Mapping[str, nn.Parameter]) -> Iterator[None]:
+    """Parameters that are trained require gradients for a while, all others none."""
+    before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    chosen = {id(value) for value in values.values()}
+    try:
+        for parameter, _ in before:
+            parameter.requires_grad_(id(parameter) in chosen)
+        yield
+    finally:
+        for parameter, required in before:
+            if id(parameter) in chosen:
+                parameter.grad = None
+            parameter.requires_grad_(required)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import linear
 
-from optimum_si.algorithms.recovery.divergence import (
+from optimum_si.algorithms.whole_model.divergence import (
     Head,
     error_probe,
     head_divergence,
