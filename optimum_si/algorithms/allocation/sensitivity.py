@@ -67,7 +67,9 @@ def sensitivities(
         try:
             for example in chosen:
                 with torch.enable_grad():
-                    answers.probe(torch.cat(answers(example)), generator).backward()
+                    values = torch.cat(answers(example))
+                    if values.requires_grad:  # else no layer that is asked for was reached
+                        answers.probe(values, generator).backward()
         finally:
             for hook in hooks:
                 hook.remove()
@@ -91,8 +93,8 @@ class _Watched:
         tokens = args[0].detach().flatten(0, -2)
         self.inputs = self.inputs or MomentAccumulator(tokens.shape[-1], gram=False, device=tokens.device)
         self.inputs.add(tokens)
-        # Before the first layer there is nothing that asks for gradients.
-        output = output if output.requires_grad else output.detach().requires_grad_()
+        if not output.requires_grad:  # before the first layer nothing asks for gradients
+            output = output.detach().requires_grad_().clone()  # which the model may change in place
         output.register_hook(self.add)
         return output
 

@@ -25,7 +25,8 @@ class References:
     Args:
         windows: examples, tensors with a leading dimension of 1, without labels.
         answers: how a model's answers are compared.
-        dense: for each window what the dense model answers, [tokens, features] in its own dtype.
+        dense: for each window what the dense model answers, [tokens, features] in its own dtype, or in bf16 where that
+            is close enough to train towards.
         steps: which windows are trained on together, and which are held out.
         padding_id: token that fills shorter windows of a batch.
     """
@@ -70,18 +71,19 @@ class References:
         answers = Answers.of(model, windows[0], hidden_weight)
         found = cls(windows, answers, [], steps, padding_id)
         dense = found._answered(steps.held_out)
-        # What is trained towards may be a little off where that takes half the time, what judges may not.
-        with fast_products(next(model.parameters()).device, wanted=found._is_close_in_fast_products(dense)):
-            dense |= found._answered([index for index in range(len(windows)) if index not in dense])
+        # What is trained towards may be a little off where that takes half the time and memory, what judges may not.
+        close = found._is_close_in_fast_products(dense)
+        with fast_products(next(model.parameters()).device, wanted=close):
+            dense |= found._answered([index for index in range(len(windows)) if index not in dense], narrow=close)
         return cls(windows, answers, [dense[index] for index in range(len(windows))], steps, padding_id)
 
-    def _answered(self, indices: Sequence[int]) -> dict[int, Tensor]:
-        """What the model answers for some windows."""
+    def _answered(self, indices: Sequence[int], narrow: bool = False) -> dict[int, Tensor]:
+        """What the model answers for some windows; ``narrow`` keeps it in bf16."""
         found: dict[int, Tensor] = {}
         for part in self.steps.parts(indices):
             # A copy: a view would keep the padded batch alive.
             for index, answer in zip(part, self.answers(self.batch(part)), strict=True):
-                found[index] = answer.clone()
+                found[index] = answer.to(torch.bfloat16) if narrow else answer.clone()
         return found
 
     def _is_close_in_fast_products(self, dense: Mapping[int, Tensor]) -> bool:
@@ -92,6 +94,7 @@ class References:
         part = self.steps.parts(self.steps.held_out)[0]
         with fast_products(parameter.device):
             quick = self.answers(self.batch(part))
+        quick = [answer.to(torch.bfloat16) for answer in quick]  # as they would be kept
         exact = [dense[index] for index in part]
         distance = self.answers.distance(torch.cat(quick), torch.cat(exact))
         return float(distance) <= NOISE * sum(len(answer) for answer in exact)

@@ -128,3 +128,26 @@ def test_outputs_that_hardly_matter_and_layers_of_such_lose_most(method, recipe)
         name = f"model.layers.0.mlp.{kind}"
         zeros, before = (found[name].eq(0).float().mean(dim=1) for found in (weights, plain))
         assert zeros[::2].mean() - zeros[1::2].mean() > 0.2 + (before[::2].mean() - before[1::2].mean())
+
+
+def test_a_model_that_works_in_place_is_left_as_it_is():
+    layers = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(inplace=True), torch.nn.Linear(4, 2))
+    values = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    expected, watched = layers(values), [module._Watched(), module._Watched()]
+    for layer, seen in zip((layers[0], layers[2]), watched, strict=True):
+        layer.register_forward_hook(seen.called)
+    layers.requires_grad_(False)
+    found = layers(values)
+    torch.testing.assert_close(found, expected)
+    found.sum().backward()
+    torch.testing.assert_close(watched[1].squares, torch.full((2,), 5.0, dtype=torch.float64))
+    alive = (torch.nn.functional.linear(values, layers[0].weight, layers[0].bias) > 0).double()
+    slope = layers[2].weight.double().sum(dim=0)
+    torch.testing.assert_close(watched[0].squares, (alive * slope).square().sum(dim=0), atol=1e-6, rtol=1e-5)
+
+
+def test_layers_that_answers_do_not_depend_on_have_none():
+    model = tiny("llama")
+    structure = find_structure(model)
+    with evaluation_mode(model), without_cache(model), torch.no_grad():
+        assert sensitivities(model, [block.module for block in structure.blocks], [], calibration(""), 0) == {}
