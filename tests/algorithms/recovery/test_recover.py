@@ -164,8 +164,8 @@ def test_training_in_narrower_products_does_what_training_in_fp32_does(monkeypat
     after = []
     for narrow in (False, True):
         model, references = pruned_with_references("llama")
-        for module in ("recover", "passing"):
-            name = f"optimum_si.algorithms.recovery.{module}.has_fast_products"
+        for module in ("recovery.recover", "whole_model.passing"):
+            name = f"optimum_si.algorithms.{module}.has_fast_products"
             monkeypatch.setattr(name, lambda device, narrow=narrow: narrow)
         result = recovered(model, references, {"epochs": 10, "learning_rate": 3e-3})
         after.append(result.after / result.before)
