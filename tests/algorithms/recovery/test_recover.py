@@ -193,3 +193,18 @@ def test_a_model_that_answers_as_before_is_left_alone():
     model = tiny("llama")
     recovered(model, references_of(model))
     assert same_bytes(model, tiny("llama"))
+
+
+def test_answers_to_train_towards_are_kept_in_bf16_where_they_are_close_and_others_exactly(monkeypatch):
+    module = "optimum_si.algorithms.recovery.references"
+    monkeypatch.setattr(f"{module}.has_fast_products", lambda device: True)
+    dtypes, losses = [], []
+    for noise in (1.0, -1.0):
+        monkeypatch.setattr(f"{module}.NOISE", noise)
+        model, references = pruned_with_references("llama")
+        held_out = set(references.steps.held_out)
+        dtypes.append({(index in held_out, answer.dtype) for index, answer in enumerate(references.dense)})
+        losses.append(references.for_model(model).held_out_loss())
+    assert dtypes[0] == {(True, torch.float32), (False, torch.bfloat16)}
+    assert dtypes[1] == {(True, torch.float32), (False, torch.float32)}
+    assert losses[0] == losses[1]
