@@ -1,6 +1,7 @@
 """Targets: which weights of a [d_out, d_in] score are kept. Exact counts; ties are broken by index."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -46,6 +47,14 @@ class Target(ABC):
             Two tensors with a value for each group; both are below all scores where nothing is pruned, and above them
             where everything is.
         """
+
+    def spread(self, columns: int) -> Tensor | None:
+        """An order of the columns in which :meth:`keep_spread` is quick, int64 [columns]; None is as they are."""
+        return None
+
+    def keep_spread(self, score: Tensor) -> Tensor:
+        """:meth:`keep`, with columns in the order of :meth:`spread` in what is given and returned."""
+        return self.keep(score)
 
     def groups(self, values: Tensor) -> Tensor:
         """View of [d_out, d_in] values in which the last dimension is one comparison group."""
@@ -128,6 +137,16 @@ class NM(Target):
     def keep(self, score: Tensor) -> Tensor:
         return _keep_highest(self.groups(score), self.kept).reshape(score.shape)
 
+    def spread(self, columns: int) -> Tensor | None:
+        # The first of every group, then the second of every group: what is compared lies side by side in memory.
+        return torch.arange(columns).reshape(-1, self.of).T.reshape(-1) if self.of <= COUNTED else None
+
+    def keep_spread(self, score: Tensor) -> Tensor:
+        if self.of > COUNTED or self.kept == self.of:
+            return self.keep(score)
+        entries = score.reshape(len(score), self.of, -1).unbind(1)
+        return torch.stack(_counted(entries, self.kept), dim=1).reshape(score.shape)
+
     def neighbors(self, score: Tensor) -> tuple[Tensor, Tensor]:
         rows, pruned = self.groups(score), self.of - self.kept
         ranked = _ranked(rows) if self.of <= COUNTED else rows.sort(dim=1).values.unbind(1)
@@ -181,14 +200,18 @@ def _keep_highest(rows: Tensor, count: int) -> Tensor:
 
 def _counted_highest(rows: Tensor, count: int) -> Tensor:
     """The same by counting how many of its group are ahead of each value: five times faster in groups of a few."""
-    entries = [entry.contiguous() for entry in rows.unbind(1)]
-    ahead = [torch.zeros(len(rows), dtype=torch.uint8, device=rows.device) for _ in entries]
+    return torch.stack(_counted([entry.contiguous() for entry in rows.unbind(1)], count), dim=1)
+
+
+def _counted(entries: Sequence[Tensor], count: int) -> list[Tensor]:
+    """Which of the entries of every group, all of one shape, are among its ``count`` highest."""
+    ahead = [torch.zeros(entry.shape, dtype=torch.uint8, device=entry.device) for entry in entries]
     for later in range(1, len(entries)):
         for earlier in range(later):
             is_ahead = entries[earlier] > entries[later]
             ahead[later] += is_ahead
-            ahead[earlier] += ~is_ahead
-    return torch.stack([number < count for number in ahead], dim=1)
+            ahead[earlier] += is_ahead.logical_not_()
+    return [number < count for number in ahead]
 
 
 def _ranked(rows: Tensor) -> list[Tensor]:

@@ -159,23 +159,33 @@ class LeastSquares:
         Returns:
             Weights near the best ones in their mask, [d_out, d_in].
         """
-        inverse = self.damped.inverse(penalty)
-        wanted, solution = self.weight.clone(), torch.empty_like(self.weight)
-        never = ~(allowed & self.alive)
+        inverse, dense, wanted_gram, free = (
+            self.damped.inverse(penalty),
+            self.weight,
+            self.target_gram,
+            allowed & self.alive,
+        )
+        order = target.spread(dense.shape[1])
+        if order is not None:
+            order = order.to(dense.device)
+            inverse = inverse[order][:, order]
+            dense, wanted_gram, free = (values[:, order] for values in (dense, wanted_gram, free))
+            importance = None if importance is None else importance[order]
+        wanted, solution, never = dense.clone(), torch.empty_like(dense), ~free
         sparse = wanted
         for step in range(1, STEPS + 1):
             score = wanted.abs()
             if importance is not None:
                 score *= importance
             score.masked_fill_(never, -1)
-            sparse = wanted * (eased(target, min(step / GRADUAL, 1.0)).keep(score) & allowed)
+            sparse = wanted * eased(target, min(step / GRADUAL, 1.0)).keep_spread(score).logical_and_(free)
             if step == STEPS:
                 break
             # solution = (C + penalty (sparse - dual)) inverse; wanted = solution + dual; dual = wanted - sparse.
-            target_gram = torch.add(self.target_gram, 2 * sparse - wanted, alpha=penalty)
+            target_gram = torch.add(wanted_gram, 2 * sparse - wanted, alpha=penalty)
             torch.mm(target_gram, inverse, out=solution)
             wanted += solution.sub_(sparse)
-        return sparse
+        return sparse if order is None else torch.empty_like(sparse).index_copy_(1, order, sparse)
 
     def errors(self, weight: Tensor) -> Tensor:
         """Squared error of every output on the damped inputs, beyond that of W, [d_out, 1]."""
