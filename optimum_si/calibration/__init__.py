@@ -5,7 +5,7 @@ token windows, ``fresh`` draws more of them, ``own_text`` lets a model write the
 ``data`` gives a run all that it sees, ``batches`` collates. Nothing here knows what the batches are for.
 """
 
-from .batches import make_batches, sorted_by_length
+from .batches import make_batches, sorted_by_length, without_padding
 from .data import is_own_text, run_data, written_examples
 from .fresh import fresh_examples
 from .prepare import prepare_examples
@@ -20,5 +20,6 @@ __all__ = [
     "prepare_examples",
     "run_data",
     "sorted_by_length",
+    "without_padding",
     "written_examples",
 ]

@@ -52,6 +52,17 @@ def sorted_by_length(examples: Sequence[Mapping[str, Tensor]], first: int) -> li
     return [example for part in parts for example in sorted(part, key=_tokens)]
 
 
+def without_padding(example: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An example, tensors with a leading dimension of 1, without the positions that its masks leave out."""
+    masks = {side: example.get(f"{side}attention_mask") for side in ("", "decoder_")}
+    result = dict(example)
+    for name, value in example.items():
+        mask = masks["decoder_" if name.startswith("decoder_") else ""]
+        if mask is not None and mask.ndim == 2 and value.shape[:2] == mask.shape:
+            result[name] = value[:, mask[0].bool()]
+    return result
+
+
 def _tokens(example: Mapping[str, Tensor]) -> int:
     """Tokens that are not padding."""
     if "attention_mask" in example:

@@ -23,7 +23,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "fast": {"method": "wanda", "induction": None, "reconstruction": "admm", "repair": 0.5, "recovery": {}},
     "best": {
         "method": "wanda",
-        # Induction, transformations and refinement bring less for their time than windows of recovery (measured).
+        # On a real model transformations bring less for their time than recovery. What refinement would bring beside
+        # so much recovery was not measured; induction brought nothing beside fits on small models.
         "induction": None,
         "reconstruction": "admm",
         "repair": "auto",

@@ -101,11 +101,11 @@ class BlockPruner:
             block.module,
             plan.method,
             views,
-            plan.targets,
-            plan.row_importance,
-            shiftable,
-            dtypes,
-            calls,
+            targets=plan.targets,
+            row_importance=plan.row_importance,
+            shiftable=shiftable,
+            stored=dtypes,
+            calls=calls,
         )
         if views and Need.FLOW in plan.needs:
             flow = self._flow(block.module, views, calls)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from optimum_si.algorithms.whole_model.answers import Answers, without_labels
 from optimum_si.algorithms.whole_model.passing import checkpointed, fast_products, only_trained
+from optimum_si.calibration import without_padding
 from optimum_si.linalg.moments import MomentAccumulator, Moments
 from optimum_si.models.forward.modes import widened
 from optimum_si.models.weight_view import WeightView
@@ -61,7 +62,7 @@ def sensitivities(
     # Gradients may leave the range of fp16.
     wide = widened(model) if parameter.dtype == torch.float16 else nullcontext()
     with wide, only_trained(model, {}), checkpointed(blocks), fast_products(parameter.device):
-        chosen = _spread([without_labels(example) for example in examples])
+        chosen = _spread([without_padding(without_labels(example)) for example in examples])
         answers = Answers.of(model, chosen[0])
         hooks = [module.register_forward_hook(watched[key].called) for key, module in modules.items()]
         try:

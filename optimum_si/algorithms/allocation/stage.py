@@ -140,18 +140,19 @@ def _erring(
     blocks = [block.module for block in dense_pass.blocks]
     placed = [(index, view) for index, views in enumerate(dense_pass.views) for view in views.values()]
     found = sensitivities(dense_pass.model, blocks, [view for _, view in placed], examples, config.seed)
+    importance = {name: _importance(sensitivity) for name, sensitivity in found.items()}
     layers = []
     for index, view in placed:
         if view.name in found:
             with naming(view):
-                layers.append(
-                    _Surveyed(view.name, index, view.shape, _curve(config, view, found[view.name], may_shift, targets))
-                )
-    return layers, {name: _importance(sensitivity.curvature) for name, sensitivity in found.items()}
+                curve = _curve(config, view, found[view.name], importance[view.name], may_shift, targets)
+            layers.append(_Surveyed(view.name, index, view.shape, curve))
+    return layers, importance
 
 
-def _importance(curvature: Tensor) -> Tensor:
+def _importance(sensitivity: Sensitivity) -> Tensor:
     """Root of what an error of each output costs, fp32, 1 for the mean; one that nothing reads keeps a little."""
+    curvature = sensitivity.curvature
     relative = curvature / curvature.mean().clamp_min(torch.finfo(curvature.dtype).tiny)
     return relative.clamp_min(LEAST).sqrt().float()
 
@@ -175,6 +176,7 @@ def _curve(
     config: SIConfig,
     view: WeightView,
     sensitivity: Sensitivity,
+    importance: Tensor,
     may_shift: Callable[[WeightView], bool],
     targets: Sequence[Target],
 ) -> list[float]:
@@ -183,16 +185,16 @@ def _curve(
     Each zero for itself and before any fit, whose gain is much the same in all layers (measured).
     """
     step = -(-view.shape[0] // ROWS)
-    weight, curvature = _wide(view.read()[::step]), sensitivity.curvature[::step]
+    weight, some = _wide(view.read()[::step]), importance[::step]
     moments = _scored(view, sensitivity.moments, may_shift)
-    costs = curvature[:, None] * weight.double().square() * moments.diagonal
+    costs = some.double().square()[:, None] * weight.double().square() * moments.diagonal
     method = get_method(config.method)(Settings.of(config))
     # What needs a Gram matrix ranks much as these costs do.
-    by_method = None if method.needs_gram else method.scaled_score(weight, moments, row_scale=_importance(curvature))
+    by_method = None if method.needs_gram else method.scaled_score(weight, moments, row_scale=some)
     score = (costs if by_method is None else by_method).masked_fill(weight == 0, -1)
-    # A few outputs may be most of what counts, among these rows or not.
-    share = float(curvature.sum() / sensitivity.curvature.sum().clamp_min(torch.finfo(curvature.dtype).tiny))
-    return [float(costs[~target.keep(score)].sum()) / max(share, LEAST) for target in targets]
+    # A few outputs may be most of what counts, among these rows or not: these rows stand for all by their share of it.
+    whole = float(sensitivity.curvature.sum() / some.double().square().sum())
+    return [whole * float(costs[~target.keep(score)].sum()) for target in targets]
 
 
 def _by_outliers(layers: Sequence[_Surveyed], uniform: Target, levels: Sequence[float]) -> list[float]:

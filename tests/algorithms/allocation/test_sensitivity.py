@@ -22,6 +22,29 @@ def measured(name, seed=0, count=16, dtype=torch.float32, model=None):
     return model, views, found
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_padding_changes_nothing(side):
+    model = tiny("llama")
+    structure = find_structure(model)
+    views, blocks = [*structure.blocks[1].views.values()], [block.module for block in structure.blocks]
+    plain, padded = calibration("", 6), []
+    for example, more in zip(plain, range(6), strict=True):
+        tokens, filling = example["input_ids"], torch.full((1, more), 7)
+        real = torch.ones_like(tokens), torch.zeros_like(filling)
+        order = slice(None) if side == "right" else slice(None, None, -1)
+        padded.append(
+            {
+                "input_ids": torch.cat((tokens, filling)[order], dim=1),
+                "attention_mask": torch.cat(real[order], dim=1),
+            }
+        )
+    with evaluation_mode(model), without_cache(model), torch.no_grad():
+        first, second = (sensitivities(model, blocks, views, examples, 0) for examples in (plain, padded))
+    for view in views:
+        torch.testing.assert_close(first[view.name].curvature, second[view.name].curvature)
+        torch.testing.assert_close(first[view.name].moments.diagonal, second[view.name].moments.diagonal)
+
+
 @torch.no_grad()
 def divergence_of_an_error(model, view, inputs, size):
     """Sum over tokens of KL(model || model whose layer errs by random values, ``size`` [d_out] in the mean)."""
