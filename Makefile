@@ -12,7 +12,7 @@ READY := .venv/.ready
 export SI_PIP_FLAGS := $(PIP_FLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all kernels lint style quality speed
+.PHONY: help demo test test-all fuzz kernels lint style quality speed
 
 help:  ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -21,7 +21,7 @@ demo: $(READY)  ## Prune a real language model, export it and show what was gain
 	$(BIN)/optimum-cli si demo
 
 # Kernels are compiled on all cores before tests share these, and once instead of by each worker.
-COMPILE = import runpy; runpy.run_path("optimum_si/onnx/kernels/build.py")["library_path"]()
+COMPILE = from optimum_si.onnx.kernels import library_path; library_path()
 PYTEST = $(BIN)/pytest -n 2 --dist worksteal --durations 20
 
 test: lint kernels  ## Lint, type check and test every claim at its smallest (minutes).
@@ -29,6 +29,9 @@ test: lint kernels  ## Lint, type check and test every claim at its smallest (mi
 
 test-all: $(READY) kernels  ## The tests that `make test` leaves out: sanitizers, packaging, all families, docs.
 	$(PYTEST) -m slow
+
+fuzz: $(READY) kernels  ## Try what nobody would write, for MINUTES=30.
+	$(BIN)/python tests/fuzz/run.py --minutes $(or $(MINUTES),30)
 
 kernels: $(READY)
 	-@$(BIN)/python -c '$(COMPILE)'

@@ -10,8 +10,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from optimum_si.calibration.hub import load_calibration_dataset
 from optimum_si.checkpoint.load import accept, load_pretrained, maximum_length, move, saved_scales_path
+from optimum_si.checkpoint.outputs import check_output
 from optimum_si.checkpoint.record import sparsity_record
-from optimum_si.checkpoint.save import check_output, replaced_directory
+from optimum_si.checkpoint.save import replaced_directory
 from optimum_si.checkpoint.saved_scales import SavedScales, transformations_of
 from optimum_si.config.recovery import RecoveryConfig
 from optimum_si.config.si_config import SIConfig
@@ -168,13 +169,15 @@ class SIPruner:
             ConfigurationError: without a dense model, or for one that the model was not made from.
             UnsupportedModelError: for a model without zeros.
         """
+        in_place = save_dir is not None and Path(save_dir).resolve() == Path(self.source).resolve()
+        sources = [dense, dataset, *([] if in_place else [self.source])]
         if save_dir is not None:
-            check_output(save_dir, overwrite)
+            check_output(save_dir, overwrite, sources)
         alone = Alone.of(self.model, self.tokenizer, self.source, self.report, self.config, config, minutes)
         if alone.train(dataset, dense, save_dir, progress):
             self.report, self.config, self._saved = alone.report, alone.pruned_by, None
             if save_dir is not None:
-                self.save_pretrained(save_dir, overwrite)
+                self._save(save_dir, overwrite, sources)
             alone.forget_interruptions()
         return self.model
 
@@ -182,7 +185,7 @@ class SIPruner:
 
     def check_output(self, directory: str | Path, overwrite: bool = False) -> Path:
         """Raise :class:`CheckpointError` now where :meth:`save_pretrained` would later."""
-        return check_output(directory, overwrite)
+        return check_output(directory, overwrite, [self.source])
 
     def save_pretrained(self, save_directory: str | Path, overwrite: bool = False, **kwargs: Any) -> None:
         """Write an ordinary checkpoint, with the recipe and the report beside it.
@@ -197,15 +200,19 @@ class SIPruner:
             kwargs: for the model's ``save_pretrained``, such as ``max_shard_size``.
 
         Raises:
-            CheckpointError: when the directory is not empty and ``overwrite`` is False, or the disk is full.
+            CheckpointError: for a directory that may not be replaced (docs/security.md), or when the disk is full.
         """
-        target = check_output(save_directory, overwrite).resolve()
+        self._save(save_directory, overwrite, [self.source], **kwargs)
+
+    def _save(self, directory: str | Path, overwrite: bool, sources: list[Any], **kwargs: Any) -> None:
+        """:meth:`save_pretrained`, which does not replace ``sources``."""
+        target = check_output(directory, overwrite, sources).resolve()
         card = target / CARD_NAME
         previous = read_card(card) if card.is_file() else None
-        with replaced_directory(target, overwrite) as directory:
-            self._write(directory, **kwargs)
+        with replaced_directory(target, overwrite, sources) as fresh:
+            self._write(fresh, **kwargs)
             if self.report is not None:
-                write_card(directory, target.name, previous)
+                write_card(fresh, target.name, previous)
         self._saved = target
 
     def push_to_hub(
@@ -262,16 +269,10 @@ class SIPruner:
                 record.save(directory)
 
     def _run(
-        self,
-        write: bool,
-        config: SIConfig,
-        dataset: Any,
-        save_dir: str | Path | None,
-        overwrite: bool,
-        progress: bool,
+        self, write: bool, config: SIConfig, dataset: Any, save_dir: str | Path | None, overwrite: bool, progress: bool
     ) -> PreTrainedModel:
         if save_dir is not None:
-            check_output(save_dir, overwrite)
+            check_output(save_dir, overwrite, [self.source, dataset, config.calibration.dataset])
         plan = make_plan(config, self.model, write)
         num_fresh = config.recovery.num_samples if write and config.recovery is not None else None
         own = self.model, self.tokenizer, maximum_length(self.model)

@@ -51,6 +51,8 @@ class BlockState:
         without_held_out: the same masks, fitted without the held-out windows; None where fits did not see them.
         norm_params: refined norms, by name inside the block.
         fits: how each layer was fitted, where layers were fitted one after the other.
+        counts_rows: whether ``weights`` meet a target of group "row" in each row, or in each layer as a whole.
+        fallbacks: what was done instead of what the recipe says, where that could not be stored, by view name.
         refinement: held-out error of the block's output before and after refinement; None without it.
         outputs: what the block returns for each batch with ``weights``; None where these changed since.
         dense_outputs: what the dense block returned; None where it was not run.
@@ -77,6 +79,8 @@ class BlockState:
     without_held_out: Weights | None = None
     norm_params: Mapping[str, Tensor] = field(default_factory=dict)
     fits: Mapping[str, LayerFit] = field(default_factory=dict)
+    counts_rows: bool = True
+    fallbacks: Mapping[str, str] = field(default_factory=dict)
     refinement: tuple[float, float] | None = None
     outputs: Sequence[Any] | None = None
     dense_outputs: Sequence[Any] | None = None

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from optimum_si.algorithms.pruning.targets import Target
@@ -13,6 +14,8 @@ from optimum_si.linalg.moments import Moments
 from optimum_si.models.scale_groups import ScaleGroup
 from optimum_si.models.weight_view import WeightView
 
+
+_TRY = "Load the model in dtype='float32', give more calibration data, or exclude that layer."
 
 #: Weight [d_out, d_in] and bias [d_out] (or None) of each layer, by view name.
 Weights = dict[str, tuple[Tensor, Tensor | None]]
@@ -144,3 +147,5 @@ def naming(view: WeightView) -> Iterator[None]:
         if str(error).startswith(f"layer {view.name!r}: "):
             raise
         raise NumericalError(f"layer {view.name!r}: {error}") from error
+    except torch.linalg.LinAlgError as error:
+        raise NumericalError(f"layer {view.name!r}: {error} {_TRY}") from error

@@ -79,7 +79,7 @@ def _split(row: Mapping[str, Any], index: int) -> Iterator[dict[str, Tensor]]:
 def _tensor(value: Any, name: str, index: int) -> Tensor:
     try:
         return torch.as_tensor(value)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise CalibrationError(f"Example {index}: {name!r} makes no tensor ({error}).") from error
 
 

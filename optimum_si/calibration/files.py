@@ -4,13 +4,20 @@ import glob
 import gzip
 import json
 import os
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from optimum_si.errors import CalibrationError
+from optimum_si.warnings import warn
 
 from .rows import Source, as_source, is_tokenized, text_column
+
+
+#: Bytes of text that are read of one file, and of all: calibration takes a few megabytes of them, and a small archive
+#: may unpack to any size.
+MOST_OF_FILE, MOST_OF_ALL = 1 << 25, 1 << 27
 
 
 def find_files(name: str) -> list[Path] | None:
@@ -51,17 +58,36 @@ def read_files(files: list[Path], column: str | None) -> Source:
     Raises:
         CalibrationError: names the file that cannot be read, or says that some are text and some tokenized.
     """
-    sources = [as_source(rows, column, str(file)) for file in files if (rows := READERS[_kind(file)](file, column))]
+    sources: list[Source] = []
+    left = MOST_OF_ALL
+    for file in files:
+        if left <= 0:
+            warn(f"only the first {len(sources)} of {len(files)} files are read, which hold {MOST_OF_ALL >> 20} MiB.")
+            break
+        if rows := READERS[_kind(file)](file, column):
+            sources.append(as_source(rows, column, str(file)))
+        left -= max(file.stat().st_size, sum(len(row) for row in rows if isinstance(row, str)))
     if len({source.is_text for source in sources}) > 1:
         raise CalibrationError("Some of the files are text and some are tokenized: give a glob of one kind.")
     return Source([row for source in sources for row in source.rows], all(source.is_text for source in sources))
 
 
-def _read(file: Path) -> str:
+def _read(file: Path, whole: bool = False) -> str:
+    """The text of a file, up to the last whole line within :data:`MOST_OF_FILE`."""
     try:
-        content = file.read_bytes()
-        return (gzip.decompress(content) if file.suffix == ".gz" else content).decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened:
+            content = opened.read(MOST_OF_FILE + 1)
+        if len(content) > MOST_OF_FILE:
+            if whole:
+                raise CalibrationError(
+                    f"{file} is one JSON value of more than {MOST_OF_FILE >> 20} MiB: give JSON lines (a value on "
+                    "each line), of which the first are enough."
+                )
+            warn(f"{file}: the first {MOST_OF_FILE >> 20} MiB of its text are used.")
+            content = content[: content.rfind(b"\n", 0, MOST_OF_FILE) + 1] or content[:MOST_OF_FILE]
+            return content.decode("utf-8-sig", errors="ignore")
+        return content.decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise CalibrationError(f"{file} cannot be read as UTF-8 text: {error}.") from error
 
 
@@ -70,10 +96,15 @@ def _read_document(file: Path, column: str | None) -> list[Any]:
 
 
 def _read_json(file: Path, column: str | None) -> list[Any]:
+    text = _read(file)
     try:
-        value = json.loads(_read(file))
+        value = json.loads(text)
     except json.JSONDecodeError:  # the Hub's ".json" files are JSON lines
+        if "\n" not in text.strip():
+            _read(file, whole=True)
         return _read_json_lines(file, column)
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets
+        raise CalibrationError(f"{file} is no JSON that can be read: {error}.") from error
     return value if isinstance(value, list) else [value]
 
 
@@ -84,7 +115,7 @@ def _read_json_lines(file: Path, column: str | None) -> list[Any]:
         if line.strip():
             try:
                 rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:
                 raise CalibrationError(f"Line {number} of {file} is no JSON: {error}.") from error
     return rows
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from optimum_si.errors import CalibrationError
+from optimum_si.errors import CalibrationError, NumericalError
 
 
 if TYPE_CHECKING:
@@ -152,7 +152,13 @@ def _written(model: Any, script: Script, size: int, length: int, generator: torc
     cache: dict[str, Any] = {}
     while written.shape[1] < length:
         output = model(input_ids=ids, use_cache=True, **cache)
-        chosen = torch.multinomial(output.logits[:, -1].float().softmax(dim=-1), 1, generator=generator)
+        probability = output.logits[:, -1].float().softmax(dim=-1)
+        if not bool(torch.isfinite(probability).all()):
+            raise NumericalError(
+                f"the model {type(model).__name__} writes nothing: its logits hold NaN or infinity. Check its weights "
+                "and dtype (float16 overflows easily; try dtype='float32')."
+            )
+        chosen = torch.multinomial(probability, 1, generator=generator)
         following = torch.tensor(
             [[text.next(token)] for text, token in zip(texts, chosen.flatten().tolist(), strict=True)]
         )

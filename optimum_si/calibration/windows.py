@@ -59,12 +59,17 @@ class Windower:
         if not text or text.isspace():
             return []
         # verbose=False: documents are meant to be longer than the model's limit, so no warning about that.
-        return self.tokenizer(text, add_special_tokens=not self.prefix, verbose=False)["input_ids"]
+        return self.tokenizer(well_formed(text), add_special_tokens=not self.prefix, verbose=False)["input_ids"]
 
     def window(self, ids: Sequence[int], start: int) -> Tensor:
         """One full window, int64 [1, length], whose text starts at ``start``."""
         text = ids[start : start + self.text_length]
         return torch.tensor([[*self.prefix, *text, *self.suffix]])
+
+
+def well_formed(text: str) -> str:
+    """Text without halves of characters, which JSON can hold and no tokenizer takes; they become U+FFFD."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def packed_windows(documents: Sequence[str | None], windower: Windower, count: int, seed: int) -> list[Tensor]:

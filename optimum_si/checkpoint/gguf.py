@@ -67,7 +67,7 @@ def load_gguf_model(path: Path, dtype: str | torch.dtype = "auto", **options: An
     _check_types(path, header)
     directory, file = str(path.parent), str(path)
     try:
-        config = AutoConfig.from_pretrained(directory, gguf_file=file)
+        config = AutoConfig.from_pretrained(directory, gguf_file=file, trust_remote_code=False)
     except Exception as error:  # ValueError, KeyError and more, for what a reader does not know
         raise UnsupportedModelError(
             f"{path.name!r} holds a model of the architecture {header.architecture!r}, which transformers "
@@ -94,7 +94,9 @@ def load_gguf_tokenizer(path: Path, required: bool) -> PreTrainedTokenizerBase |
             return None
         raise CheckpointError(f"{path.name!r} has no tokenizer inside: give one (--tokenizer).")
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=str(path))
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            str(path.parent), gguf_file=str(path), trust_remote_code=False
+        )
         return tokenizer
     except Exception as error:  # of the reader, and of the Rust below it
         message = f"the tokenizer in {path.name!r} cannot be read ({_first_line(error)}): give one (--tokenizer)."

@@ -14,18 +14,18 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import GENERATION_CONFIG_NAME, cached_file
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from optimum_si.errors import CheckpointError, ConfigurationError, UnsupportedModelError
 
+from .claims import check_claims, check_complete, check_size
 from .gguf import find_gguf, load_gguf_model, load_gguf_tokenizer, release_gguf
+from .locate import PLACE, find_file, place_of
 from .saved_scales import SCALES_NAME
 
 
-#: Arguments of ``from_pretrained`` that say where files come from; also good for tokenizers and side files.
-_PLACE = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
 #: What means nothing for a single file.
-_OF_REPOSITORIES = (*_PLACE, "trust_remote_code")
+_OF_REPOSITORIES = (*PLACE, "trust_remote_code")
 
 
 def load_pretrained(
@@ -75,9 +75,10 @@ def load_model(path: str | Path, **kwargs: Any) -> PreTrainedModel:
     trust = kwargs.get("trust_remote_code", False)
     kwargs.setdefault("dtype", "auto")
     try:
-        if (gguf := find_gguf(path, kwargs.pop("gguf_file", None), **_place(kwargs))) is not None:
+        if (gguf := find_gguf(path, kwargs.pop("gguf_file", None), **place_of(kwargs))) is not None:
             return load_gguf_model(gguf, **{name: kwargs[name] for name in kwargs if name not in _OF_REPOSITORIES})
-        config = AutoConfig.from_pretrained(path, trust_remote_code=trust, **_place(kwargs))
+        weights = check_claims(path, **kwargs)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust, **place_of(kwargs))
         _refuse(path, config, trust)
         if (file := find_file(path, GENERATION_CONFIG_NAME, **kwargs)) is not None:
             read_generation_config(file)
@@ -86,9 +87,15 @@ def load_model(path: str | Path, **kwargs: Any) -> PreTrainedModel:
         if model_class is None:
             model_class = _auto_class(config, name)
         if hasattr(model_class, "_model_mapping"):
-            return model_class.from_pretrained(path, **kwargs)
-        kwargs.pop("trust_remote_code", None)
-        return model_class.from_pretrained(path, **kwargs)
+            kwargs["trust_remote_code"] = trust
+        else:
+            kwargs.pop("trust_remote_code", None)
+            check_size(path, model_class, config, weights)
+        # Shapes that differ are ours to name.
+        kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        model, loading = model_class.from_pretrained(path, **kwargs)
+        check_complete(path, loading)
+        return model
     except (UnsupportedModelError, CheckpointError):
         raise
     except Exception as error:
@@ -113,10 +120,10 @@ def load_tokenizer(source: str | Path, required: bool, **kwargs: Any) -> PreTrai
     if not str(source):
         return None
     try:
-        if (gguf := find_gguf(source, kwargs.get("gguf_file"), **_place(kwargs))) is not None:
+        if (gguf := find_gguf(source, kwargs.get("gguf_file"), **place_of(kwargs))) is not None:
             return load_gguf_tokenizer(gguf, required)
         trust = kwargs.get("trust_remote_code", False)
-        tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=trust, **_place(kwargs))
+        tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=trust, **place_of(kwargs))
         names = {"tokenizer_config.json", "tokenizer.json", *tokenizer.vocab_files_names.values()}
         if not any(find_file(source, name, **kwargs) for name in names):
             raise OSError(f"it has none of {', '.join(sorted(names))}.")
@@ -180,25 +187,10 @@ def saved_scales_path(model: PreTrainedModel, source: str, **kwargs: Any) -> Pat
     return find_file(source, SCALES_NAME, **kwargs)
 
 
-def find_file(source: str | Path, name: str, **kwargs: Any) -> Path | None:
-    """A file of a directory or of a repository on the Hub, where it has one."""
-    if Path(source).is_dir():
-        local = Path(source, kwargs.get("subfolder") or "", name)
-        return local if local.is_file() else None
-    if Path(source).is_file():  # a GGUF file, which has all in itself
-        return None
-    found = cached_file(str(source), name, _raise_exceptions_for_missing_entries=False, **_place(kwargs))
-    return None if found is None else Path(found)
-
-
 def _lasting(source: str) -> str:
     path = Path(source)
     # The name of a file is kept: in a cache it may be a link to one without a name.
     return str(path.absolute()) if path.is_file() else str(path.resolve()) if path.is_dir() else source
-
-
-def _place(kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {name: kwargs[name] for name in _PLACE if name in kwargs}
 
 
 def _refuse(path: str, config: Any, trust: bool) -> None:

@@ -4,65 +4,45 @@ import ctypes
 import errno
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from optimum_si.errors import CheckpointError
 
-
-_WRITING = ".writing"
-
-
-def check_output(directory: str | Path, overwrite: bool) -> Path:
-    """The output directory as a path, when it may be written.
-
-    Raises:
-        CheckpointError: when it is a file, is not empty and ``overwrite`` is False, or cannot be written to.
-    """
-    path = Path(directory)
-    if path.is_file() or (path.exists() and not path.is_dir()):
-        raise CheckpointError(f"output {str(path)!r} is a file: give a directory.")
-    if path.is_dir() and any(path.iterdir()) and not overwrite:
-        raise CheckpointError(
-            f"output directory {str(path)!r} exists and is not empty: choose another one, or replace it with "
-            "overwrite=True (--overwrite on the command line)."
-        )
-    if os.path.ismount(path):
-        raise CheckpointError(
-            f"output {str(path)!r} is a mount point, which cannot be replaced: give a directory in it."
-        )
-    if path.resolve() in (Path.cwd(), *Path.cwd().parents):
-        raise CheckpointError(
-            f"output {str(path)!r} is or holds the working directory, which cannot be replaced: give another one."
-        )
-    parent = path.resolve().parent
-    while not parent.exists():
-        parent = parent.parent
-    if not os.access(parent, os.W_OK):
-        raise CheckpointError(f"output directory {str(path)!r} cannot be written: no permission in {str(parent)!r}.")
-    return path
+from .outputs import check_output
+from .work_folders import NEW, PREVIOUS, heal, settle, work_folder
 
 
 @contextmanager
-def replaced_directory(directory: str | Path, overwrite: bool = False) -> Iterator[Path]:
+def replaced_directory(
+    directory: str | Path, overwrite: bool = False, sources: Iterable[Any] = (), own: bool = False
+) -> Iterator[Path]:
     """A fresh directory to write into; it takes the place of ``directory`` when the block ends without an error.
 
     What was there before stays whole until then: a full disk, an error or a kill leaves it as it was.
 
+    Args:
+        directory: where the result goes.
+        overwrite: whether what is there may be replaced.
+        sources: paths that must not be replaced, see :func:`check_output`.
+        own: True where the caller knows that what is there is its own.
+
     Raises:
         CheckpointError: as :func:`check_output`, and when the disk is full.
     """
-    path = check_output(directory, overwrite)
+    path = Path(directory)
     target = path.resolve()
+    heal(target)
+    if not own:
+        check_output(path, overwrite, sources)
     target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_left_over(target)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.{os.getpid()}.", suffix=_WRITING, dir=target.parent))
-    fresh.chmod(0o777 & ~_umask())
+    folder = work_folder(target)
     try:
+        (fresh := folder / NEW).mkdir()
         yield fresh
-        _swap_in(fresh, target)
+        _swap_in(folder, target)
     except Exception as error:
         if _is_full(error):
             free = shutil.disk_usage(target.parent).free
@@ -72,7 +52,7 @@ def replaced_directory(directory: str | Path, overwrite: bool = False) -> Iterat
             ) from error
         raise
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        settle(folder, target)
 
 
 def _is_full(error: Exception) -> bool:
@@ -82,42 +62,20 @@ def _is_full(error: Exception) -> bool:
     return code in full or any(f"os error {number})" in str(error) for number in full)
 
 
-def _remove_left_over(target: Path) -> None:
-    """Remove what killed runs left beside a directory."""
-    for path in target.parent.glob(f".{target.name}.*{_WRITING}"):
-        process = path.name[len(target.name) + 2 :].split(".")[0]
-        if process.isdigit() and not _runs(int(process)):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def _swap_in(fresh: Path, target: Path) -> None:
-    """Move ``fresh`` to ``target``; what was there goes only after the new directory is in place."""
+def _swap_in(folder: Path, target: Path) -> None:
+    """Move what was written to ``target``; what was there goes only after the new directory is in place."""
+    fresh, previous = folder / NEW, folder / PREVIOUS
     _sync(fresh)
     if not target.exists():
         fresh.rename(target)
-        return
-    if _exchange(fresh, target):
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
-    target.rename(old / "previous")
-    try:
-        fresh.rename(target)
-    except BaseException:
-        (old / "previous").rename(target)
-        raise
-    finally:
-        if target.exists():
-            shutil.rmtree(old, ignore_errors=True)
+    elif not _exchange(fresh, target):
+        target.rename(previous)
+        try:
+            fresh.rename(target)
+        except BaseException:
+            previous.rename(target)
+            raise
+    _sync_entry(target.parent)
 
 
 def _exchange(first: Path, second: Path) -> bool:
@@ -139,9 +97,19 @@ def _sync(directory: Path) -> None:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+    for folder in (directory, *(entry for entry in directory.rglob("*") if entry.is_dir())):
+        _sync_entry(folder)
 
 
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
+def _sync_entry(folder: Path) -> None:
+    """Have the names in a folder on disk, where the system can."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)

@@ -64,7 +64,7 @@ class SISubcommand(BaseOptimumCLICommand):
             self._stop(FAILED, f"error: {one_line(error)}")
         except Exception as error:
             if self.args.debug:
-                traceback.print_exc()
+                print(_printable(traceback.format_exc()), file=sys.stderr)
             self._stop(WRONG_USAGE if isinstance(error, ConfigurationError) else FAILED, f"error: {one_line(error)}")
 
     @staticmethod
@@ -75,7 +75,7 @@ class SISubcommand(BaseOptimumCLICommand):
 
 def one_line(error: Exception) -> str:
     """The message of an error on one line; errors that nobody foresaw also say their type and how to learn more."""
-    message = " ".join(str(error).split())
+    message = _printable(" ".join(str(error).split()))
     if message and isinstance(error, (SIError, OSError)):
         return message
     name = type(error).__name__
@@ -84,7 +84,13 @@ def one_line(error: Exception) -> str:
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """A line for the user, without the file and source line that Python adds for developers."""
-    print("warning:", " ".join(str(message).split()), file=sys.stderr)
+    print("warning:", _printable(" ".join(str(message).split())), file=sys.stderr)
+
+
+def _printable(text: str) -> str:
+    from optimum_si.report.text import printable  # not before something is printed: it is no part of --help
+
+    return printable(text)
 
 
 def given(args: Namespace, *names: str) -> dict[str, Any]:

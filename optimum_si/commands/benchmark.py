@@ -4,6 +4,8 @@ import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from optimum_si.config.option_types import read_integer
+
 from .base import SISubcommand, given
 
 
@@ -28,11 +30,13 @@ class BenchmarkCommand(SISubcommand):
     @classmethod
     def add_arguments(cls, parser: ArgumentParser) -> None:
         parser.add_argument("directories", nargs="+", type=Path, metavar="DIR", help="checkpoints and exports")
-        parser.add_argument("--prompt", type=int, metavar="N", help="tokens of the prompt (default: 64)")
-        parser.add_argument("--new-tokens", type=int, metavar="N", help="generated after it (default: 32)")
-        parser.add_argument("--batch-size", type=int, metavar="N", help="prompts at once (default: 1)")
-        parser.add_argument("--repeats", type=int, metavar="N", help="turns (default: 5)")
-        parser.add_argument("--threads", type=int, metavar="N", help="of each model (default: the runtimes' choice)")
+        parser.add_argument("--prompt", type=read_integer, metavar="N", help="tokens of the prompt (default: 64)")
+        parser.add_argument("--new-tokens", type=read_integer, metavar="N", help="generated after it (default: 32)")
+        parser.add_argument("--batch-size", type=read_integer, metavar="N", help="prompts at once (default: 1)")
+        parser.add_argument("--repeats", type=read_integer, metavar="N", help="turns (default: 5)")
+        parser.add_argument(
+            "--threads", type=read_integer, metavar="N", help="of each model (default: the runtimes' choice)"
+        )
         parser.add_argument("--device", metavar="DEVICE", help="of exports: cpu (default), cuda or tensorrt")
         parser.add_argument("--chart", type=Path, metavar="FILE", help="also draw a bar chart, as .png or .svg")
         parser.add_argument("--json", action="store_true", help="print JSON instead of a table")

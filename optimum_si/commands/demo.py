@@ -3,6 +3,8 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from optimum_si.config.option_types import read_number
+
 from .base import SISubcommand
 
 
@@ -37,7 +39,11 @@ class DemoCommand(SISubcommand):
         parser.add_argument("--embeddings", action="store_true", help="prune a sentence encoder")
         parser.add_argument("--language-model", action="store_true", help="train a small language model and prune it")
         parser.add_argument(
-            "--minutes", type=float, default=5.0, metavar="F", help="to train the language model for (default: 5)"
+            "--minutes",
+            type=read_number,
+            default=5.0,
+            metavar="F",
+            help="to train the language model for (default: 5)",
         )
         parser.add_argument("--model", metavar="MODEL", help="Hub id or local folder of a model of your own")
         parser.add_argument("--dataset", metavar="DATA", help="text for --model, as `prune --dataset` takes it")

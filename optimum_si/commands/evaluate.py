@@ -5,6 +5,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from optimum_si.config.option_types import read_integer
 from optimum_si.evaluation.options import check_options
 
 from .base import SISubcommand, add_data_arguments, add_model_arguments, given, model_options
@@ -48,7 +49,7 @@ class EvaluateCommand(SISubcommand):
         )
         data = parser.add_argument_group("perplexity")
         add_data_arguments(data, "held-out text", split="test")
-        data.add_argument("--max-windows", type=int, metavar="N", help="stop after N windows (default: all)")
+        data.add_argument("--max-windows", type=read_integer, metavar="N", help="stop after N windows (default: all)")
         tasks = parser.add_argument_group("tasks")
         tasks.add_argument(
             "--tasks",
@@ -58,7 +59,9 @@ class EvaluateCommand(SISubcommand):
             "their mean), or names of lm-eval",
         )
         tasks.add_argument("--task-folder", type=Path, metavar="DIR", help="YAML files of your own tasks")
-        tasks.add_argument("--limit", type=int, metavar="N", help="first N examples of each task (default: all)")
+        tasks.add_argument(
+            "--limit", type=read_integer, metavar="N", help="first N examples of each task (default: all)"
+        )
         parser.add_argument(
             "--save",
             action="store_true",

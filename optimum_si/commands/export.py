@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from optimum_si.config.option_types import read_integer, read_number
 from optimum_si.errors import ConfigurationError
 from optimum_si.onnx.choices import DEVICES, DTYPES, RUNTIMES, WEIGHTS
 
@@ -49,7 +50,10 @@ class ExportCommand(SISubcommand):
             help="sparse: leave zeros out and compute with optimum-si's own kernels, on the CPU (default: dense)",
         )
         parser.add_argument(
-            "--sparse-min", type=float, metavar="SHARE", help="with --weights sparse: least zeros (default: 0.45)"
+            "--sparse-min",
+            type=read_number,
+            metavar="SHARE",
+            help="with --weights sparse: least zeros (default: 0.45)",
         )
         parser.add_argument("--include", nargs="+", metavar="GLOB", help="with --weights sparse: only these matrices")
         parser.add_argument("--exclude", nargs="+", metavar="GLOB", help="with --weights sparse: all but these")
@@ -58,9 +62,9 @@ class ExportCommand(SISubcommand):
             choices=RUNTIMES,
             help="genai: for ONNX Runtime GenAI, by its own builder (default: onnxruntime)",
         )
-        parser.add_argument("--opset", type=int, metavar="N", help="version of the ONNX operators")
+        parser.add_argument("--opset", type=read_integer, metavar="N", help="version of the ONNX operators")
         parser.add_argument("--evaluate", metavar="DATA", help="print the perplexity on this text, as `evaluate` does")
-        parser.add_argument("--max-windows", type=int, metavar="N", help="of --evaluate (default: all)")
+        parser.add_argument("--max-windows", type=read_integer, metavar="N", help="of --evaluate (default: all)")
         parser.add_argument("--overwrite", action="store_true", help="replace an export that is already there")
         parser.add_argument(
             "--trust-remote-code",

@@ -3,7 +3,7 @@
 import shlex
 from argparse import ArgumentParser, Namespace
 
-from optimum_si.checkpoint.save import check_output
+from optimum_si.checkpoint.outputs import check_output
 
 from .base import SISubcommand, add_model_arguments, model_options
 from .recipe import add_recipe_arguments, config_from_args
@@ -47,7 +47,7 @@ class PruneCommand(SISubcommand):
     def execute(self, args: Namespace) -> None:
         # Wrong usage and a full output folder are reported before a model is loaded.
         config = config_from_args(args)
-        check_output(args.output, args.overwrite)
+        check_output(args.output, args.overwrite, [args.model, config.calibration.dataset])
 
         from optimum_si.pruner import SIPruner
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from optimum_si.config.fields import flagged, options
 from optimum_si.config.groups import DATASETS, OR_OWN_TEXT, CalibrationConfig
+from optimum_si.config.option_types import read_integer
 from optimum_si.config.recovery import RecoveryConfig
 from optimum_si.errors import ConfigurationError
 
@@ -46,7 +47,9 @@ class RecoverCommand(SISubcommand):
         recovery = parser.add_argument_group("recovery")
         for option in flagged(RecoveryConfig).values():
             add_option(recovery, replace(option, prefix=""))
-        recovery.add_argument("--seed", type=int, metavar="N", help="of windows and their order (default: as pruned)")
+        recovery.add_argument(
+            "--seed", type=read_integer, metavar="N", help="of windows and their order (default: as pruned)"
+        )
         data = parser.add_argument_group("data")
         for name in _DATA:
             option = options(CalibrationConfig)[name]
@@ -63,13 +66,14 @@ class RecoverCommand(SISubcommand):
     def execute(self, args: Namespace) -> None:
         recovery = RecoveryConfig(**given(args, *flagged(RecoveryConfig)))
 
-        from optimum_si.checkpoint.save import check_output
+        from optimum_si.checkpoint.outputs import check_output
 
         if args.output is None and not Path(args.directory).is_dir():
             raise ConfigurationError(f"{args.directory!r} is no local folder: say with -o where the result goes.")
         output = Path(args.directory) if args.output is None else args.output
         overwrite = args.overwrite or args.output is None
-        check_output(output, overwrite)
+        in_place = output.resolve() == Path(args.directory).resolve()
+        check_output(output, overwrite, [] if in_place else [args.directory, args.model, args.dataset])
 
         from optimum_si.config.si_config import SIConfig
         from optimum_si.pipeline.recover_alone import saved_recipe

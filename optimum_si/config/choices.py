@@ -32,9 +32,9 @@ def parse_pattern(pattern: str) -> tuple[int, int]:
     """ "2:4" -> (2, 4): at most N = 2 non-zeros in every M = 4 consecutive input weights.
 
     Raises:
-        ConfigurationError: when the text is not "N:M" with 1 <= N < M.
+        ConfigurationError: when the text is not "N:M" with 1 <= N < M <= 9999.
     """
-    match = re.fullmatch(r"(\d+):(\d+)", pattern) if isinstance(pattern, str) else None
+    match = re.fullmatch(r"([0-9]{1,4}):([0-9]{1,4})", pattern) if isinstance(pattern, str) else None
     if match is None or not 1 <= int(match[1]) < int(match[2]):
         raise ConfigurationError(
             f"pattern={pattern!r} is not understood; accepted: 'N:M' with 1 <= N < M (at most N non-zeros in every M "

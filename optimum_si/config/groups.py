@@ -6,7 +6,18 @@ from optimum_si.errors import ConfigurationError
 
 from .choices import INITIALIZATIONS, OBJECTIVES, SPECTRAL_NORMS
 from .fields import Configuration, configuration, option
-from .option_types import boolean, choice, integer, number, optional, text
+from .option_types import (
+    MOST_EPOCHS,
+    MOST_SEED,
+    MOST_TOKENS,
+    MOST_WINDOWS,
+    boolean,
+    choice,
+    integer,
+    number,
+    optional,
+    text,
+)
 
 
 #: Share of the calibration windows held out.
@@ -31,14 +42,14 @@ class InductionConfig(Configuration):
 
     epochs: int = option(
         default=5,
-        type=integer(minimum=0),
+        type=integer(minimum=0, maximum=MOST_EPOCHS),
         flag=True,
         help="passes over the calibration data",
         detail="passes over the calibration windows of each block; 0 keeps the initialization.",
     )
     learning_rate: float = option(
         default=1e-2,
-        type=number(above=0),
+        type=number(above=0, maximum=10),
         flag=True,
         help="of the channel scales",
         detail="Adam's, for log s, decayed to zero along a cosine.",
@@ -62,15 +73,17 @@ class InductionConfig(Configuration):
         detail="beside the s that consumers of one activation share, each layer learns one of its own; only the "
         "shared one can be absorbed, both weigh the score. False is the paper's.",
     )
-    max_scale: float = option(default=4.0, type=number(above=1), detail="s stays within [1 / max_scale, max_scale].")
+    max_scale: float = option(
+        default=4.0, type=number(above=1, maximum=2.0**20), detail="s stays within [1 / max_scale, max_scale]."
+    )
     temperature: float = option(
         default=0.03,
-        type=number(above=0),
+        type=number(above=0, maximum=1e3),
         detail="width T of the sigmoid through which the gradient passes the hard mask, in units of log score.",
     )
     spectral_weight: float = option(
         default=0.0,
-        type=number(minimum=0),
+        type=number(minimum=0, maximum=1e6),
         detail="weight of the Spectral Norm Loss (Eq. 8) beside the reconstruction loss (Eq. 7); 0 leaves it out.",
     )
     spectral_p: int | str = option(
@@ -80,7 +93,7 @@ class InductionConfig(Configuration):
     )
     spectral_alpha: float | None = option(
         default=None,
-        type=optional(number(above=0)),
+        type=optional(number(above=0, maximum=1e6)),
         detail="alpha of Eq. 8; None means 1 / (sum of the norms at the start).",
     )
     spectral_normalized: bool = option(
@@ -139,27 +152,27 @@ class CalibrationConfig(Configuration):
 
     num_samples: int = option(
         default=128,
-        type=integer(minimum=1),
+        type=integer(minimum=1, maximum=MOST_WINDOWS),
         flag=True,
         help="windows to draw",
         detail="windows of text to draw; encoders get single documents that hold as many tokens.",
     )
     sequence_length: int = option(
         default=2048,
-        type=integer(minimum=2),
+        type=integer(minimum=2, maximum=MOST_TOKENS),
         flag=True,
         help="tokens of a window",
         detail="tokens of a window; cut to what the model accepts.",
     )
     batch_size: int = option(
         default=8,
-        type=integer(minimum=1),
+        type=integer(minimum=1, maximum=MOST_WINDOWS),
         flag=True,
         help="windows computed together",
         detail="windows that pass through a block together, when statistics are taken and when scales are learned.",
     )
     # The command line's --seed sets this one and the recipe's.
-    seed: int = option(default=0, type=integer(minimum=0), flag=True, detail="draws the windows.")
+    seed: int = option(default=0, type=integer(minimum=0, maximum=MOST_SEED), flag=True, detail="draws the windows.")
     dataset: str | None = option(
         default=None,
         type=text("DATA"),

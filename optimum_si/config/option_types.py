@@ -20,6 +20,10 @@ from .validators import (
 )
 
 
+#: Bounds beyond which nobody means what is written.
+MOST_EPOCHS, MOST_WINDOWS, MOST_TOKENS, MOST_SEED = 10_000, 10_000_000, 2**24, 2**64 - 1
+
+
 @dataclass(frozen=True)
 class OptionType:
     """What an option accepts.
@@ -53,21 +57,38 @@ def boolean() -> OptionType:
     return OptionType(_unchanged(check_boolean), {"action": BooleanOptionalAction})
 
 
-def integer(minimum: int) -> OptionType:
-    """A whole number of at least ``minimum``."""
-    return OptionType(_unchanged(check_integer, minimum), {"type": int, "metavar": "N"})
+def read_integer(text: str) -> int:
+    """A whole number as a command line has it: of ASCII digits alone, where ``int`` takes those of any script."""
+    return int(_ascii(text))
 
 
-def number(minimum: float | None = None, above: float | None = None, below: float | None = None) -> OptionType:
+def read_number(text: str) -> float:
+    """A number as it is written on a command line."""
+    return float(_ascii(text))
+
+
+# argparse names the type of a value that it cannot read.
+read_integer.__name__, read_number.__name__ = "whole number", "number"
+
+
+def integer(minimum: int, maximum: int | None = None) -> OptionType:
+    """A whole number from ``minimum`` to ``maximum``."""
+    return OptionType(_unchanged(check_integer, minimum, maximum), {"type": read_integer, "metavar": "N"})
+
+
+def number(
+    minimum: float | None = None, above: float | None = None, below: float | None = None, maximum: float | None = None
+) -> OptionType:
     """A finite number within the bounds given."""
-    return OptionType(_unchanged(check_number, minimum, above, below), {"type": float, "metavar": "F"})
+    check = _unchanged(check_number, minimum, above, below, maximum)
+    return OptionType(check, {"type": read_number, "metavar": "F"})
 
 
 def share_or(word: str) -> OptionType:
     """A number from 0 to 1, or one word."""
 
     def read(text: str) -> float | str:
-        return text if text == word else float(text)
+        return text if text == word else read_number(text)
 
     read.__name__ = f"number or {word!r}"  # argparse names the type of a value that it cannot read
     return OptionType(_unchanged(check_share_or, word), {"type": read, "metavar": "F"})
@@ -106,6 +127,12 @@ def names(accepted: tuple[str, ...]) -> OptionType:
 def optional(kind: OptionType) -> OptionType:
     """What another type accepts, or None."""
     return OptionType(lambda name, value: None if value is None else kind.check(name, value), kind.argument)
+
+
+def _ascii(text: str) -> str:
+    if not text.isascii() or "_" in text or len(text) > 100:
+        raise ValueError(text)
+    return text
 
 
 def _unchanged(check: Callable[..., Any], *bounds: Any) -> Callable[[str, Any], Any]:

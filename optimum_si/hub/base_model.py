@@ -9,7 +9,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from optimum_si.calibration.files import looks_like_a_path
-from optimum_si.checkpoint.load import find_file
+from optimum_si.checkpoint.locate import find_file
 from optimum_si.errors import CheckpointError
 from optimum_si.report import REPORT_NAME, Report
 

@@ -1,10 +1,8 @@
 """The model card: what was done, what it cost and how to use it, from the files of a pruned directory alone."""
 
 import hashlib
-import json
 import math
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from optimum_si.warnings import warn
 
 from .facts import Facts, read_facts
 from .files import write_small_file
+from .markdown import Raw, code, escaped, python_string, shell_word, url_path
 from .results import RESULTS_NAME
 
 
@@ -36,9 +35,17 @@ def render(facts: Facts) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
         undefined=StrictUndefined,
+        finalize=escaped,
     )
-    environment.filters |= {"json": json.dumps, "shell": shlex.quote}
-    text = environment.get_template("card.md.jinja").render(facts=facts, metadata=_metadata(facts).to_yaml())
+    environment.filters |= {
+        "code": code,
+        "own": Raw,
+        "python": python_string,
+        "shell": shell_word,
+        "url": url_path,
+    }
+    metadata = Raw(_metadata(facts).to_yaml())
+    text = environment.get_template("card.md.jinja").render(facts=facts, metadata=metadata)
     return f"{text}<!-- optimum-si card {_digest(text)}: an edited card is kept as it is -->\n"
 
 

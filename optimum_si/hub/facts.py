@@ -1,7 +1,6 @@
 """What a model card is written from: the files of a pruned directory, read and put in the card's terms."""
 
 import json
-import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,6 +14,7 @@ from optimum_si.report.kinds import KindOfLayer, kinds_of_layers, largest_kinds,
 
 from .base_model import public_name
 from .files import files_in
+from .markdown import shell_command
 from .results import Result, load_results
 
 
@@ -214,10 +214,10 @@ def _commands(run: SavedRun, name: str, base: str) -> list[str]:
     output = ["-o", _last_part(name)]
     flags = recipe_flags(run.config)
     if flags is not None:
-        return [shlex.join([*words, *flags, *output])]
+        return [shell_command([*words, *flags, *output])]
     recipe = SIConfig.CONFIG_NAME
     download = ["hf", "download", name, recipe, "--local-dir", "."]
-    return [shlex.join(download), shlex.join([*words, "--config", recipe, *output])]
+    return [shell_command(download), shell_command([*words, "--config", recipe, *output])]
 
 
 def _last_part(name: str) -> str:

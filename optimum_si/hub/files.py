@@ -1,6 +1,6 @@
 """The files of a checkpoint's directory: which of them may be published, and writing a small one beside them."""
 
-import os
+import secrets
 from pathlib import Path
 
 from optimum_si.errors import CheckpointError
@@ -23,9 +23,10 @@ def write_small_file(path: Path, text: str) -> None:
     Raises:
         CheckpointError: when it cannot be written.
     """
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.writing")
+    fresh = path.with_name(f".si-{secrets.token_hex(8)}.writing")
     try:
-        fresh.write_text(text, encoding="utf-8", errors="surrogateescape")
+        with fresh.open("x", encoding="utf-8", errors="surrogateescape") as file:  # never through somebody's link
+            file.write(text)
         fresh.replace(path)
     except OSError as error:
         raise CheckpointError(

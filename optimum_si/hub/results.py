@@ -45,7 +45,7 @@ def load_results(directory: str | Path) -> list[Result]:
     try:
         entries: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
         return [Result(**entry) for entry in entries]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{str(path)!r} is damaged ({error}): delete it and measure again.") from error
 
 

@@ -25,6 +25,7 @@ def relative_histogram(score: Tensor, whole: bool) -> Tensor:
     Returns:
         fp64 [BINS], shares of all scores. Those beyond the bins are in the first or the last one, zeros in none.
     """
+    score = score.double().nan_to_num()
     mean = score.mean() if whole else score.mean(dim=1, keepdim=True)
     relative = (score / mean)[score > 0]
     bins = ((relative.log10() - LOW) * (BINS / (HIGH - LOW))).floor().clamp(0, BINS - 1).long()

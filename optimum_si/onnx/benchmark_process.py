@@ -64,7 +64,7 @@ def _import_runtimes(path: Path) -> None:
         import transformers
         from transformers import AutoConfig
 
-        config = AutoConfig.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         getattr(transformers, (config.architectures or ["AutoModel"])[0], None)
     else:
         import onnxruntime  # noqa: F401

@@ -7,6 +7,7 @@ from typing import Any
 from optimum_si.errors import CheckpointError
 from optimum_si.report import format_table
 
+from .external_data import check_external_data
 from .manifest import check_files
 
 
@@ -54,6 +55,7 @@ def check(directory: str | Path) -> list[CheckedMatrix]:
     result = []
     for path in paths:
         check_files(path, verify=True)
+        check_external_data(path)
         result += _check_graph(path)
     return result
 

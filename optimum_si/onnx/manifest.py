@@ -9,6 +9,8 @@ from optimum_si.version import __version__
 
 
 MANIFEST = "si_onnx.json"
+#: Bytes that no record has.
+_LARGEST = 1 << 24
 
 
 def write_manifest(
@@ -38,7 +40,9 @@ def check_files(path: Path, verify: bool) -> None:
         CheckpointError: for a file that is missing, cut off or damaged, or a record that cannot be read.
     """
     for name, size, expected in _recorded(path):
-        file = path.with_name(name)
+        if "/" in name or "\\" in name or name in ("", ".", ".."):
+            raise CheckpointError(f"{MANIFEST} names {name!r}, outside its own folder: export the model again.")
+        file = path.parent / name
         if not file.is_file():
             raise CheckpointError(f"{str(file)!r} is missing: copy the whole directory, or export the model again.")
         if file.stat().st_size != size:
@@ -56,9 +60,11 @@ def _recorded(path: Path) -> list[tuple[str, int, int]]:
     if not manifest.is_file():
         return []
     try:
+        if manifest.stat().st_size > _LARGEST:
+            raise ValueError(f"it has {manifest.stat().st_size:,} bytes")
         files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
         return [(name, entry["bytes"], entry["crc32"]) for name, entry in files.items() if name.startswith(path.name)]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{str(manifest)!r} cannot be read ({error}): export the model again.") from error
 
 

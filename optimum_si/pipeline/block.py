@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from optimum_si.models.scale_groups import with_score_only_groups
 from optimum_si.models.weight_view import WeightView
 from optimum_si.report import BlockReport, Spectrum
 
+from .checks import check_layer
 from .measure import block_report, spectrum
 from .plan import Plan
 
@@ -34,12 +35,14 @@ class BlockResult:
         scaling: with which it was pruned; None in a run without induction.
         absorbed: powers of two that went into its weights, by scale group.
         spectrum: singular values, where this block shows them.
+        zeros: of each pruned layer as it is stored, by name.
     """
 
     report: BlockReport
     scaling: Scaling | None
     absorbed: Mapping[str, Tensor]
     spectrum: Spectrum | None
+    zeros: Mapping[str, int] = field(default_factory=dict)
 
 
 class BlockPruner:
@@ -75,12 +78,13 @@ class BlockPruner:
             shown = spectrum(state) if index == plan.spectrum_block else None
             report = block_report(plan, state)
             absorbed = _write_back(plan, state, dtypes)
+        zeros = {layer.view.name: int((layer.view.read() == 0).sum()) for layer in state.layers if plan.write}
         layers = [
             replace(of_layer, absorbed=_is_absorbed(state, layer, absorbed))
             for of_layer, layer in zip(report.layers, state.layers, strict=True)
         ]
         report = replace(report, layers=layers, seconds=time.perf_counter() - started)
-        return BlockResult(report, state.scaling, absorbed, shown)
+        return BlockResult(report, state.scaling, absorbed, shown, zeros)
 
     def _state(self, index: int, dtype: torch.dtype, dtypes: Mapping[int, torch.dtype]) -> BlockState:
         """The block as its stages find it."""
@@ -165,6 +169,8 @@ def _pruned_outputs(state: BlockState, stream: Stream, dtype: torch.dtype) -> It
 def _write_back(plan: Plan, state: BlockState, dtypes: Mapping[int, torch.dtype]) -> dict[str, Tensor]:
     """Store what was decided; the powers of two that were absorbed, by the name of their scale group."""
     if plan.write:
+        for layer in state.layers:  # all, before any is written
+            check_layer(state, layer, more_zeros=plan.config.quantization != "none")
         for layer in state.layers:
             weight, bias = state.weights[layer.view.name]
             layer.view.write(weight)

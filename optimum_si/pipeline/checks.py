@@ -1,13 +1,19 @@
 """What is checked of weights and calibration data before a run changes anything."""
 
+import tempfile
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from optimum_si.algorithms.block_state import BlockState
+from optimum_si.algorithms.layers import Layer
+from optimum_si.algorithms.soundness import fault
 from optimum_si.config.si_config import SIConfig
 from optimum_si.errors import CalibrationError, ConfigurationError, NumericalError
+from optimum_si.models.weight_view import WeightView
 
 
 def check_call(config: Any) -> None:
@@ -23,19 +29,80 @@ def check_call(config: Any) -> None:
         raise ConfigurationError("pruning changes weights: leave torch.inference_mode() before calling it.")
 
 
-def check_finite(model: PreTrainedModel) -> None:
-    """Raise :class:`NumericalError` for NaN or infinity in any parameter, pruned or not."""
+DAMAGED = "the checkpoint is damaged, or was saved in a dtype too narrow for it. Load another copy"
+
+
+def check_finite(model: PreTrainedModel, because: str = DAMAGED) -> None:
+    """Raise :class:`NumericalError` for NaN or infinity in any parameter, pruned or not.
+
+    Args:
+        model: what is looked at.
+        because: what follows from it.
+    """
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
+            raise NumericalError(f"layer {name.removesuffix('.weight')!r} holds NaN or infinity: {because}.")
+
+
+def check_generation(model: PreTrainedModel) -> None:
+    """Raise :class:`ConfigurationError` for a generation config that cannot be saved, before anything is done."""
+    config = getattr(model, "generation_config", None)
+    if config is None:
+        return
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            config.save_pretrained(folder)
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(
+            "model.generation_config contradicts itself, and could not be saved with the result: "
+            f"{' '.join(str(error).split())} Mend it (for example, model.generation_config.do_sample = True)."
+        ) from error
+
+
+def check_layer(state: BlockState, layer: Layer, more_zeros: bool) -> None:
+    """Raise :class:`NumericalError` where what a layer is about to become is not finite or has not the zeros wanted.
+
+    Args:
+        state: its block, with weights as they will be stored.
+        layer: dense.
+        more_zeros: whether it may have further zeros, as of weights rounded to a grid.
+    """
+    wrong = fault(layer.target, layer.weight, *state.weights[layer.view.name], state.counts_rows, more_zeros)
+    if wrong:
+        raise NumericalError(
+            f"layer {layer.view.name!r} ended with {wrong}, so nothing is saved: load the model in dtype='float32', "
+            "or exclude that layer."
+        )
+
+
+def check_result(model: PreTrainedModel, views: Iterable[WeightView], zeros: Mapping[str, int]) -> None:
+    """Raise :class:`NumericalError` where what came after the blocks left a weight not finite, or moved a zero.
+
+    Args:
+        model: after a run.
+        views: that were pruned.
+        zeros: of each of them when its block was done, by name.
+    """
+    check_finite(model, "the run made it overflow, so nothing is saved: load the model in dtype='float32'")
+    for view in views:
+        found = int((view.read() == 0).sum())
+        if view.name in zeros and found != zeros[view.name]:
             raise NumericalError(
-                f"layer {name.removesuffix('.weight')!r} holds NaN or infinity: the checkpoint is damaged, or was "
-                "saved in a dtype too narrow for it. Load another copy."
+                f"layer {view.name!r} ended with {found:,} zeros where {zeros[view.name]:,} were made, so nothing is "
+                "saved: run without recovery, and report this."
             )
 
 
 def check_vocabulary(examples: list[dict[str, Tensor]], model: PreTrainedModel) -> None:
     """Token ids that a model has no embedding for would end in an index error deep inside it."""
-    highest = max((int(example["input_ids"].max()) for example in examples if "input_ids" in example), default=-1)
+    ids = [example["input_ids"] for example in examples if "input_ids" in example]
+    highest = max((int(values.max()) for values in ids), default=-1)
+    lowest = min((int(values.min()) for values in ids), default=0)
+    if lowest < 0:
+        raise CalibrationError(
+            f"the calibration data holds token {lowest}: ids begin with 0. Labels such as -100 do not belong into "
+            "input_ids; give the ids of the text itself, with an attention_mask for padding."
+        )
     if highest < 0:
         return
     size = getattr(model.get_input_embeddings(), "num_embeddings", None)

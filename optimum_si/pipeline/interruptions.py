@@ -46,7 +46,7 @@ class Interruptions:
         """Store a recovery, where that is due."""
         if monotonic() - self._stored < self.every:
             return
-        with replaced_directory(self.folder, overwrite=True) as folder:
+        with replaced_directory(self.folder, own=True) as folder:
             torch.save({"run": self.run, "state": make().to_dict()}, folder / _FILE)
         self._stored = monotonic()
 

@@ -15,6 +15,7 @@ from optimum_si.linalg.histograms import (
     sampled_singular_values,
     spread_positions,
 )
+from optimum_si.linalg.units import unit_of
 from optimum_si.report import BlockReport, Importance, LayerReport, Spectrum
 
 from .plan import Plan
@@ -26,13 +27,16 @@ ERROR_TOKENS = 512
 #: Weights of a layer whose scores are counted: more would take time and change no bin by a thousandth.
 SCORED_WEIGHTS = 2**20
 
+#: What stands for an error that overflows.
+LARGEST = 1e30
+
 
 def block_report(plan: Plan, state: BlockState) -> BlockReport:
     """The numbers of one block; ``seconds`` and what was absorbed are not known yet."""
-    plain, chosen = state.losses or (None, None)
+    plain, chosen = _all_finite(state.losses) or (None, None)
     name = "plain" if state.scaling is None else state.scaling.name
     layers = [_layer_report(plan, state, layer) for layer in state.layers]
-    return BlockReport(state.name, name, plain, chosen, 0.0, layers, _importance(state), state.refinement)
+    return BlockReport(state.name, name, plain, chosen, 0.0, layers, _importance(state), _all_finite(state.refinement))
 
 
 def _layer_report(plan: Plan, state: BlockState, layer: Layer) -> LayerReport:
@@ -55,6 +59,7 @@ def _layer_report(plan: Plan, state: BlockState, layer: Layer) -> LayerReport:
         pattern=_own_pattern(layer.target, plan.config.pattern),
         repair=None if fit is None else fit.repair,
         damping=None if fit is None else fit.damping,
+        fallback=state.fallbacks.get(name),
         scale_p10=p10,
         scale_p90=p90,
     )
@@ -68,10 +73,22 @@ def _own_pattern(target: Target, pattern: str | None) -> str | None:
 
 def output_error(layer: Layer, sample: Tensor, weight: Tensor, bias: Tensor | None) -> float:
     """||X (W - W')^T + b - b'||^2 / ||X W^T||^2 on sampled tokens X [n, d_in]."""
-    difference = sample @ (layer.weight - weight).T
+    of_sample, of_weight = unit_of(sample), unit_of(layer.weight)
+    sample = sample / of_sample
+    difference = sample @ (layer.weight / of_weight - weight / of_weight).T
     if bias is not None and layer.bias is not None:
-        difference = difference + (layer.bias - bias)
-    return float(difference.square().sum() / (sample @ layer.weight.T).square().sum().clamp_min(1e-30))
+        difference = difference + (layer.bias - bias) / of_sample / of_weight
+    norm = (sample @ (layer.weight / of_weight).T).square().sum()
+    return _finite(float(difference.square().sum() / norm.clamp_min(1e-30)))
+
+
+def _all_finite(values: tuple[float, float] | None) -> tuple[float, float] | None:
+    return None if values is None else (_finite(values[0]), _finite(values[1]))
+
+
+def _finite(value: float) -> float:
+    """What JSON can hold: an error beyond all bounds is the largest number."""
+    return min(value, LARGEST) if value == value else LARGEST
 
 
 def _importance(state: BlockState) -> Importance | None:
@@ -92,7 +109,7 @@ def _histogram(state: BlockState, scaling: Scaling) -> Tensor:
         row_scale = state.row_factor(scaling.scales, layer)
         with naming(layer.view):
             score = state.method.scaled_score(
-                layer.weight[::every],
+                layer.weight[::every] / unit_of(layer.weight),
                 layer.scored_moments(scaling.shifted),
                 state.column_factor(scaling.scales, layer),
                 None if row_scale is None else row_scale[::every],
@@ -108,10 +125,15 @@ def spectrum(state: BlockState) -> Spectrum | None:
     layer = min(state.layers, key=lambda layer: layer.weight.numel())
     if not affordable(*layer.weight.shape):
         return None
-    positions = spread_positions(min(layer.weight.shape))
-    dense = sampled_singular_values(layer.weight, positions)
-    pruned = sampled_singular_values(state.weights[layer.view.name][0], positions)
-    return Spectrum(layer.view.name, positions.tolist(), _significant(dense), _significant(pruned))
+    positions, unit = spread_positions(min(layer.weight.shape)), unit_of(layer.weight)
+    try:
+        dense, pruned = (
+            _significant(sampled_singular_values(weight / unit, positions).double() * unit)
+            for weight in (layer.weight, state.weights[layer.view.name][0])
+        )
+    except torch.linalg.LinAlgError:  # weights so badly scaled that the iteration does not converge
+        return None
+    return Spectrum(layer.view.name, positions.tolist(), dense, pruned)
 
 
 def _tenths(values: Tensor) -> tuple[float, float]:

@@ -23,7 +23,7 @@ from optimum_si.models.selection import select_views
 from optimum_si.models.structure import Structure, find_structure
 from optimum_si.models.weight_view import WeightView
 
-from .checks import check_call, check_finite
+from .checks import check_call, check_finite, check_generation
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +100,7 @@ def make_plan(config: SIConfig, model: PreTrainedModel, write: bool) -> Plan:
         target.check(view.name, view.shape[1])
         targets[view.name] = target
     check_finite(model)
+    check_generation(model)
     shiftable, stages = _shiftable(config, structure), _stages(config, write, None)
     return Plan(config, model, structure, views, write, method, targets, shiftable, stages)
 

@@ -11,7 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from optimum_si.algorithms.recovery.references import References
 from optimum_si.calibration import fresh_examples, is_own_text, prepare_examples, written_examples
-from optimum_si.checkpoint.load import find_file, load_model, maximum_length, move
+from optimum_si.checkpoint.load import load_model, maximum_length, move
+from optimum_si.checkpoint.locate import find_file
 from optimum_si.config.recovery import RecoveryConfig
 from optimum_si.config.si_config import SIConfig
 from optimum_si.errors import ConfigurationError, UnsupportedModelError
@@ -186,7 +187,8 @@ class Alone:
     def _written(self, dense: PreTrainedModel, progress: bool) -> list[dict[str, Tensor]]:
         """Windows that the dense model writes, other ones than for the fits and for earlier recoveries."""
         calibration = self.recipe.calibration
-        count, seed = self.config.num_samples or calibration.num_samples, calibration.seed + 1 + self._drawn
+        count = self.config.num_samples or calibration.num_samples
+        seed = (calibration.seed + 1 + self._drawn) % 2**64
         wanted = replace(calibration, num_samples=count, seed=seed)
         return written_examples(wanted, dense, self.tokenizer, maximum_length(dense), progress)
 

@@ -20,9 +20,12 @@ from optimum_si.models.forward.runs import check_calls, suspending
 from optimum_si.models.forward.streams import Streams
 from optimum_si.models.structure import Structure
 from optimum_si.report import Report
+from optimum_si.report.text import printable
 from optimum_si.warnings import warn
 
 from .block import BlockPruner, BlockResult
+from .checks import check_result
+from .costs import warn_of_costs
 from .explosion import PerplexitySample
 from .plan import Plan
 from .progress import BlockBar
@@ -72,6 +75,7 @@ def run(
             "the biases that it has."
         )
     _warn_about(structure, model.config.model_type)
+    warn_of_costs(plan, examples)
     modules = [block.module for block in structure.blocks]
     in_decoder = bool(getattr(model.config, "is_encoder_decoder", False)) and "decoder" in structure.blocks[0].name
     with evaluation_mode(model), without_cache(model), suspending(modules), torch.compiler.set_stance("force_eager"):
@@ -90,12 +94,17 @@ def run(
             then = () if references is None else ("recovery",)
             with BlockBar(_task(plan), kinds, then, disable=not progress) as bar:
                 for index, block in enumerate(structure.blocks):
-                    bar.set_postfix_str(block.name)
+                    bar.set_postfix_str(printable(block.name))
                     results[block.name] = pruner.prune(index)
                     bar.update()
         finally:
             streams.close()
         recovery = recovered(plan, references, progress)
+        if plan.write:
+            every = (view for views in plan.views for view in views.values())
+            check_result(
+                model, every, {name: zeros for result in results.values() for name, zeros in result.zeros.items()}
+            )
         # After everything that changes weights.
         perplexity = None if sample is None else sample.compared()
     report = _report(plan, results, [*transformed], applied)

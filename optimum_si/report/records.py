@@ -37,6 +37,7 @@ class LayerReport:
         repair: in [0, 1], how far the dense model's own output was the target of the layer's fit; None where layers
             were not fitted one after the other.
         damping: fraction of the mean Hessian diagonal that was added to the diagonal in that fit; else None.
+        fallback: what was done instead of what the recipe says, whose weights could not be stored; else None.
     """
 
     name: str
@@ -54,6 +55,7 @@ class LayerReport:
     pattern: str | None = None
     repair: float | None = None
     damping: float | None = None
+    fallback: str | None = None
 
     @property
     def num_weights(self) -> int:

@@ -47,7 +47,7 @@ class Report(RunReport):
             )
         try:
             return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise CheckpointError(
                 f"{str(path)!r} cannot be read by optimum-si {__version__} ({error}): it is damaged, or was written "
                 "by a newer version. Upgrade, or run `optimum-cli si prune` again."

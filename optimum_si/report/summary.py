@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from .kinds import KindOfLayer, kinds_of_layers, largest_kinds, worst_layers
 from .records import CHOICES, LayerReport, RecoveryReport, RunReport
 from .table import format_table
+from .text import printable
 
 
 def layer_table(layers: Iterable[LayerReport]) -> str:
@@ -17,7 +18,7 @@ def layer_table(layers: Iterable[LayerReport]) -> str:
 def run_summary(run: RunReport) -> str:
     """The whole run on a screen, however many layers it has: their kinds, the worst of them, and totals."""
     parts = [_kinds(run), _worst(run)] if run.layers else []
-    return "\n\n".join([*parts, _totals(run)])
+    return "\n\n".join([*parts, printable(_totals(run))])
 
 
 def _kinds(run: RunReport) -> str:
@@ -48,6 +49,9 @@ def _totals(run: RunReport) -> str:
     ]
     if run.task == "prune":
         lines.append(f"sparsity: {run.sparsity:.2%} of the pruned layers' weights are zero")
+    if fallen := Counter(layer.fallback for layer in run.layers if layer.fallback):
+        ways = ", ".join(f"{count} with {way}" for way, count in fallen.most_common())
+        lines.append(f"layers that could not be stored as the recipe has them: {ways}")
     lines.append(f"calibration: {run.calibration_windows} windows, {run.calibration_tokens:,} tokens")
     if run.induction:
         counts = Counter(block.choice for block in run.blocks)

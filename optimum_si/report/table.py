@@ -1,8 +1,11 @@
 """A table as text."""
 
+from .text import printable
+
 
 def format_table(header: list[str], rows: list[list[str]]) -> str:
     """Columns as wide as their longest entry; the first is flush left, numbers are flush right."""
+    rows = [[printable(cell.replace("\n", " ")) for cell in row] for row in rows]
     widths = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]
 
     def line(cells: list[str]) -> str:

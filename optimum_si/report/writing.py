@@ -37,7 +37,7 @@ def write_report(report: RunReport, folder: str | Path, name: str) -> list[Path]
     _check_own(target)
     with styled():
         drawn = pictures(report)
-    with replaced_directory(target, overwrite=True) as fresh:
+    with replaced_directory(target, own=True) as fresh:
         (fresh / PAGE_NAME).write_text(page(report, name, drawn), encoding="utf-8")
         files = [fresh / PAGE_NAME, *(_save(picture, fresh) for picture in drawn)]
     return [target / file.name for file in files]

@@ -131,7 +131,7 @@ def test_wrong_values_are_configuration_errors(words, message):
     ("--sparsity 0.5 --pattern 2:4", "not allowed with argument --sparsity"),
     ("--pattern 24", "accepted: 'N:M' with 1 <= N < M"),
     ("--method obs", "invalid choice: 'obs' (choose from"),
-    ("--epochs few", "invalid int value: 'few'"),
+    ("--epochs few", "invalid whole number value: 'few'"),
     ("--dtype int8", "invalid choice: 'int8'"),
 ])  # fmt: skip
 def test_argparse_refuses_before_anything_is_loaded(words, message, capsys):

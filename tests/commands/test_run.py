@@ -116,7 +116,7 @@ def test_a_run_of_thirty_blocks_ends_in_forty_lines(pruner, capsys):
 
 @pytest.mark.parametrize("command", ["prune", "induce"])
 def test_a_folder_that_is_not_empty_is_refused_before_the_model_is_loaded(pruner, capsys, tmp_path, command):
-    (tmp_path / "kept").write_text("")
+    (tmp_path / "si_report.json").write_text("")
     assert run(command, "-m", "m", "--dataset", "c4", "-o", str(tmp_path)) == FAILED
     assert "is not empty" in capsys.readouterr().err
     assert not pruner.calls

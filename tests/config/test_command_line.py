@@ -16,7 +16,7 @@ from optimum_si.config.recipe import Recipe
 
 
 WORD = st.from_regex(r"[a-z.*][a-z.* -]{0,6}", fullmatch=True)
-BY_METAVAR = {"N": st.integers(2, 10**6), "F": st.floats(0, 0.99, exclude_min=True), "GLOB": WORD}
+BY_METAVAR = {"N": st.integers(2, 10**4), "F": st.floats(0, 0.99, exclude_min=True), "GLOB": WORD}
 
 
 def values(option: Option) -> st.SearchStrategy:

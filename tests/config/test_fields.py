@@ -11,7 +11,7 @@ from optimum_si import CalibrationConfig, ConfigurationError, InductionConfig, R
 from optimum_si.commands.prune import PruneCommand
 from optimum_si.config.command_line import recipe_flags
 from optimum_si.config.fields import Configuration, configuration, flagged, groups, option, options
-from optimum_si.config.option_types import OptionType, boolean, integer
+from optimum_si.config.option_types import OptionType, boolean, integer, read_integer, read_number
 from optimum_si.config.recipe import Recipe
 from optimum_si.config.validators import matches
 
@@ -31,8 +31,10 @@ def another_value(name: str, type: OptionType, default):
     argument = type.argument
     if "choices" in argument:
         value = next(value for value in argument["choices"] if value not in (default, "none"))
-    elif argument.get("type") in (int, float):
+    elif argument.get("type") is read_integer:
         value = 2 * default + 1
+    elif argument.get("type") is read_number:
+        value = default / 2
     else:
         value = not default if isinstance(default, bool) else "a"
     return [value] if "nargs" in argument else value

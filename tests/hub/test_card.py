@@ -1,12 +1,15 @@
 """What a model card says, how edits are kept, and that its commands and its code are true."""
 
+import dataclasses
 import re
 import shlex
+import subprocess
 from argparse import ArgumentParser
 
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 from support.models import calibration, prune, tiny
 
 from optimum_si import CheckpointError, Report, SIConfig, SIPruner
@@ -18,6 +21,7 @@ from optimum_si.evaluation.tasks import TaskScore
 from optimum_si.hub.base_model import base_of, public_name
 from optimum_si.hub.card import broken_metadata, is_edited, render, write_card
 from optimum_si.hub.facts import read_facts
+from optimum_si.hub.markdown import shell_command
 from optimum_si.hub.results import Result, load_results, save_results
 
 
@@ -214,3 +218,76 @@ def test_the_metadata_is_yaml_with_every_key_once(saved):
     assert isinstance(yaml.safe_load(block), dict)
     keys = re.findall(r"^(\w+):", block, re.M)
     assert len(keys) == len(set(keys))
+
+
+HOSTILE = [
+    "<img src=x onerror=alert(1)>",
+    "</code><script>alert(1)</script>",
+    "x` <script>alert(1)</script> `",
+    "x](javascript:alert(1)) [y",
+    "| cell |\n|---|\n| other |",
+    "```\n<script>alert(1)</script>\n```",
+    "\n---\nlicense: mit\n---\n# Owned",
+    "&lt;b&gt; ![i](http://tracker/x.png)",
+    "\x1b[2J\u202e\r",
+    "'; rm -rf / #",
+    "$(touch owned) `touch owned`",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_text_of_others_is_shown_in_a_card_and_does_nothing(saved, text):
+    facts = read_facts(saved, "sparse-opt")
+    report = replace_everywhere(facts.report, text)
+    result = Result(dataset=text, metric=text, value=1.0, dense=2.0, details=text)
+    facts = dataclasses.replace(
+        facts,
+        report=report,
+        name=text,
+        title=text,
+        base=text,
+        method=text,
+        dataset=text,
+        licenses=[text],
+        results=[result],
+        pictures={text: text},
+        kinds=[dataclasses.replace(kind, name=text) for kind in facts.kinds],
+        worst=[dataclasses.replace(layer, name=text) for layer in facts.worst],
+        commands=[shell_command(["optimum-cli", "si", "prune", "-m", text])],
+    )
+    card = render(facts)
+    data = ModelCard(card).data  # the metadata is what we wrote, to its end
+    assert data.library_name == "transformers" and not hasattr(data, "owned")
+    body = ModelCard(card).text
+    assert all(character == "\n" or character.isprintable() for character in body)
+    elements, links = elements_of(body)
+    assert elements <= {"<code>", "</code>"} | {SEAL for SEAL in elements if SEAL.startswith("<!-- optimum-si card")}
+    assert all(
+        link.startswith(("https://huggingface.co/", "https://arxiv.org/")) or "://" not in link for link in links
+    )
+    assert not any(link.startswith("javascript") for link in links)
+    headings = re.findall(r"^#+ .*$", body, flags=re.MULTILINE)
+    assert len([heading for heading in headings if not heading.startswith("# now")]) == 8, headings
+    (command,) = [line for line in card.splitlines() if line.startswith("optimum-cli si prune")]
+    shown = subprocess.check_output(["bash", "-c", command.replace("optimum-cli si prune -m", "printf %s")])
+    assert shown.decode() == text
+
+
+def elements_of(markdown):
+    """HTML that a card holds, and where its links and pictures lead."""
+    elements, links = set(), []
+    for block in MarkdownIt("commonmark").enable("table").parse(markdown):
+        if block.type == "html_block":
+            elements.add(block.content.strip())
+        for token in block.children or []:
+            if token.type == "html_inline":
+                elements.add(token.content)
+            links += [str(token.attrs[name]) for name in ("href", "src") if name in token.attrs]
+    return elements, links
+
+
+def replace_everywhere(report, text):
+    report.method = report.target = report.dataset = text
+    report.steps = [text]
+    report.base = {"name": text, "on_hub": True, "license": text, "pipeline_tag": None}
+    return report

@@ -199,6 +199,7 @@ def test_measured_results_and_an_edited_card_come_from_where_the_model_was_saved
 def test_a_card_that_is_no_text_is_kept_by_saving_and_refused_by_pushing(hub, pruner, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "README.md").write_bytes(b"mine \xff")
+    (tmp_path / "out" / "si_report.json").write_text("an earlier one")
     pruner.save_pretrained(tmp_path / "out", overwrite=True)
     assert (tmp_path / "out" / "README.md").read_bytes() == b"mine \xff"
     with pytest.raises(PublishError, match="README.md' is no UTF-8 text"):

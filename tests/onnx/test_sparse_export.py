@@ -145,7 +145,8 @@ def from_a_wheel(monkeypatch, tmp_path):
     built = library_path()
     installed = tmp_path / "lib"
     installed.mkdir()
-    shutil.copy(built, installed / building.FILE_NAME)
+    for ending in ("", ".sha256"):
+        shutil.copy(f"{built}{ending}", installed / f"{building.FILE_NAME}{ending}")
     monkeypatch.setattr(building, "INSTALLED", installed)
     monkeypatch.setenv(building.COMPILER_VARIABLE, "none")
     library_path.cache_clear()

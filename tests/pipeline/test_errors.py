@@ -188,7 +188,7 @@ def test_a_place_without_a_model_is_named(tmp_path):
 def test_damaged_weights_are_named(tmp_path):
     tiny("llama").save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"broken")
-    with pytest.raises(CheckpointError, match="cannot be loaded"):
+    with pytest.raises(CheckpointError, match="no safetensors file, or is damaged"):
         SIPruner.from_pretrained(tmp_path)
 
 
@@ -233,3 +233,19 @@ def test_scales_of_another_model_are_refused(tmp_path):
 def test_tokens_of_another_vocabulary_are_refused():
     with pytest.raises(CalibrationError, match="token 1000.*embeds"):
         prune(tiny("llama"), data=torch.full((4, 8), 1000))
+
+
+def test_an_invalid_generation_config_is_found_before_the_run(tmp_path):
+    model = tiny("llama")
+    model.generation_config.temperature = 0.6  # and do_sample stays False
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ConfigurationError, match="generation_config.*temperature"):
+        SIPruner(model).prune(SIConfig(induction=None), token_windows(), save_dir=tmp_path / "out", progress=False)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("ids", [[[-100, 3, 4]], [[1, 2, -1]]])
+def test_negative_token_ids_are_refused(ids):
+    with pytest.raises(CalibrationError, match="ids begin with 0.*Labels such as -100"):
+        SIPruner(tiny("llama")).prune(SIConfig(induction=None), torch.tensor(ids), progress=False)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from optimum_si.algorithms.whole_model.answers import Answers, without_labels
 from optimum_si.algorithms.whole_model.passing import checkpointed, fast_products, only_trained
 from optimum_si.calibration import without_padding
+from optimum_si.errors import NumericalError
 from optimum_si.linalg.moments import MomentAccumulator, Moments
 from optimum_si.models.forward.modes import widened
 from optimum_si.models.weight_view import WeightView
@@ -75,6 +76,12 @@ def sensitivities(
             for hook in hooks:
                 hook.remove()
     seen = {view.name: (view, watched[id(view.module)]) for view in views}
+    for view, found in seen.values():
+        if found.squares is not None and not bool(torch.isfinite(found.squares).all()):
+            raise NumericalError(
+                f"layer {view.name!r}: gradients of the model's answers overflow, so that zeros cannot be shared out "
+                "by them. Take allocation='uniform', or load the model in dtype='float32'."
+            )
     return {
         name: Sensitivity(view.of_outputs(module.squares), module.inputs.moments())
         for name, (view, module) in seen.items()

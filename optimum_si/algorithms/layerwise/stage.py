@@ -19,10 +19,12 @@ class PruningStage:
     def __call__(self, state: BlockState) -> BlockState:
         scaling = state.scaling or PLAIN
 
-        def decide(layer: Layer, paired: PairedInput | None) -> Decision:
-            plain = None if state.scaling is None else state.pruned(layer, PLAIN)
-            weight, bias = plain if plain is not None and scaling is PLAIN else state.pruned(layer, scaling)
+        def decide(layer: Layer, paired: PairedInput | None, caution: float) -> Decision:
+            chosen = state if caution == 1 else replace(state, method=state.method.cautious(caution))
+            plain = None if state.scaling is None else chosen.pruned(layer, PLAIN)
+            weight, bias = plain if plain is not None and scaling is PLAIN else chosen.pruned(layer, scaling)
             return Decision(weight, bias, plain)
 
         state = replace(state, plain_weights=None)
-        return decide_in_sequence(state, decide, gram=state.method.needs_gram, paired=False)
+        method = state.method
+        return decide_in_sequence(state, decide, method.counts_rows, gram=method.needs_gram, paired=False)

@@ -1,13 +1,15 @@
 """The interface of a pruning method: the statistics it needs, a score, and a new weight."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 from torch import Tensor
 
 from optimum_si.config.si_config import SIConfig
 from optimum_si.linalg.moments import Moments
+from optimum_si.linalg.units import unit_of
 
 from . import get_method
 from .targets import Target
@@ -47,6 +49,17 @@ class PruningMethod(ABC):
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
+
+    def cautious(self, factor: float) -> Self:
+        """The same method with more damping, for a layer that it failed on.
+
+        Args:
+            factor: by which damping grows; from the default where there is none.
+        """
+        damping = factor * (self.settings.damping or Settings.damping)
+        cautious = copy(self)
+        cautious.settings = replace(self.settings, damping=damping)
+        return cautious
 
     @abstractmethod
     def score(self, weight: Tensor, moments: Moments) -> Tensor:
@@ -88,7 +101,7 @@ class PruningMethod(ABC):
         Returns:
             [d_out, d_in] in the dtype of ``weight``.
         """
-        score = self.scaled_score(weight, moments, scale, row_scale)
+        score = self.scaled_score(weight / unit_of(weight), moments, scale, row_scale)
         # Zeros go first, also where an input that is always zero makes other scores zero: they count.
         return weight * target.keep(score.masked_fill(weight == 0, -1))
 
@@ -107,6 +120,12 @@ class Improved(PruningMethod):
         super().__init__(settings or method.settings)
         self.method = method
         self.ranks_rows_together = method.ranks_rows_together  # type: ignore[misc]
+        self.counts_rows = method.counts_rows  # type: ignore[misc]
+
+    def cautious(self, factor: float) -> Self:
+        cautious = super().cautious(factor)
+        cautious.method = self.method.cautious(factor)
+        return cautious
 
     def score(self, weight: Tensor, moments: Moments) -> Tensor:
         return self.method.score(weight, moments)

@@ -65,6 +65,10 @@ class Target(ABC):
         """The same groups with another fraction of zeros."""
 
     @abstractmethod
+    def pruned(self, size: int) -> int:
+        """Zeros in a comparison group of ``size`` weights."""
+
+    @abstractmethod
     def zeros(self, rows: int, columns: int) -> int:
         """Zeros in a layer of [rows, columns]."""
 
@@ -120,7 +124,6 @@ class Unstructured(Target):
         """Rows and layers of any size can be cut."""
 
     def pruned(self, size: int) -> int:
-        """Zeros among ``size`` weights."""
         return round(self.sparsity * size)
 
 
@@ -155,6 +158,9 @@ class NM(Target):
     @property
     def sparsity(self) -> float:  # type: ignore[override]
         return 1 - self.kept / self.of
+
+    def pruned(self, size: int) -> int:
+        return size * (self.of - self.kept) // self.of
 
     def with_sparsity(self, sparsity: float) -> "NM":
         return replace(self, kept=self.of - round(sparsity * self.of))

@@ -75,9 +75,14 @@ class RoundingStage:
         """Weight and bias of one layer, on the grid once the powers of two in ``scales`` are absorbed."""
         rows = view_factor(state.scale_groups, scales, layer.view, "rows")
         columns = view_factor(state.scale_groups, scales, layer.view, "columns")
+        weight, bias = state.weights[layer.view.name]
         with naming(layer.view):
-            rounded = self._on_grid(layer, moments, *state.weights[layer.view.name], rows, columns)
-        return state.as_stored(layer.view, *rounded)
+            rounded = state.as_stored(layer.view, *self._on_grid(layer, moments, weight, bias, rows, columns))
+        if all(bool(torch.isfinite(values).all()) for values in rounded if values is not None):
+            return rounded
+        # Repairing what rounding breaks may grow weights beyond the range of their dtype; rounding alone does not.
+        factor = _factor(weight, rows, columns)
+        return state.as_stored(layer.view, self.grid.nearest(weight * factor) / factor, bias)
 
     def _on_grid(
         self,
@@ -92,13 +97,17 @@ class RoundingStage:
         centered = centered.transformed(None if columns is None else 1 / columns)
         # Of layers that are not called any more, a method may know no more than the diagonal.
         gram = torch.diag(centered.diagonal) if centered.gram is None else centered.gram
-        factor = torch.ones_like(weight)
-        if rows is not None:
-            factor = factor * rows[:, None].to(weight)
-        if columns is not None:
-            factor = factor * columns.to(weight)
+        factor = _factor(weight, rows, columns)
         damping = safe_damping(self.settings.damping, moments.count, len(gram))
         result = quantized(weight * factor, gram, self.grid, damping, self.settings.damping_mode) / factor
         if not layer.shift or bias is None:
             return result, bias
         return result, bias + ((weight - result).double() @ moments.mean).to(bias.dtype)
+
+
+def _factor(weight: Tensor, rows: Tensor | None, columns: Tensor | None) -> Tensor:
+    """What absorption will multiply each weight by, [d_out, d_in]."""
+    factor = torch.ones_like(weight)
+    if rows is not None:
+        factor = factor * rows[:, None].to(weight)
+    return factor if columns is None else factor * columns.to(weight)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from optimum_si.algorithms.pruning.targets import NM, Target, Unstructured
 from optimum_si.linalg.conjugate_gradient import conjugate_gradient
+from optimum_si.linalg.units import unit_of
 
 
 #: Steps of ADMM, and over how many of them the zeros become as many as asked for.
@@ -30,14 +31,16 @@ class DampedGram:
 
     Args:
         gram: D^(-1/2) H D^(-1/2), damped, [d_in, d_in], with a diagonal of ones; D the diagonal of the damped H.
-        norms: sqrt(diag D), [d_in].
+        norms: sqrt(diag D) in units of ``unit``, [d_in].
         alive: inputs that are not always zero, bool [d_in]; weights of others are nothing but zeros.
+        unit: a power of two near the largest norm.
         inverses: of ``gram`` with a penalty on its diagonal, by that penalty; filled as they are asked for.
     """
 
     gram: Tensor
     norms: Tensor
     alive: Tensor
+    unit: float
     inverses: dict[float, Tensor] = field(default_factory=dict)
 
     @classmethod
@@ -56,7 +59,8 @@ class DampedGram:
         norms = (diagonal + extra * damping + (~alive).to(gram.dtype)).sqrt()
         scaled = (gram / norms / norms[:, None]).to(dtype)
         scaled.fill_diagonal_(1)
-        return cls(scaled, norms.to(dtype), alive)
+        unit = unit_of(norms[alive])
+        return cls(scaled, (norms / unit).to(dtype), alive, unit)
 
     def inverse(self, penalty: float) -> Tensor:
         """(gram + penalty I)^-1, [d_in, d_in]."""
@@ -71,17 +75,20 @@ class DampedGram:
 class LeastSquares:
     """min over sparse V of E||T - V x||^2 = tr(V H V^T) - 2 tr(V C^T) + ..., C = E[T x^T] = W H + ``target_shift``.
 
-    Everything is in coordinates in which every input has unit energy, which is what makes both solvers converge fast.
+    Everything is in coordinates in which every input has unit energy, which is what makes both solvers converge fast,
+    and in units in which the largest weight is near 1, whose squares overflow nowhere.
 
     Args:
         weight: W D^(1/2), [d_out, d_in].
         damped: H and D.
         target_gram: C D^(-1/2), damped as H is, [d_out, d_in].
+        unit: of W, a power of two.
     """
 
     weight: Tensor
     damped: DampedGram
     target_gram: Tensor
+    unit: float
 
     @classmethod
     def of(cls, weight: Tensor, damped: DampedGram, target_shift: Tensor | None = None) -> "LeastSquares":
@@ -92,11 +99,13 @@ class LeastSquares:
             damped: its inputs.
             target_shift: what the target has beyond W x, E[(T - W x) x^T], [d_out, d_in].
         """
-        own = weight * damped.norms * damped.alive
+        unit = unit_of(weight)
+        own = weight / unit * damped.norms * damped.alive
         target_gram = own @ damped.gram
         if target_shift is not None:
-            target_gram += target_shift.to(weight.dtype) / damped.norms * damped.alive
-        return cls(own, damped, target_gram)
+            beyond = target_shift / (unit * damped.unit) / damped.unit
+            target_gram += beyond.to(weight.dtype) / damped.norms * damped.alive
+        return cls(own, damped, target_gram, unit)
 
     @property
     def gram(self) -> Tensor:
@@ -110,19 +119,19 @@ class LeastSquares:
 
     def rows(self, rows: slice) -> "LeastSquares":
         """The problem of some outputs: each is one of its own."""
-        return LeastSquares(self.weight[rows], self.damped, self.target_gram[rows])
+        return replace(self, weight=self.weight[rows], target_gram=self.target_gram[rows])
 
     def multiplied(self, factor: Tensor) -> "LeastSquares":
         """The problem with outputs multiplied by positive factors, [d_out, 1]."""
-        return LeastSquares(self.weight * factor, self.damped, self.target_gram * factor)
+        return replace(self, weight=self.weight * factor, target_gram=self.target_gram * factor)
 
     def into(self, weight: Tensor) -> Tensor:
         """A weight in these coordinates."""
-        return weight * self.damped.norms * self.alive
+        return weight / self.unit * self.damped.norms * self.alive
 
     def out_of(self, weight: Tensor) -> Tensor:
         """A weight in the layer's own coordinates."""
-        return weight / self.damped.norms
+        return weight / self.damped.norms * self.unit
 
     def exact(self, mask: Tensor, start: Tensor | None = None, rough: bool = False) -> Tensor:
         """The best weights in a mask, by conjugate gradients, all rows at once, until the error hardly falls any more.

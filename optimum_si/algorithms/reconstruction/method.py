@@ -37,6 +37,7 @@ class Reconstructed(Improved):
     def __init__(self, method: PruningMethod, mask_search: bool, settings: Settings, swaps: bool = False) -> None:
         super().__init__(method, settings)
         self.mask_search, self.swaps = mask_search, swaps
+        self.counts_rows = mask_search or method.counts_rows  # type: ignore[misc]
 
     @classmethod
     def of(cls, config: SIConfig) -> "Reconstructed":

@@ -38,14 +38,15 @@ class FittingStage:
     def __call__(self, state: BlockState) -> BlockState:
         scaling = state.scaling or PLAIN
 
-        def decide(layer: Layer, paired: PairedInput | None) -> Decision:
+        def decide(layer: Layer, paired: PairedInput | None, caution: float) -> Decision:
             assert paired is not None
             scale, row_scale = state.column_factor(scaling.scales, layer), state.row_factor(scaling.scales, layer)
-            fitter = LayerFitter(self.method, layer, paired, scale, row_scale)
+            method = self.method if caution == 1 else self.method.cautious(caution)
+            fitter = LayerFitter(method, layer, paired, scale, row_scale)
             fit = fitter.choose(self.repair)
             weight, bias = fitter.solve(fit)
             unseen = fitter.within(weight != 0, fit) if self.refined_later else None
             plain = None if state.scaling is None else (weight, bias)
             return Decision(weight, bias, plain, unseen, fit)
 
-        return decide_in_sequence(state, decide, gram=True, paired=True)
+        return decide_in_sequence(state, decide, self.method.counts_rows, gram=True, paired=True)

@@ -5,6 +5,7 @@ from torch import Tensor
 from optimum_si.algorithms.pruning.method import Improved, PruningMethod
 from optimum_si.algorithms.pruning.targets import Target
 from optimum_si.linalg.moments import Moments
+from optimum_si.linalg.units import unit_of
 
 from .swaps import swapped
 
@@ -32,7 +33,10 @@ class Swapped(Improved):
         row_scale: Tensor | None = None,
     ) -> Tensor:
         assert moments.gram is not None, "swaps need the full Gram matrix"
+        unit = unit_of(weight)
+        weight = weight / unit
         pruned = self.method.prune(weight, moments, target, scale, row_scale)
-        gram = moments.gram.to(weight.dtype)
+        gram = (moments.gram / unit_of(moments.diagonal)).to(weight.dtype)
         values = weight if self.keeps_weights else None
-        return swapped(pruned, weight @ gram, gram, weight != 0, target.exchange(weight.shape[1]), values)
+        size = target.exchange(weight.shape[1])
+        return swapped(pruned, weight @ gram, gram, weight != 0, size, values).mul_(unit)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from optimum_si.algorithms.whole_model.answers import Answers, without_labels
+from optimum_si.algorithms.whole_model.answers import Answers, check_answers, without_labels
 from optimum_si.algorithms.whole_model.passing import fast_products, has_fast_products
 from optimum_si.calibration import make_batches
 from optimum_si.errors import CalibrationError
@@ -83,6 +83,7 @@ class References:
         for part in self.steps.parts(indices):
             # A copy: a view would keep the padded batch alive.
             for index, answer in zip(part, self.answers(self.batch(part)), strict=True):
+                check_answers(self.answers.model, answer)
                 found[index] = answer.to(torch.bfloat16) if narrow else answer.clone()
         return found
 
@@ -116,7 +117,10 @@ class References:
     def loss(self, part: Sequence[int], model_answers: Sequence[Tensor]) -> Tensor:
         """Sum over the tokens of some windows of the distance from the dense model's answers."""
         student = torch.cat(list(model_answers))
-        return self.answers.distance(student, torch.cat([self.dense[index] for index in part]))
+        # Autocast widens what is joined, and on a CPU it knows no fp16, in which the dense model may have answered.
+        with torch.autocast(student.device.type, enabled=False):
+            dense = torch.cat([self.dense[index] for index in part])
+        return self.answers.distance(student, dense)
 
     def count(self, part: Sequence[int]) -> int:
         """Answers of some windows."""

@@ -134,6 +134,7 @@ def train(
             )
             break
         optimizer.step()
+        trained.keep_nonzero()
         trained.forget_gradients()
         stepped(loss)
         if share >= 1:
@@ -150,8 +151,9 @@ def _judge(references: References, trained: Trained, phase: Phase) -> None:
     """Keep the values, as they would be stored, where held-out windows like them better than those kept."""
     with trained.as_stored() as stored:
         now = _held_out_loss(references, trained)
+        finite = all(bool(torch.isfinite(value).all()) for value in stored.values())
     assert zeros_kept(phase.kept, stored), "a pruned weight is no longer zero"
-    if now < phase.best:
+    if now < phase.best and finite:
         phase.kept, phase.best = stored, now
 
 

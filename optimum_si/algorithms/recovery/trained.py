@@ -34,16 +34,21 @@ class Trained:
             if value.ndim > 1 and value.grad is not None:
                 value.grad.mul_(value.detach() != 0)
 
+    @torch.no_grad()
+    def keep_nonzero(self) -> None:
+        """Move weights that a step brought to exactly zero off it again: they would count among those pruned."""
+        for value in self.values.values():
+            if value.ndim > 1 and value.grad is not None:
+                value.masked_fill_((value == 0) & (value.grad != 0), torch.finfo(value.dtype).tiny)
+
     def forget_gradients(self) -> None:
         """Free the gradients."""
         for value in self.values.values():
             value.grad = None
 
     def keep(self) -> dict[str, Tensor]:
-        """Copies of the values as they are stored."""
-        return {
-            name: value.detach().to(self.dtypes[name], copy=True).contiguous() for name, value in self.values.items()
-        }
+        """Copies of the values as they are stored; none that is not zero becomes zero by it."""
+        return {name: _as_stored(value.detach(), self.dtypes[name]) for name, value in self.values.items()}
 
     @torch.no_grad()
     def restore(self, kept: Mapping[str, Tensor]) -> None:
@@ -66,6 +71,13 @@ class Trained:
         finally:
             if rounds:
                 self.restore(masters)
+
+
+def _as_stored(value: Tensor, dtype: torch.dtype) -> Tensor:
+    stored = value.to(dtype, copy=True).contiguous()
+    if value.ndim > 1 and dtype != value.dtype:
+        stored.masked_fill_((stored == 0) & (value != 0), torch.finfo(dtype).tiny)
+    return stored
 
 
 def zeros_kept(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> bool:

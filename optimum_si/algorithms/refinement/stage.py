@@ -1,9 +1,14 @@
 """Refinement of one block: its kept weights, biases and norms by gradient."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import torch
+from torch import Tensor
+
 from optimum_si.algorithms.block_state import BlockState
+from optimum_si.algorithms.layers import Weights
 from optimum_si.algorithms.stage import Need, block_generator
 from optimum_si.config.si_config import SIConfig
 
@@ -32,11 +37,27 @@ class RefinementStage:
         # A generator anew: whether scales were learned before or taken up makes no difference.
         refined = refine(state, self.epochs, block_generator(self.seed, state))
         views = {layer.view.name: layer.view for layer in state.layers}
-        weights = {name: state.as_stored(views[name], *pair) for name, pair in refined.weights.items()}
-        return replace(
-            state,
-            weights=weights,
-            norm_params={name: state.norm_as_stored(name, value) for name, value in refined.norm_params.items()},
-            refinement=(refined.loss_before, refined.loss_after),
-            outputs=None,
-        )
+        weights = {
+            name: _without_new_zeros(state.weights[name][0], *state.as_stored(views[name], *pair))
+            for name, pair in refined.weights.items()
+        }
+        norms = {name: state.norm_as_stored(name, value) for name, value in refined.norm_params.items()}
+        if not all(bool(torch.isfinite(value).all()) for value in _values(weights, norms)):
+            unrefined = dict.fromkeys(weights, "no refinement")
+            return replace(state, fallbacks={**unrefined, **state.fallbacks}, refinement=(refined.loss_before,) * 2)
+        losses = refined.loss_before, refined.loss_after
+        return replace(state, weights=weights, norm_params=norms, refinement=losses, outputs=None)
+
+
+def _without_new_zeros(before: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """A weight that came to zero exactly, or too near it for its dtype, would count among those pruned."""
+    return torch.where((weight == 0) & (before != 0), before, weight), bias
+
+
+def _values(weights: Weights, norms: Mapping[str, Tensor]) -> Iterator[Tensor]:
+    """All that is about to be stored."""
+    for weight, bias in weights.values():
+        yield weight
+        if bias is not None:
+            yield bias
+    yield from norms.values()

@@ -8,11 +8,17 @@ from torch import Tensor
 
 from optimum_si.algorithms.block_state import BlockState
 from optimum_si.algorithms.layers import Layer, LayerFit, Weights, naming
+from optimum_si.algorithms.soundness import fault, with_exact_zeros
+from optimum_si.errors import NumericalError
 from optimum_si.models.forward.layer_inputs import LayerInput
 from optimum_si.models.forward.layer_walk import LayerWalk, Reached
 from optimum_si.models.weight_view import WeightView
 
 from .inputs import PairedInput, paired_input, single_input
+
+
+#: Factors of the damping with which a layer is decided, one after the other, until what comes of it can be stored.
+CAUTIONS = (1.0, 10.0, 100.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +31,7 @@ class Decision:
         plain: weight and bias of the plain method, for reports; None where that was not asked for.
         without_held_out: the same mask fitted without the held-out windows; None where fits did not see them.
         fit: how it was fitted.
+        fallback: what was done instead of what the recipe says, since that could not be stored; "" for nothing.
     """
 
     weight: Tensor
@@ -32,6 +39,11 @@ class Decision:
     plain: tuple[Tensor, Tensor | None] | None = None
     without_held_out: tuple[Tensor, Tensor | None] | None = None
     fit: LayerFit | None = None
+    fallback: str = ""
+
+
+#: From a layer, its paired input (None where it is not wanted) and a factor of the damping to what becomes of it.
+Decide = Callable[[Layer, PairedInput | None, float], Decision]
 
 
 @dataclass(eq=False)
@@ -43,12 +55,14 @@ class _Noted:
     plain: Weights = field(default_factory=dict)
     without_held_out: Weights = field(default_factory=dict)
     fits: dict[str, LayerFit] = field(default_factory=dict)
+    fallbacks: dict[str, str] = field(default_factory=dict)
 
 
 @torch.no_grad()
 def decide_in_sequence(
     state: BlockState,
-    decide: Callable[[Layer, PairedInput | None], Decision],
+    decide: Decide,
+    counts_rows: bool,
     gram: bool,
     paired: bool,
 ) -> BlockState:
@@ -56,7 +70,8 @@ def decide_in_sequence(
 
     Args:
         state: the block; its runs wait before it.
-        decide: from a layer and its paired input (None where it is not wanted) to its weights.
+        decide: what becomes of a layer.
+        counts_rows: whether that meets a target of group "row" in each row, or in the layer as a whole.
         gram: collect full Gram matrices where inputs are not paired.
         paired: look at inputs in both models.
 
@@ -86,9 +101,9 @@ def decide_in_sequence(
         for view in reached.views:
             layer = state.layer(view, moments)
             with naming(view):
-                decision = decide(layer, both)
+                decision = _sound(state, layer, both, decide, counts_rows)
             noted.layers.append(layer)
-            walk.weights[view.name] = state.as_stored(view, decision.weight, decision.bias)
+            walk.weights[view.name] = decision.weight, decision.bias
             _note(noted, view, decision)
     return replace(
         state,
@@ -98,9 +113,32 @@ def decide_in_sequence(
         plain_weights=noted.plain or state.plain_weights,
         without_held_out=noted.without_held_out or None,
         fits=noted.fits,
+        counts_rows=counts_rows,
+        fallbacks=noted.fallbacks,
         outputs=walk.outputs,
         dense_outputs=walk.dense_outputs or state.dense_outputs,
     )
+
+
+def _sound(state: BlockState, layer: Layer, both: PairedInput | None, decide: Decide, counts_rows: bool) -> Decision:
+    """The first decision, each more cautious than the last, whose weights as stored are finite and have the zeros."""
+    for caution in CAUTIONS:
+        try:
+            decision = decide(layer, both, caution)
+        except (NumericalError, torch.linalg.LinAlgError):
+            continue
+        weight, bias = state.as_stored(layer.view, decision.weight, decision.bias)
+        weight = with_exact_zeros(layer.target, layer.weight, weight, counts_rows)
+        if not fault(layer.target, layer.weight, weight, bias, counts_rows):
+            fallback = "" if caution == 1 else f"{caution:g} times the damping"
+            return replace(decision, weight=weight, bias=bias, fallback=fallback)
+    return Decision(_as_it_was(layer), layer.bias, fallback="kept weights as they were")
+
+
+def _as_it_was(layer: Layer) -> Tensor:
+    """Dense weights in the mask of Wanda's score, in fp64: what the checkpoint held can be stored again."""
+    score = layer.weight.double().abs() * layer.moments.diagonal.sqrt()
+    return layer.weight * layer.target.keep(score.masked_fill(layer.weight == 0, -1))
 
 
 def _note_input(noted: _Noted, reached: Reached, found: LayerInput) -> None:
@@ -119,3 +157,5 @@ def _note(noted: _Noted, view: WeightView, decision: Decision) -> None:
         noted.without_held_out[view.name] = decision.without_held_out
     if decision.fit is not None:
         noted.fits[view.name] = decision.fit
+    if decision.fallback:
+        noted.fallbacks[view.name] = decision.fallback

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from optimum_si.errors import ConfigurationError, UnsupportedModelError
+from optimum_si.errors import ConfigurationError, NumericalError, UnsupportedModelError
 from optimum_si.models.forward.modes import inputs_for
 
 from .divergence import (
@@ -131,7 +131,11 @@ class Answers:
 
         The outer product of its gradient is, on average, the second derivative of :meth:`distance` where the answers
         are the dense model's own.
+
+        Raises:
+            NumericalError: for answers that are not finite.
         """
+        check_answers(self.model, values)
         with torch.autocast(values.device.type, enabled=False):
             if self.scale is not None:
                 module = _output_head(self.model)
@@ -140,6 +144,15 @@ class Answers:
             else:
                 gradient = (logit_probe if self.gives_logits else error_probe)(values, generator)
             return (values * gradient).sum()
+
+
+def check_answers(model: nn.Module, values: Tensor) -> None:
+    """Raise :class:`NumericalError` where a model's answers hold NaN or infinity."""
+    if not bool(torch.isfinite(values).all()):
+        raise NumericalError(
+            f"the model {type(model).__name__} answers with NaN or infinity on the calibration data, before anything "
+            "is pruned: check its weights and dtype (float16 overflows easily; try dtype='float32')."
+        )
 
 
 def without_labels(window: Mapping[str, Tensor]) -> dict[str, Tensor]:

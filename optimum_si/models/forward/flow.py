@@ -19,6 +19,8 @@ from .stops import Stop, WithoutHooks, hidden_of
 
 #: Relative difference of two values that are the same but for the order of a sum.
 TOLERANCE = 1e-4
+#: Of the size of a value, what may be lost in a sum that it can still be recognized in.
+TOLD_APART = 0.1
 
 
 class Point(NamedTuple):
@@ -105,7 +107,9 @@ def _stream(
             if any(writer.module in found for writer in writers):
                 continue
             rest = seen[after] - sum(seen[writer] for writer in writers)
-            source = next((point for point in before if _same(rest, seen[point], seen[after])), None)
+            first = min(order.index(writer) for writer in writers)
+            sources = [point for point in before if order.index(point) < first]
+            source = next((point for point in sources if _same(rest, seen[point], seen[after])), None)
             if source is not None:
                 for number, writer in enumerate(writers):
                     assert writer.module is not None
@@ -152,4 +156,10 @@ def _some(points: list[Point]) -> list[tuple[Point, ...]]:
 
 
 def _same(first: Tensor, second: Tensor, scale: Tensor) -> bool:
-    return bool((first - second).norm() <= TOLERANCE * scale.norm()) and bool(first.norm() > 0)
+    """Whether a difference of ``scale`` and other values is ``second``, as far as its own size lets that be told."""
+    apart, least, size = (_norm(values) for values in (first - second, second, scale))
+    return apart <= TOLERANCE * size < TOLD_APART * least
+
+
+def _norm(values: Tensor) -> float:
+    return float(torch.linalg.vector_norm(values, dtype=torch.float64))

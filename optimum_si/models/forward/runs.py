@@ -186,6 +186,12 @@ def check_calls(model: nn.Module, blocks: Sequence[nn.Module], name: str, batch:
     finally:
         for handle in handles:
             handle.remove()
+    if not calls:
+        raise UnsupportedModelError(
+            f"this calibration data reaches none of the {len(blocks)} blocks in {name!r} of {type(model).__name__}: "
+            f"they read something else than {', '.join(sorted(batch))}. Give data for that part of the model, such as "
+            "images for a vision tower."
+        )
     if len(calls) != len(blocks):
         raise UnsupportedModelError(
             f"{type(model).__name__} called its {len(blocks)} blocks in {name!r} "

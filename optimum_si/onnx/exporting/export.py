@@ -10,8 +10,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from optimum_si.checkpoint.gguf import release_gguf
 from optimum_si.checkpoint.load import load_model, load_tokenizer
-from optimum_si.checkpoint.save import check_output, replaced_directory
-from optimum_si.errors import CheckpointError, ExportError
+from optimum_si.checkpoint.outputs import check_output
+from optimum_si.checkpoint.save import replaced_directory
+from optimum_si.errors import ExportError
 from optimum_si.onnx.manifest import write_manifest
 from optimum_si.onnx.requirements import require_onnx
 
@@ -75,7 +76,8 @@ def export(
     """
     options = ExportOptions.checked(device, values, weights, sparse_min, include, exclude, opset, runtime)
     require_onnx()
-    check_output(output, overwrite)
+    given = model_or_path.name_or_path if isinstance(model_or_path, PreTrainedModel) else model_or_path
+    check_output(output, overwrite, [given])
     if isinstance(model_or_path, PreTrainedModel):
         release_gguf(model_or_path)
         model, source = model_or_path, model_or_path.name_or_path
@@ -85,10 +87,6 @@ def export(
         tokenizer = tokenizer or load_tokenizer(model_or_path, required=False, **kwargs)
         source = str(model_or_path)
         copied = find_side_files(source, **kwargs)
-    if runtime != "genai" and source and Path(source).is_dir() and Path(source).resolve() == Path(output).resolve():
-        raise CheckpointError(
-            f"{str(output)!r} is the model's own directory, which the export would replace: give another one."
-        )
     write = _write_for_genai if runtime == "genai" else _write_for_onnx_runtime
     write(model, tokenizer, copied, Path(output), options, overwrite)
     return Path(output)

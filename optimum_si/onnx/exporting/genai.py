@@ -40,7 +40,7 @@ def build(checkpoint: Path, directory: Path, device: str, dtype: str) -> None:
     with tempfile.TemporaryDirectory() as cache:
         # A process of its own: the builder is a program, and changes settings of the libraries that it uses.
         arguments = ["-i", str(checkpoint), "-o", str(directory), "-p", dtype, "-e", device, "-c", cache]
-        command = [sys.executable, "-m", "onnxruntime_genai.models.builder", *arguments]
+        command = [sys.executable, "-P", "-m", "onnxruntime_genai.models.builder", *arguments]
         done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode or not (directory / "genai_config.json").is_file():
         lines = [line for line in (done.stderr or done.stdout).strip().splitlines() if line.strip()] or ["no message"]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from optimum_si.checkpoint.load import find_file
+from optimum_si.checkpoint.locate import find_file
 from optimum_si.config.si_config import SIConfig
 
 

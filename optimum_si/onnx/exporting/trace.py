@@ -60,12 +60,18 @@ def trace(model: PreTrainedModel, opset: int | None, fusions: str | None) -> lis
         )
     config = OnnxConfig(dynamic=True, opset_version=opset, ort_fusions=fusions)  # type: ignore[arg-type]
     try:
-        with evaluation_mode(model), quiet(), quick_matching():
+        with evaluation_mode(model), plain_generation(model), quiet(), quick_matching():
             exporter = OnnxExporter()
             return [
                 Trace(name, exporter.export_program(part, inputs, config)[0]) for name, part, inputs in _parts(model)
             ]
     except Exception as error:
+        if "padding token" in str(error) and model.config.get_text_config().pad_token_id is None:
+            raise ExportError(
+                f"{type(model).__name__} takes one text at a time while config.pad_token_id is None, and a graph "
+                "takes any number: set it to the tokenizer's (model.config.pad_token_id = tokenizer.pad_token_id, or "
+                "pad_token_id in config.json), then export again."
+            ) from error
         reason = (str(error).strip().splitlines() or [""])[0]
         raise ExportError(
             f"{type(model).__name__} cannot be exported: {type(error).__name__}: {reason[:300]} The exporter of "
@@ -143,6 +149,21 @@ def _text(model: PreTrainedModel, padding: str) -> dict[str, Tensor]:
 
 def _generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
+
+
+@contextmanager
+def plain_generation(model: PreTrainedModel) -> Iterator[None]:
+    """A model without its own recipe for a while, from which ``generate`` fills what it is not given: a kind of cache,
+    for example, which a graph does not have."""
+    own = getattr(model, "generation_config", None)
+    if own is None:
+        yield
+        return
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 @contextmanager

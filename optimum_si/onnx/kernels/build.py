@@ -44,9 +44,15 @@ def library_path() -> Path:
     Raises:
         KernelsUnavailable: without a compiled library and without a working C++ compiler.
     """
+    from .trust import NotTrusted, intact_library, private_directory, remove_killed_compilations
+
     installed = INSTALLED / FILE_NAME
     if installed.is_file():
-        return installed
+        if intact_library(installed, others=True):
+            return installed
+        raise KernelsUnavailable(
+            f"{str(installed)!r} is not what was compiled: install optimum-si again (pip install --force-reinstall)."
+        )
     command = compiler()
     if command is None:
         raise KernelsUnavailable(
@@ -54,9 +60,15 @@ def library_path() -> Path:
             f"${COMPILER_VARIABLE}."
         )
     try:
-        path = cache_directory() / f"{source_key(command)}-{FILE_NAME}"
-        if not path.is_file():
+        directory = private_directory(cache_directory())
+        path = directory / f"{source_key(command)}-{FILE_NAME}"
+        if not intact_library(path):
+            remove_killed_compilations(directory)
             compile_library(path, command)
+    except NotTrusted as error:
+        raise KernelsUnavailable(
+            f"sparse kernels are not loaded: {error}. Set ${CACHE_VARIABLE} to a folder of your own."
+        ) from error
     except (
         OSError,
         RuntimeError,
@@ -65,7 +77,10 @@ def library_path() -> Path:
     ) as error:  # no home, no rights, no compiler
         if isinstance(error, KernelsUnavailable):
             raise
-        raise KernelsUnavailable(f"sparse kernels cannot be compiled: {error}") from error
+        raise KernelsUnavailable(
+            f"sparse kernels cannot be compiled: {error}. Name a writable place in ${CACHE_VARIABLE}, or another "
+            f"compiler in ${COMPILER_VARIABLE}."
+        ) from error
     return path
 
 
@@ -85,7 +100,11 @@ def compiler() -> list[str] | None:
     if chosen == "none":
         return None
     candidates = [shlex.split(chosen)] if chosen else [["c++"], ["g++"], ["clang++"]]
-    return next((words for words in candidates if words and shutil.which(words[0])), None)
+    for words in candidates:
+        found = shutil.which(words[0]) if words else None
+        if found and os.path.isabs(found):  # not one that lies in the working directory
+            return [found, *words[1:]]
+    return None
 
 
 def compile_library(path: Path, command: list[str]) -> None:
@@ -96,7 +115,7 @@ def compile_library(path: Path, command: list[str]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix="compiling-") as folder:
             sources = sources_here()
             objects = [Path(folder) / f"{source.stem}.o" for source in sources]
 
@@ -108,6 +127,10 @@ def compile_library(path: Path, command: list[str]) -> None:
             made = Path(folder) / path.name
             link = [flag for flag in _LINK if sys.platform != "darwin" or not flag.startswith("-static")]
             _run([*command, *link, *map(str, objects), "-o", str(made)])
+            # The record first: a library without one is compiled again, never loaded.
+            record = Path(folder) / f"{path.name}.sha256"
+            record.write_text(hashlib.sha256(made.read_bytes()).hexdigest() + "\n", encoding="ascii")
+            record.replace(path.with_name(record.name))
             made.replace(path)
     except OSError as error:
         raise KernelsUnavailable(

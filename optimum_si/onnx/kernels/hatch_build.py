@@ -29,7 +29,8 @@ class KernelBuildHook(BuildHookInterface):
         except building.KernelsUnavailable as error:
             self.app.display_warning(f"the wheel gets no sparse kernels: {error}")
             return
-        build_data["force_include"][str(library)] = f"optimum_si/onnx/kernels/lib/{library.name}"
+        for file in (library, library.with_name(f"{library.name}.sha256")):
+            build_data["force_include"][str(file)] = f"optimum_si/onnx/kernels/lib/{file.name}"
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{_platform()}"
 

@@ -84,7 +84,7 @@ class ORTSIModel:
         chosen = _providers(device) if providers is None else providers
         session = open_session(directory / file, chosen, session_options, verify)
         try:
-            config = AutoConfig.from_pretrained(directory)
+            config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"{str(directory)!r} has no readable config.json ({error}): export again."

@@ -1,10 +1,12 @@
 """Opening an exported graph: what is damaged or missing is found before it computes."""
 
+import mmap
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from optimum_si.errors import CheckpointError, ConfigurationError, ProviderError
+from optimum_si.onnx.external_data import check_external_data
 from optimum_si.onnx.manifest import check_files
 from optimum_si.onnx.requirements import require_runtime
 from optimum_si.warnings import warn
@@ -45,6 +47,7 @@ def open_session(path: Path, chosen: list[Provider] | None, options: Any = None,
             f"session_options={options!r}: expected an onnxruntime.SessionOptions, with its attributes set."
         )
     check_files(path, verify)
+    check_external_data(path)
     try:
         session = _opened(path, options, chosen)
     except Exception as error:  # ONNX Runtime has classes of errors of its own, without a common base
@@ -69,7 +72,7 @@ def _opened(path: Path, options: Any, chosen: list[Provider]) -> Any:
     def session() -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=chosen)
 
-    if DOMAIN.encode() not in path.read_bytes():
+    if not _names(path, DOMAIN):
         return session()
     if options is not None:
         # They may know the kernels, from another model or from a call of their own, and cannot be asked; registering
@@ -88,6 +91,12 @@ def _opened(path: Path, options: Any, chosen: list[Provider]) -> Any:
         )
         return _densified(path, options, chosen)
     return session()
+
+
+def _names(path: Path, text: str) -> bool:
+    """Whether a file holds a text; mapped, for graphs with weights inside reach two gigabytes."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(text.encode()) >= 0
 
 
 def _densified(path: Path, options: Any, chosen: list[Provider]) -> Any:

@@ -182,7 +182,7 @@ def test_a_damped_gram_is_that_of_inputs_of_unit_energy(mode):
     damped = gram + DAMPING * torch.diag(diagonal.mean().expand(16) if mode == "mean" else diagonal)
     damped[2, 2] += 1
     found = DampedGram.of(gram, DAMPING, mode, torch.float64)
-    torch.testing.assert_close(found.norms.square(), damped.diagonal())
+    torch.testing.assert_close((found.norms * found.unit).square(), damped.diagonal())
     torch.testing.assert_close(found.gram, damped / damped.diagonal().sqrt() / damped.diagonal().sqrt()[:, None])
     assert found.alive.tolist() == [column != 2 for column in range(16)]
     for penalty in (0.3, 1.0):
@@ -198,5 +198,21 @@ def test_some_rows_of_a_problem_are_problems_of_their_own():
     shift, mask = 0.1 * torch.randn_like(weight), torch.rand(12, 16) > 0.5
     rows = slice(None, None, 3)
     some, alone = LeastSquares.of(weight, damped, shift).rows(rows), LeastSquares.of(weight[rows], damped, shift[rows])
-    torch.testing.assert_close(some.target_gram, alone.target_gram)
-    torch.testing.assert_close(some.exact(mask[rows]), alone.exact(mask[rows]))
+    torch.testing.assert_close(some.target_gram * some.unit, alone.target_gram * alone.unit)
+    torch.testing.assert_close(some.out_of(some.exact(mask[rows])), alone.out_of(alone.exact(mask[rows])))
+
+
+@pytest.mark.parametrize("factor", [2.0**-100, 2.0**-10, 2.0**100])
+def test_powers_of_two_in_weights_and_inputs_change_no_bit(factor):
+    """fp32 would overflow, or come to nothing, in the squares of such numbers."""
+    weight, moments = (value.float() if isinstance(value, torch.Tensor) else value for value in state(rows=12))
+    gram = moments.gram
+
+    def fitted(of_weight, of_inputs):
+        damped = DampedGram.of(gram * of_inputs**2, DAMPING, "mean", torch.float32)
+        squares = LeastSquares.of(weight * of_weight, damped)
+        return squares.out_of(squares.search(Unstructured(0.5), weight != 0))
+
+    plain = fitted(1, 1)
+    assert torch.equal(fitted(factor, 1) / factor, plain)
+    assert torch.equal(fitted(1, factor), plain)

@@ -127,10 +127,10 @@ def test_an_error_in_the_middle_leaves_the_block_as_it_was(states):
     state = states[0][0]
     before = [(dict(module._forward_pre_hooks), module.__dict__.get("forward")) for module in state.block.modules()]
 
-    def fail(layer, paired):
+    def fail(layer, paired, caution):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        decide_in_sequence(state, fail, gram=False, paired=False)
+        decide_in_sequence(state, fail, True, gram=False, paired=False)
     after = [(dict(module._forward_pre_hooks), module.__dict__.get("forward")) for module in state.block.modules()]
     assert after == before

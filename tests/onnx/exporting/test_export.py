@@ -349,7 +349,7 @@ def test_weights_that_fp16_cannot_hold_are_named(tmp_path):
 
 def test_a_checkpoint_is_never_replaced_by_its_own_export(tmp_path):
     causal("llama").save_pretrained(tmp_path / "model")
-    with pytest.raises(CheckpointError, match="is the model's own directory"):
+    with pytest.raises(CheckpointError, match="is or holds .*which this run reads"):
         export(tmp_path / "model", tmp_path / "model", overwrite=True)
     assert (tmp_path / "model" / "model.safetensors").is_file()
 
@@ -387,3 +387,22 @@ def test_quantized_weights_are_small_and_keep_the_perplexity(tmp_path, trained, 
     assert 0.1 * linear < sum(stored.values()) <= size * linear
     found = perplexity(ORTSIModelForCausalLM.from_pretrained(tmp_path / "out"), texts=windows, progress=False)
     assert dense < 24 and dense / quality < found < dense * quality
+
+
+def test_a_kind_of_cache_that_the_model_asks_for_is_not_the_graphs(tmp_path):
+    model = causal("llama")
+    model.generation_config.cache_implementation = "static"
+    path = export(model, tmp_path / "out")
+    ids = torch.tensor([[3, 4, 5]])
+    with torch.no_grad():
+        torch.testing.assert_close(
+            ORTSIModelForCausalLM.from_pretrained(path)(ids).logits, model(ids).logits, rtol=1e-3, atol=1e-4
+        )
+    assert model.generation_config.cache_implementation == "static"
+
+
+def test_a_classifier_without_a_padding_token_says_which_field(tmp_path):
+    config = tiny("llama").config
+    config.pad_token_id = None
+    with pytest.raises(ExportError, match="config.pad_token_id is None.*set it to the tokenizer's"):
+        export(LlamaForSequenceClassification(config).eval(), tmp_path / "out")

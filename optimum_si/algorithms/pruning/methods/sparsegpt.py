@@ -1,5 +1,6 @@
 """SparseGPT (Frantar & Alistarh 2023, arXiv 2301.00774): prune a column, repair with those that follow."""
 
+from typing import Self
 from weakref import WeakKeyDictionary
 
 import torch
@@ -9,6 +10,7 @@ from optimum_si.algorithms.pruning.method import PruningMethod, Settings
 from optimum_si.algorithms.pruning.targets import NM, Target, Unstructured
 from optimum_si.linalg.damping import inverse_factor, safe_damping
 from optimum_si.linalg.moments import Moments
+from optimum_si.linalg.units import unit_of
 
 
 class SparseGPT(PruningMethod):
@@ -25,6 +27,11 @@ class SparseGPT(PruningMethod):
     def __init__(self, settings: Settings | None = None) -> None:
         super().__init__(settings)
         self._factors: WeakKeyDictionary[Moments, Tensor] = WeakKeyDictionary()
+
+    def cautious(self, factor: float) -> Self:
+        cautious = super().cautious(factor)
+        cautious._factors = WeakKeyDictionary()
+        return cautious
 
     def score(self, weight: Tensor, moments: Moments) -> Tensor:
         factor = self._factor(moments).to(weight.dtype)
@@ -54,7 +61,8 @@ class SparseGPT(PruningMethod):
         importance = importance * (moments.diagonal > 0)
         rows, columns = weight.shape
         was_zero = weight == 0
-        weight = weight.clone()
+        unit = unit_of(weight)
+        weight = weight / unit
         gone = 0
         size = self.settings.block_size
         if isinstance(target, NM):  # groups must not straddle two blocks
@@ -86,7 +94,7 @@ class SparseGPT(PruningMethod):
             block.masked_fill_(zeroed, 0)
             gone += int(zeroed.sum())
             weight[:, stop:] -= errors.T @ factor[start:stop, stop:]
-        return weight
+        return weight.mul_(unit)
 
     def _factor(self, moments: Moments) -> Tensor:
         """U, [d_in, d_in]; one for all that reads an input, while its moments are there."""

@@ -1,0 +1,129 @@
+"""Where a result may go: what is never replaced, and what a folder has to hold to be replaced on request."""
+
+import glob
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from optimum_si.errors import CheckpointError
+
+from .work_folders import heal
+
+
+#: Files that only optimum-si writes: any of them makes a folder a result or an export.
+OWN_FILES = ("si_report.json", "si_config.json", "si_scales.safetensors", "si_onnx.json")
+#: A config with weights or graphs beside it is a checkpoint or an export.
+CONFIGS = ("config.json", "genai_config.json", "adapter_config.json")
+WEIGHTS = (".safetensors", ".bin", ".onnx", ".gguf", ".pt", ".pth", ".h5", ".msgpack")
+
+
+def check_output(directory: str | Path, overwrite: bool, sources: Iterable[Any] = ()) -> Path:
+    """The output directory as a path, when it may be written.
+
+    Args:
+        directory: where a result is to go.
+        overwrite: whether a result, checkpoint or export that is there may be replaced.
+        sources: paths that the run reads, which must not be replaced by what it writes; what is no local path is
+            passed over.
+
+    Raises:
+        CheckpointError: when it is a file, holds something and ``overwrite`` is False, holds what does not look like a
+            result, is or holds one of ``sources``, a home or the working directory, or cannot be written to.
+    """
+    path = Path(directory)
+    heal(path.resolve())
+    try:
+        held = path.is_dir() and any(path.iterdir())
+    except OSError as error:
+        raise CheckpointError(f"output {str(path)!r} cannot be read: {error.strerror}.") from error
+    if not path.is_dir() and (path.exists() or path.is_symlink()):
+        kind = "a link to nothing" if path.is_symlink() else "a file"
+        raise CheckpointError(f"output {str(path)!r} is {kind}: give a directory.")
+    if held and not overwrite:
+        raise CheckpointError(
+            f"output directory {str(path)!r} exists and is not empty: choose another one, or replace it with "
+            "overwrite=True (--overwrite on the command line)."
+        )
+    _check_place(path)
+    _check_sources(path, sources)
+    if held and not looks_like_a_result(path):
+        raise CheckpointError(
+            f"output directory {str(path)!r} holds files, but does not look like a result, checkpoint or export: "
+            f"none of {', '.join(OWN_FILES)}, no config.json beside weights, or a .git folder. Give another one, "
+            "or empty it yourself."
+        )
+    parent = path.resolve().parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir():
+        raise CheckpointError(f"output directory {str(path)!r} cannot be made: {str(parent)!r} is a file.")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise CheckpointError(f"output directory {str(path)!r} cannot be written: no permission in {str(parent)!r}.")
+    return path
+
+
+def looks_like_a_result(directory: Path) -> bool:
+    """Whether a folder holds a result, a checkpoint or an export, and no repository whose history would be lost."""
+    names = {entry.name for entry in directory.iterdir()}
+    if ".git" in names:
+        return False
+    has_weights = any(name.endswith(WEIGHTS) for name in names)
+    return not names.isdisjoint(OWN_FILES) or (has_weights and not names.isdisjoint(CONFIGS))
+
+
+def _check_place(path: Path) -> None:
+    """Refuse what is never a result, whatever it holds."""
+    if os.path.ismount(path):
+        raise CheckpointError(
+            f"output {str(path)!r} is a mount point, which cannot be replaced: give a directory in it."
+        )
+    resolved = path.resolve()
+    if resolved in (here := Path.cwd().resolve(), *here.parents):
+        raise CheckpointError(
+            f"output {str(path)!r} is or holds the working directory, which cannot be replaced: give another one."
+        )
+    for home in _homes():
+        if resolved in (home, *home.parents):
+            raise CheckpointError(
+                f"output {str(path)!r} is or holds a home directory, which is never replaced: give a directory in it."
+            )
+
+
+def _homes() -> set[Path]:
+    """Homes of this user and, where they exist, of all others."""
+    found = {Path.home().resolve()}
+    try:
+        import pwd
+    except ImportError:  # not a Unix
+        return found
+    for entry in pwd.getpwall():
+        home = Path(entry.pw_dir)
+        if home.is_absolute() and home.is_dir():
+            found.add(home.resolve())
+    return found
+
+
+def _check_sources(path: Path, sources: Iterable[Any]) -> None:
+    """Refuse to replace what the run reads."""
+    resolved = path.resolve()
+    for source in sources:
+        for file in _local(source):
+            if resolved in (file, *file.parents):
+                raise CheckpointError(
+                    f"output {str(path)!r} is or holds {str(source)!r}, which this run reads and would replace: give "
+                    "another directory."
+                )
+
+
+def _local(source: Any) -> Iterable[Path]:
+    """The paths that exist behind a path or a glob; none for names on the Hub and what is no path at all."""
+    if not isinstance(source, str | os.PathLike) or not os.fspath(source):
+        return []
+    expanded = os.path.expanduser(os.fspath(source))
+    try:
+        if os.path.lexists(expanded):
+            return [Path(expanded).resolve()]
+        return [Path(found).resolve() for found in glob.iglob(expanded, recursive=True)]
+    except (OSError, ValueError):  # too long, or with a NUL: no path
+        return []
