@@ -6,6 +6,7 @@ import json
 import os
 import zlib
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from .rows import Source, as_source, is_tokenized, text_column
 #: Bytes of text that are read of one file, and of all: calibration takes a few megabytes of them, and a small archive
 #: may unpack to any size.
 MOST_OF_FILE, MOST_OF_ALL = 1 << 25, 1 << 27
+#: Files and folders that are looked through.
+MOST = 100_000
 
 
 def find_files(name: str) -> list[Path] | None:
@@ -27,17 +30,28 @@ def find_files(name: str) -> list[Path] | None:
         CalibrationError: when something is there and none of it can be read.
     """
     if os.path.isdir(name):
-        matches = [file for file in Path(name).rglob("*") if not _is_hidden(file.relative_to(name))]
+        matches = list(
+            islice((file for file in Path(name).rglob("*") if not _is_hidden(file.relative_to(name))), MOST)
+        )
+        if len(matches) == MOST:
+            raise CalibrationError(f"dataset={name!r} holds more than {MOST:,} files: name a folder of texts in it.")
     elif os.path.exists(name):
         matches = [Path(name)]
     else:
-        matches = [Path(match) for match in glob.glob(name, recursive=True)]
+        matches = [Path(match) for match in islice(glob.iglob(name, recursive=True), MOST)]
         if not matches:
             return None
-    files = sorted(file for file in matches if file.is_file() and _kind(file) in READERS)
+    files = sorted(file for file in matches if _kind(file) in READERS and _is_file(file))
     if not files:
         raise CalibrationError(f"dataset={name!r} holds no file that can be read; accepted: {', '.join(READERS)}.")
     return files
+
+
+def _is_file(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError:  # of somebody else
+        return False
 
 
 def looks_like_a_path(name: str) -> bool:

@@ -46,7 +46,13 @@ def as_source(rows: Sequence[Any], column: str | None, origin: str) -> Source:
     if hasattr(rows, "column_names"):
         return Source(rows[column], is_text=True)  # type: ignore[call-overload]
     _check_kind(rows, Mapping, origin)
-    return Source([row.get(column) for row in rows], is_text=True)
+    texts = [row.get(column) for row in rows]
+    for index, text in enumerate(texts):
+        if text is not None and not isinstance(text, str):
+            raise CalibrationError(
+                f"Row {index} of {origin} has a {type(text).__name__} in column {column!r}: give strings there."
+            )
+    return Source(texts, is_text=True)
 
 
 def is_tokenized(row: Mapping[str, Any], column: str | None) -> bool:

@@ -56,6 +56,11 @@ class Windower:
 
     def encode(self, text: str | None) -> list[int]:
         """Token ids of one document; none for an empty one, which would add nothing but special tokens."""
+        if text is not None and not isinstance(text, str):
+            raise CalibrationError(
+                f"the text column of the calibration data holds a {type(text).__name__}: give strings, or name another "
+                "column as calibration.column."
+            )
         if not text or text.isspace():
             return []
         # verbose=False: documents are meant to be longer than the model's limit, so no warning about that.

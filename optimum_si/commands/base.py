@@ -54,6 +54,9 @@ class SISubcommand(BaseOptimumCLICommand):
 
     def _run(self) -> None:
         try:
+            for name, value in vars(self.args).items():
+                if value in (["--"], []):  # argparse gives a list where "--" stands twice, whatever the argument takes
+                    raise ConfigurationError(f"{name}='--': give it a value of its own.")
             self.execute(self.args)
             sys.stdout.flush()
         except KeyboardInterrupt:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, dataclass_tra
 from optimum_si.errors import ConfigurationError
 
 from .option_types import OptionType
-from .validators import quoted
+from .validators import quoted, shown
 
 
 T = TypeVar("T")
@@ -155,7 +155,7 @@ def group(kind: type[Configuration], required: bool = False) -> OptionType:
 
     def check(name: str, value: Any) -> Any:
         if value is False and required:
-            raise ConfigurationError(f"{name}={value!r}: {expected} or a dict of its fields.")
+            raise ConfigurationError(f"{name}={shown(value)}: {expected} or a dict of its fields.")
         if value is None or isinstance(value, bool):
             return kind() if value or required else None
         if isinstance(value, kind):
@@ -164,7 +164,7 @@ def group(kind: type[Configuration], required: bool = False) -> OptionType:
         if isinstance(value, Mapping):
             refuse_unknown(kind, value)
             return kind(**value)
-        raise ConfigurationError(f"{name}={value!r}: expected {kind.__name__}, a dict of its fields, or None.")
+        raise ConfigurationError(f"{name}={shown(value)}: expected {kind.__name__}, a dict of its fields, or None.")
 
     return OptionType(check, {"action": "store_const", "const": False}, kind)
 

@@ -93,6 +93,16 @@ class SIConfig(Recipe, BaseConfig):
         config = cls(**{**values, **changes})
         return (config, {}) if returns_rest else config
 
+    @classmethod
+    def _dict_from_json_file(cls, json_file: Any) -> Any:
+        try:
+            values = BaseConfig._dict_from_json_file(json_file)
+        except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, and brackets in brackets
+            raise ConfigurationError(f"{str(json_file)!r} cannot be read as JSON: {error}.") from error
+        if not isinstance(values, dict):
+            raise ConfigurationError(f"{str(json_file)!r} holds no JSON object: give a saved recipe.")
+        return values
+
     def with_dataset(self, dataset: Any) -> "SIConfig":
         """The recipe with the name of the data that was used; itself where data has no name, or the same."""
         if not isinstance(dataset, str) or dataset == self.calibration.dataset:

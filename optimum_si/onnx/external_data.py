@@ -30,9 +30,14 @@ def check_external_data(path: Path) -> None:
         raise CheckpointError(f"{str(path)!r} cannot be read as a graph: {error} Export the model again.") from error
     sizes: dict[str, int] = {}
     for tensor in external:
-        location = os.fspath(tensor.location)
+        location = tensor.location
         if location not in sizes:
             sizes[location] = _size(path, location)
+        if any(int(size) < 0 for size in tensor.shape):
+            raise CheckpointError(
+                f"{str(path)!r}: weight {tensor.name!r} has the shape {list(tensor.shape)}: it is damaged, "
+                "export again."
+            )
         offset, length = tensor.offset or 0, tensor.length if tensor.length is not None else tensor.nbytes
         if offset < 0 or length < 0 or offset + length > sizes[location]:
             raise CheckpointError(
@@ -55,10 +60,10 @@ def _initializers(model: Any) -> list[Any]:
     return found
 
 
-def _size(graph: Path, location: str) -> int:
+def _size(graph: Path, location: Any) -> int:
     """Bytes of the file of a weight, which has to lie beside the graph."""
-    name = Path(location)
-    if not location or name.is_absolute() or len(name.parts) != 1 or name.parts[0] == "..":
+    name = Path(location if isinstance(location, str) and "\0" not in location else "")
+    if not name.parts or name.is_absolute() or len(name.parts) != 1 or name.parts[0] == "..":
         raise CheckpointError(
             f"{str(graph)!r} has weights in {location!r}, outside its own folder: it is not opened. Export the model "
             "again."

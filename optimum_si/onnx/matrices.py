@@ -36,7 +36,7 @@ class Matrix:
     @property
     def zeros(self) -> float:
         """Fraction of exact zeros."""
-        return float((self.values == 0).mean())
+        return float((self.values == 0).mean()) if self.values.size else 0.0
 
     def holds(self, kept: int, of: int) -> bool:
         """Whether every group of ``of`` consecutive weights along K has at most ``kept`` non-zeros."""

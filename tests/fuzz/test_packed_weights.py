@@ -71,7 +71,9 @@ def test_a_changed_weight_is_refused_or_multiplied_by(format, dtype, rows, colum
     with np.errstate(all="ignore"):
         expected = x.astype(np.float64) @ dense.astype(np.float64).T
         bound = np.abs(x).astype(np.float64) @ np.abs(dense).astype(np.float64).T
+    # Integer kernels round x as well.
+    share = 1e-4 if packed.dtype.startswith("fp") else 2e-2
     for isa in (PORTABLE, AVX2):
         product = multiply(packed, x, isa=isa)
         if product is not None and np.isfinite(bound).all() and bound.max(initial=0) < 1e30:
-            np.testing.assert_allclose(product, expected, rtol=0, atol=1e-4 * max(bound.max(initial=0), 1e-30))
+            np.testing.assert_allclose(product, expected, rtol=0, atol=share * max(bound.max(initial=0), 1e-30))

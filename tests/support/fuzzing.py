@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 
 
-CORPUS = Path(__file__).parent / "corpus"
+CORPUS = Path(__file__).parents[1] / "fuzz" / "corpus"
 LONG = "SI_FUZZ_EXAMPLES" in os.environ
 
 #: `make fuzz` sets how many examples, and draws other ones at every call.
