@@ -58,8 +58,8 @@ class Windower:
         """Token ids of one document; none for an empty one, which would add nothing but special tokens."""
         if text is not None and not isinstance(text, str):
             raise CalibrationError(
-                f"the text column of the calibration data holds a {type(text).__name__}: give strings, or name another "
-                "column as calibration.column."
+                f"the text column of the calibration data holds a {type(text).__name__}: give strings, or name "
+                "another column as calibration.column."
             )
         if not text or text.isspace():
             return []

@@ -51,7 +51,7 @@ def unpack(packed: Packed) -> np.ndarray:
     scales = packed.parts["scales"].view(np.float16 if packed.dtype == "int4" else np.float32).astype(np.float32)
     if packed.format != "csr":
         scales = scales.reshape(-1, groups, BLOCK_STRIP).transpose(0, 2, 1).reshape(-1, groups)[:rows]
-    return dense * np.repeat(scales.reshape(rows, groups), packed.group, axis=1)[:, :columns]
+    return dense * np.repeat(scales.reshape(rows, groups), min(packed.group, columns), axis=1)[:, :columns]
 
 
 def _quantize(
