@@ -88,6 +88,10 @@ class Answers:
 
     def __call__(self, batch: Mapping[str, Tensor]) -> list[Tensor]:
         """Answers for each window of a batch, [tokens, features] without padding, or [1, values]."""
+        size = len(next(iter(batch.values())))
+        if size > 1 and _takes_one_text(self.model):
+            alone = ({name: value[row : row + 1] for name, value in batch.items()} for row in range(size))
+            return [answer for window in alone for answer in self(window)]
         inputs = inputs_for(self.model, dict(batch))
         if self.scale is None:
             values = _final(self.model(**inputs))
@@ -144,6 +148,12 @@ class Answers:
             else:
                 gradient = (logit_probe if self.gives_logits else error_probe)(values, generator)
             return (values * gradient).sum()
+
+
+def _takes_one_text(model: Any) -> bool:
+    """Whether a classifier cannot tell where texts of a batch end: decoders with such a head look for padding."""
+    without_padding = model.config.get_text_config().pad_token_id is None
+    return without_padding and type(model).__name__.endswith("ForSequenceClassification")
 
 
 def check_answers(model: nn.Module, values: Tensor) -> None:
