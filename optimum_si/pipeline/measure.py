@@ -6,6 +6,7 @@ from torch import Tensor
 from optimum_si.algorithms.block_state import BlockState
 from optimum_si.algorithms.layers import PLAIN, Layer, Scaling, naming
 from optimum_si.algorithms.pruning.targets import NM, Target
+from optimum_si.errors import NumericalError
 from optimum_si.linalg.histograms import (
     BINS,
     HIGH,
@@ -95,8 +96,11 @@ def _importance(state: BlockState) -> Importance | None:
     """How the block's scores are spread with the plain method, and with the scales that were chosen."""
     if not state.layers:
         return None
-    before = _histogram(state, PLAIN)
-    after = None if state.scaling is None or state.scaling is PLAIN else _rounded(_histogram(state, state.scaling))
+    try:
+        before = _histogram(state, PLAIN)
+        after = None if state.scaling is None or state.scaling is PLAIN else _rounded(_histogram(state, state.scaling))
+    except NumericalError:  # a layer that was pruned with more damping has no score without it
+        return None
     return Importance(LOW, HIGH, _rounded(before), after)
 
 

@@ -51,9 +51,13 @@ def test_an_overflow_in_a_later_block_names_it():
         prune(model, induction=None)
 
 
-def test_a_singular_gram_matrix_names_the_layer():
-    with pytest.raises(NumericalError, match=r"^layer 'model\.layers\.0\.self_attn\.q_proj': the .*damping"):
-        prune(tiny("llama"), "sparsegpt", token_windows(1, 4), damping=0.0, induction=None)
+def test_a_singular_gram_matrix_takes_more_damping_and_says_so():
+    pruner = prune(tiny("llama"), "sparsegpt", token_windows(1, 4), damping=0.0, induction=None)
+    assert {layer.fallback for layer in pruner.report.layers} == {"10 times the damping"}
+    assert (
+        "layers that could not be stored as the recipe has them: 14 with 10 times the damping"
+        in pruner.report.summary()
+    )
 
 
 @pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt"])
