@@ -170,10 +170,10 @@ class SIPruner:
             UnsupportedModelError: for a model without zeros.
         """
         in_place = save_dir is not None and Path(save_dir).resolve() == Path(self.source).resolve()
-        sources = [dense, dataset, *([] if in_place else [self.source])]
+        alone = Alone.of(self.model, self.tokenizer, self.source, self.report, self.config, config, minutes)
+        sources = [dense, dataset, alone.recipe.calibration.dataset, *([] if in_place else [self.source])]
         if save_dir is not None:
             check_output(save_dir, overwrite, sources)
-        alone = Alone.of(self.model, self.tokenizer, self.source, self.report, self.config, config, minutes)
         if alone.train(dataset, dense, save_dir, progress):
             self.report, self.config, self._saved = alone.report, alone.pruned_by, None
             if save_dir is not None:

@@ -80,7 +80,7 @@ def read_files(files: list[Path], column: str | None) -> Source:
             break
         if rows := READERS[_kind(file)](file, column):
             sources.append(as_source(rows, column, str(file)))
-        left -= max(file.stat().st_size, sum(len(row) for row in rows if isinstance(row, str)))
+        left -= max(file.stat().st_size, sum(map(_size, rows)))
     if len({source.is_text for source in sources}) > 1:
         raise CalibrationError("Some of the files are text and some are tokenized: give a glob of one kind.")
     return Source([row for source in sources for row in source.rows], all(source.is_text for source in sources))
@@ -147,9 +147,24 @@ def _read_parquet(file: Path, column: str | None) -> list[Any]:
             first = next(table.iter_batches(batch_size=1)).to_pylist()[0]
             # Of a table of text, only that column: the others may be many times larger.
             columns = None if is_tokenized(first, column) else [text_column(first, column, str(file))]
-            return table.read(columns).to_pylist()
+            rows, size = [], 0
+            # Few at a time: a row may unpack to any size.
+            for batch in table.iter_batches(batch_size=16, columns=columns):
+                rows += batch.to_pylist()
+                size += sum(map(_size, rows[-len(batch) :]))
+                if size > MOST_OF_FILE:
+                    warn(f"{file}: its first {len(rows):,} rows are used, which hold {size >> 20} MiB.")
+                    break
+            return rows
     except (OSError, ArrowException) as error:
         raise CalibrationError(f"{file} cannot be read as Parquet: {error}") from error
+
+
+def _size(row: Any) -> int:
+    """About how many bytes a row holds."""
+    if isinstance(row, dict):
+        return sum(map(_size, row.values()))
+    return len(row) * (8 if isinstance(row, list) else 1) if isinstance(row, (str, bytes, list)) else 8
 
 
 READERS: dict[str, Callable[[Path, str | None], list[Any]]] = {

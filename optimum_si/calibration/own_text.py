@@ -14,6 +14,8 @@ from tqdm.auto import tqdm
 
 from optimum_si.errors import CalibrationError, NumericalError
 
+from .time_limit import ended_after
+
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -26,6 +28,8 @@ TOGETHER = 32
 CACHES = ("cache", "past_key_values")
 #: Stand for what is said, to see what a chat template puts around it.
 QUESTION, ANSWER, NEXT = "\ue000", "\ue001", "\ue002"
+#: Seconds that a chat template may take: it is a program that came with the model.
+SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ class Script:
                 {"role": "assistant", "content": ANSWER},
                 {"role": "user", "content": NEXT},
             ]
-            text = str(tokenizer.apply_chat_template(conversation, tokenize=False))
+            with ended_after(SECONDS, "the chat template"):
+                text = str(tokenizer.apply_chat_template(conversation, tokenize=False))
             before, found, rest = text.partition(QUESTION)
             first, answered, rest = rest.partition(ANSWER)
             second, asked, _ = rest.partition(NEXT)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from transformers.utils import (
+    ADAPTER_CONFIG_NAME,
     CONFIG_NAME,
     SAFE_WEIGHTS_INDEX_NAME,
     SAFE_WEIGHTS_NAME,
@@ -25,10 +26,12 @@ from .locate import find_file
 
 #: Counts in a config by which a model is built in a loop.
 _COUNTS = re.compile(
-    r"^(num|n|encoder|decoder)_?(\w+_)?(layers?|blocks?|experts|stages|codebooks)$|^(depths?|layers)$"
+    r"^num_labels$|^(num|n|encoder|decoder)_?(\w+_)?(layers?|blocks?|experts|stages|codebooks)$|^(depths?|layers)$"
 )
 #: Layers may share their weights, and experts lie together in one: so many need no tensor of their own.
 _SHARED, _TOGETHER = 128, 4096
+#: And each class of a classifier is a row of one matrix.
+_CLASSES = 1 << 20
 #: Bytes of a config and of a header that anybody has a use for.
 _LARGEST_CONFIG, _LARGEST_HEADER = 1 << 25, 1 << 28
 #: Parameters of a model that may be random whatever is on disk.
@@ -44,10 +47,38 @@ def check_claims(path: str, **kwargs: Any) -> list[Path]:
     config = find_file(path, CONFIG_NAME, **kwargs)
     if config is None:
         return []
+    _check_adapter(path, **kwargs)
     values, files = _json_object(config), _weight_files(path, **kwargs)
     total = sum(file.stat().st_size for file in files)
     _check_counts(values, _count_tensors(files) if files else None, total, path)
     return files
+
+
+def check_config(config: Path, bytes_of_weights: int) -> None:
+    """The same for a config beside weights of another kind, such as an export's.
+
+    Args:
+        config: the file.
+        bytes_of_weights: of all files of weights.
+
+    Raises:
+        CheckpointError: for what is no config, and names a field that the weights cannot fill.
+    """
+    _check_counts(_json_object(config), None, bytes_of_weights, str(config.parent))
+
+
+def _check_adapter(path: str, **kwargs: Any) -> None:
+    """Refuse an adapter beside the weights that names modules by a pattern: a hostile one is never done matching."""
+    file = find_file(path, ADAPTER_CONFIG_NAME, **kwargs)
+    if file is None:
+        return
+    values = _json_object(file)
+    for name in ("target_modules", "exclude_modules", "modules_to_save", "layers_pattern"):
+        if isinstance(values.get(name), str) and not values[name].replace("_", "").replace("-", "").isalnum():
+            raise CheckpointError(
+                f"{str(file)!r} has {name}={values[name][:60]!r}, a regular expression: list names of modules, or "
+                "merge the adapter (model.merge_and_unload()) and give the merged model."
+            )
 
 
 def _weight_files(path: str, **kwargs: Any) -> list[Path]:
@@ -167,7 +198,8 @@ def _check_counts(config: Mapping[str, Any], tensors: int | None, bytes_of_weigh
     # Of other formats: no layer has less than a hundred bytes.
     most = bytes_of_weights // 100 if tensors is None else tensors
     for path, value in _counts(config):
-        if value > max(most, _TOGETHER if "experts" in path else _SHARED):
+        least = _CLASSES if "labels" in path else _TOGETHER if "experts" in path else _SHARED
+        if value > max(most, least):
             held = "weights" if tensors is None else f"{tensors:,} tensors"
             raise CheckpointError(
                 f"{name!r} says {path}={value:,} in config.json, and its {held} cannot fill that many: the config is "

@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,16 @@ from .work_folders import heal
 OWN_FILES = ("si_report.json", "si_config.json", "si_scales.safetensors", "si_onnx.json")
 #: A config with weights or graphs beside it is a checkpoint or an export.
 CONFIGS = ("config.json", "genai_config.json", "adapter_config.json")
+MOST_FOLDERS = 1000
 WEIGHTS = (".safetensors", ".bin", ".onnx", ".gguf", ".pt", ".pth", ".h5", ".msgpack")
 
 
-def check_output(directory: str | Path, overwrite: bool, sources: Iterable[Any] = ()) -> Path:
+def check_output(
+    directory: str | Path,
+    overwrite: bool,
+    sources: Iterable[Any] = (),
+    may_be_replaced: Callable[[Path], bool] | None = None,
+) -> Path:
     """The output directory as a path, when it may be written.
 
     Args:
@@ -26,13 +32,21 @@ def check_output(directory: str | Path, overwrite: bool, sources: Iterable[Any] 
         overwrite: whether a result, checkpoint or export that is there may be replaced.
         sources: paths that the run reads, which must not be replaced by what it writes; what is no local path is
             passed over.
+        may_be_replaced: tells of a folder that holds something whether it is of the kind that is written; None is
+            :func:`looks_like_a_result`.
 
     Raises:
         CheckpointError: when it is a file, holds something and ``overwrite`` is False, holds what does not look like a
             result, is or holds one of ``sources``, a home or the working directory, or cannot be written to.
     """
     path = Path(directory)
-    heal(path.resolve())
+    try:
+        os.fsencode(path)
+        heal(path.resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, and what no path can hold
+        raise CheckpointError(
+            f"output {str(path)!r} is no path that can be written ({error}): give another."
+        ) from error
     try:
         held = path.is_dir() and any(path.iterdir())
     except OSError as error:
@@ -47,7 +61,7 @@ def check_output(directory: str | Path, overwrite: bool, sources: Iterable[Any] 
         )
     _check_place(path)
     _check_sources(path, sources)
-    if held and not looks_like_a_result(path):
+    if held and not (may_be_replaced or looks_like_a_result)(path):
         raise CheckpointError(
             f"output directory {str(path)!r} holds files, but does not look like a result, checkpoint or export: "
             f"none of {', '.join(OWN_FILES)}, no config.json beside weights, or a .git folder. Give another one, "
@@ -66,20 +80,31 @@ def check_output(directory: str | Path, overwrite: bool, sources: Iterable[Any] 
 def looks_like_a_result(directory: Path) -> bool:
     """Whether a folder holds a result, a checkpoint or an export, and no repository whose history would be lost."""
     names = {entry.name for entry in directory.iterdir()}
-    if ".git" in names:
+    if _holds_a_repository(directory):
         return False
     has_weights = any(name.endswith(WEIGHTS) for name in names)
     return not names.isdisjoint(OWN_FILES) or (has_weights and not names.isdisjoint(CONFIGS))
 
 
+def _holds_a_repository(directory: Path) -> bool:
+    """Whether a repository of git is in a folder, or it is one; of very many entries the first are looked at."""
+    for number, (_, folders, files) in enumerate(os.walk(directory)):
+        if ".git" in (*folders, *files) or {"objects", "refs"} <= set(folders) and "HEAD" in files:
+            return True
+        if number == MOST_FOLDERS:
+            break
+    return False
+
+
 def _check_place(path: Path) -> None:
     """Refuse what is never a result, whatever it holds."""
-    if os.path.ismount(path):
+    if os.path.ismount(path.resolve()):
         raise CheckpointError(
             f"output {str(path)!r} is a mount point, which cannot be replaced: give a directory in it."
         )
     resolved = path.resolve()
-    if resolved in (here := Path.cwd().resolve(), *here.parents):
+    here = _working_directory()
+    if here is not None and resolved in (here, *here.parents):
         raise CheckpointError(
             f"output {str(path)!r} is or holds the working directory, which cannot be replaced: give another one."
         )
@@ -88,6 +113,13 @@ def _check_place(path: Path) -> None:
             raise CheckpointError(
                 f"output {str(path)!r} is or holds a home directory, which is never replaced: give a directory in it."
             )
+
+
+def _working_directory() -> Path | None:
+    try:
+        return Path.cwd().resolve()
+    except FileNotFoundError:  # removed meanwhile
+        return None
 
 
 def _homes() -> set[Path]:

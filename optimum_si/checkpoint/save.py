@@ -4,7 +4,7 @@ import ctypes
 import errno
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,15 @@ from typing import Any
 from optimum_si.errors import CheckpointError
 
 from .outputs import check_output
-from .work_folders import NEW, PREVIOUS, heal, settle, work_folder
+from .work_folders import NEW, PREVIOUS, settle, work_folder
 
 
 @contextmanager
 def replaced_directory(
-    directory: str | Path, overwrite: bool = False, sources: Iterable[Any] = (), own: bool = False
+    directory: str | Path,
+    overwrite: bool = False,
+    sources: Iterable[Any] = (),
+    may_be_replaced: Callable[[Path], bool] | None = None,
 ) -> Iterator[Path]:
     """A fresh directory to write into; it takes the place of ``directory`` when the block ends without an error.
 
@@ -26,17 +29,14 @@ def replaced_directory(
     Args:
         directory: where the result goes.
         overwrite: whether what is there may be replaced.
-        sources: paths that must not be replaced, see :func:`check_output`.
-        own: True where the caller knows that what is there is its own.
+        sources, may_be_replaced: see :func:`check_output`.
 
     Raises:
         CheckpointError: as :func:`check_output`, and when the disk is full.
     """
     path = Path(directory)
+    check_output(path, overwrite, sources, may_be_replaced)
     target = path.resolve()
-    heal(target)
-    if not own:
-        check_output(path, overwrite, sources)
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = work_folder(target)
     try:

@@ -76,11 +76,13 @@ class ExportCommand(SISubcommand):
         if args.evaluate and args.runtime == "genai":
             raise ConfigurationError("--evaluate computes with ONNX Runtime itself: leave out --runtime genai.")
 
+        from optimum_si.checkpoint.outputs import check_output
         from optimum_si.evaluation.evaluate import evaluate
         from optimum_si.evaluation.perplexity import evaluation_texts
         from optimum_si.onnx import export
         from optimum_si.onnx.directories import weight_bytes
 
+        check_output(args.output, args.overwrite, [args.model, args.evaluate])
         # Read first: a mistyped file should not cost an export.
         texts = evaluation_texts(args.evaluate) if args.evaluate else None
         options = given(args, "device", "values", "weights", "sparse_min", "include", "exclude", "opset", "runtime")

@@ -40,7 +40,9 @@ class InduceCommand(SISubcommand):
     def execute(self, args: Namespace) -> None:
         # Wrong usage and a full output folder are reported before a model is loaded.
         config = config_from_args(args)
-        check_output(args.output, args.overwrite, [args.model, config.calibration.dataset])
+        check_output(
+            args.output, args.overwrite, [args.model, args.tokenizer, args.config, config.calibration.dataset]
+        )
 
         from optimum_si.pruner import SIPruner
 

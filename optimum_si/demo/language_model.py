@@ -135,7 +135,7 @@ def trained_model(minutes: float, quick: bool) -> tuple[PreTrainedModel, PreTrai
         )
         tokenizer = train_tokenizer(texts)
         model = train(token_stream(tokenizer, texts), minutes, best_device(), tokenizer.eos_token_id)
-        with replaced_directory(directory, own=True) as fresh:
+        with replaced_directory(directory, overwrite=True, may_be_replaced=lambda _: True) as fresh:
             model.save_pretrained(fresh)
             tokenizer.save_pretrained(fresh)
     else:

@@ -2,10 +2,12 @@
 
 import logging
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from huggingface_hub import get_token
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -28,6 +30,8 @@ _Result = TypeVar("_Result")
 def checked_token(token: str | bool | None) -> str | bool | None:
     """A token without the white space around it; one that no header can carry is refused before it is sent."""
     if not isinstance(token, str):
+        if token is not False and (own := get_token()) is not None:
+            checked_token(own)  # that of HF_TOKEN or of `hf auth login`
         return token
     token = token.strip()
     if not token or not token.isascii() or not token.isprintable():
@@ -79,7 +83,20 @@ def explained(repo_id: str) -> Iterator[None]:
                 f"uploading to {repo_id!r} failed ({said}). Run the same again: files that have arrived are not sent "
                 "twice."
             ) from error
+        if _is_of_the_client(error):
+            # Without the error itself, which may quote a header.
+            raise PublishError(
+                f"the Hub's answer for {repo_id!r} cannot be understood ({type(error).__name__}): is there a proxy in "
+                f"between, or another server at HF_ENDPOINT? If not, {_LOGIN}."
+            ) from None
         raise
+
+
+def _is_of_the_client(error: Exception) -> bool:
+    """Whether an error comes from reading what the Hub answered, or from sending what it cannot be sent."""
+    frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    kinds = (ValueError, KeyError, TypeError, AttributeError)
+    return isinstance(error, kinds) and any(name.startswith(("huggingface_hub", "httpx")) for name in frames)
 
 
 def _cause(error: BaseException | None) -> HTTPError | None:

@@ -30,10 +30,10 @@ def check_external_data(path: Path) -> None:
         raise CheckpointError(f"{str(path)!r} cannot be read as a graph: {error} Export the model again.") from error
     sizes: dict[str, int] = {}
     for tensor in external:
-        location = tensor.location
+        location: Any = tensor.location
         if location not in sizes:
             sizes[location] = _size(path, location)
-        if any(int(size) < 0 for size in tensor.shape):
+        if any(isinstance(size, int) and size < 0 for size in tensor.shape):
             raise CheckpointError(
                 f"{str(path)!r}: weight {tensor.name!r} has the shape {list(tensor.shape)}: it is damaged, "
                 "export again."

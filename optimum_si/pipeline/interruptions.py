@@ -39,20 +39,24 @@ class Interruptions:
         try:
             values = torch.load(self.folder / _FILE, weights_only=True, map_location="cpu")
             return Saved.from_dict(values["state"]) if values["run"] == self.run else None
-        except (OSError, RuntimeError, KeyError, TypeError, EOFError):  # none, or of another version
+        except Exception:  # none, of another version, or damaged in any way that a pickle can be
             return None
 
     def save(self, make: Callable[[], Saved]) -> None:
         """Store a recovery, where that is due."""
         if monotonic() - self._stored < self.every:
             return
-        with replaced_directory(self.folder, own=True) as folder:
+        with replaced_directory(self.folder, overwrite=True, may_be_replaced=_is_ours) as folder:
             torch.save({"run": self.run, "state": make().to_dict()}, folder / _FILE)
         self._stored = monotonic()
 
     def remove(self) -> None:
         """Forget it: the recovery is over."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _is_ours(folder: Path) -> bool:
+    return all(path.name == _FILE for path in folder.iterdir())
 
 
 def digest_of(settings: Mapping[str, Any], windows: Sequence[Mapping[str, Tensor]]) -> str:

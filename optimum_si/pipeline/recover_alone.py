@@ -1,6 +1,5 @@
 """Recovery by itself, of a model that is already pruned, towards the dense model that it was made from."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -249,4 +248,4 @@ def _saved_report(source: str) -> Report | None:
 def saved_recipe(source: str) -> SIConfig | None:
     """The recipe beside the weights of a model, where there is one."""
     file = find_file(source, SIConfig.CONFIG_NAME) if source else None
-    return None if file is None else SIConfig(**json.loads(file.read_text(encoding="utf-8")))
+    return None if file is None else SIConfig.from_pretrained(file.parent)

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+#: Names of all pictures, which are those of their files.
+NAMES = frozenset({"importance", "layers", "blocks", "singular-values", "scales"})
+
+
 @dataclass(frozen=True, eq=False)
 class Picture:
     """One picture.

@@ -13,6 +13,8 @@ from .summary import layer_table, run_summary
 
 
 REPORT_NAME = "si_report.json"
+#: No number in a report is as large.
+_LARGEST = 1e31
 #: A list of numbers as ``json`` indents it.
 _NUMBERS = re.compile(r"\[\n[-+\d.eE,\s]+\]")
 
@@ -46,7 +48,9 @@ class Report(RunReport):
                 "`optimum-cli si prune -o DIR` wrote."
             )
         try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            values = json.loads(path.read_text(encoding="utf-8"))
+            _check_numbers(values)
+            return cls.from_dict(values)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise CheckpointError(
                 f"{str(path)!r} cannot be read by optimum-si {__version__} ({error}): it is damaged, or was written "
@@ -54,6 +58,20 @@ class Report(RunReport):
             ) from error
 
 
+def _check_numbers(values: Any) -> None:
+    """Raise ValueError for NaN, infinity, and integers that no number of weights or tokens reaches."""
+    if isinstance(values, dict):
+        values = list(values.values())
+    if isinstance(values, list):
+        for value in values:
+            _check_numbers(value)
+    elif isinstance(values, (int, float)) and not abs(values) < _LARGEST:
+        raise ValueError("a number is NaN, or beyond all bounds")
+
+
 def _to_json(values: dict[str, Any]) -> str:
     """Indented, with the numbers of a list on one line: a histogram is as short as it is readable."""
-    return _NUMBERS.sub(lambda numbers: " ".join(numbers[0].split()), json.dumps(values, indent=1)) + "\n"
+    return (
+        _NUMBERS.sub(lambda numbers: " ".join(numbers[0].split()), json.dumps(values, indent=1, allow_nan=False))
+        + "\n"
+    )

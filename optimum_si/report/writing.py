@@ -5,7 +5,7 @@ from pathlib import Path
 from optimum_si.checkpoint.save import replaced_directory
 from optimum_si.errors import CheckpointError
 
-from .catalog import Picture, pictures
+from .catalog import NAMES, Picture, pictures
 from .page import page
 from .records import RunReport
 from .style import require_matplotlib, styled
@@ -34,10 +34,14 @@ def write_report(report: RunReport, folder: str | Path, name: str) -> list[Path]
     """
     require_matplotlib()
     target = Path(folder)
-    _check_own(target)
+    if target.is_dir() and any(target.iterdir()) and not _is_a_report(target):
+        raise CheckpointError(
+            f"{str(folder)!r} holds files that are not a report's and would be lost: give a new or an empty folder "
+            "(--output on the command line)."
+        )
     with styled():
         drawn = pictures(report)
-    with replaced_directory(target, own=True) as fresh:
+    with replaced_directory(target, overwrite=True, may_be_replaced=_is_a_report) as fresh:
         (fresh / PAGE_NAME).write_text(page(report, name, drawn), encoding="utf-8")
         files = [fresh / PAGE_NAME, *(_save(picture, fresh) for picture in drawn)]
     return [target / file.name for file in files]
@@ -63,16 +67,13 @@ def draw(report: RunReport, folder: str | Path) -> list[Path]:
         return [_save(picture, target) for picture in pictures(report)]
 
 
-def _check_own(folder: Path) -> None:
-    """Refuse to replace a folder with anything in it that is not ours."""
-    if not folder.is_dir():
-        return
-    foreign = sorted(path.name for path in folder.iterdir() if path.name != PAGE_NAME and path.suffix != ".png")
-    if foreign or (any(folder.iterdir()) and not (folder / PAGE_NAME).is_file()):
-        raise CheckpointError(
-            f"{str(folder)!r} holds files that are not a report's and would be lost: give a new or an empty folder "
-            "(--output on the command line)."
-        )
+def _is_a_report(folder: Path) -> bool:
+    """Whether a folder holds nothing but what an earlier report wrote."""
+    page = folder / PAGE_NAME
+    foreign = [path for path in folder.iterdir() if path.name != PAGE_NAME and path.stem not in NAMES]
+    return (
+        not foreign and page.is_file() and "Made by optimum-si" in page.read_text(encoding="utf-8", errors="replace")
+    )
 
 
 def _save(picture: Picture, folder: Path) -> Path:

@@ -88,3 +88,34 @@ def test_halves_of_characters_become_a_mark(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "\\ud800 some text, some text, some text, some text"}\n')
     config = SIConfig(calibration={"num_samples": 1, "sequence_length": 8}).calibration
     assert prepare_examples(str(tmp_path / "a.jsonl"), config, AutoTokenizer.from_pretrained(tmp_path / "model"))
+
+
+def test_a_table_is_read_no_further_than_needed(tmp_path, monkeypatch):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    monkeypatch.setattr(files, "MOST_OF_FILE", 10_000)
+    parquet.write_table(pyarrow.table({"text": ["x" * 100] * 5000}), tmp_path / "rows.parquet")
+    with pytest.warns(UserWarning, match="rows.parquet: its first"):
+        assert 100 <= len(rows_of(tmp_path / "rows.parquet")) <= 200
+
+
+def test_rows_of_many_files_are_counted_by_what_they_hold(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MOST_OF_ALL", 1000)
+    for number in range(20):
+        with gzip.open(tmp_path / f"{number:02}.jsonl.gz", "wt") as file:
+            file.write(json.dumps({"text": "x" * 400}) + "\n")
+    with pytest.warns(UserWarning, match="only the first 3 of 20 files"):
+        assert len(rows_of(tmp_path)) == 3
+
+
+def test_a_chat_template_that_never_ends_is_ended(tmp_path, monkeypatch):
+    from optimum_si.calibration import own_text
+
+    monkeypatch.setattr(own_text, "SECONDS", 0.5)
+    save_with_tokenizer(tiny("llama"), tmp_path, "some text")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    loop = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    tokenizer.chat_template = loop
+    with pytest.raises(CalibrationError, match="chat template does not come to an end within 0.5 s"):
+        own_text.Script.of(tiny("llama"), tokenizer)

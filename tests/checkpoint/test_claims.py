@@ -117,3 +117,16 @@ def test_whole_checkpoints_are_loaded_without_a_word(tmp_path, recwarn, name):
     tiny(name).save_pretrained(tmp_path)
     load_model(tmp_path)
     assert not [warning for warning in recwarn if "weights" in str(warning.message)]
+
+
+@pytest.mark.parametrize("labels", [30_000_000, 10**12])
+def test_more_classes_than_anybody_has_are_refused(checkpoint, labels):
+    change(checkpoint / "config.json", num_labels=labels)
+    with pytest.raises(CheckpointError, match="num_labels"):
+        load_model(checkpoint)
+
+
+def test_an_adapter_that_names_modules_by_a_pattern_is_refused(checkpoint):
+    (checkpoint / "adapter_config.json").write_text(json.dumps({"target_modules": "(([a-z_.0-9]+)+)+!"}))
+    with pytest.raises(CheckpointError, match="a regular expression: list names of modules"):
+        load_model(checkpoint)

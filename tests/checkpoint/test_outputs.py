@@ -99,7 +99,9 @@ def test_what_a_run_reads_is_not_replaced(tmp_path, monkeypatch, source):
     check_output(fill(root / "model" / "onnx", "si_onnx.json"), overwrite=True, sources=[str(root / "model")])
 
 
-@pytest.mark.parametrize("source", ["facebook/opt-125m", "", None, "a\0b", "x" * 5000, ["text"], 3])
+@pytest.mark.parametrize(
+    "source", ["facebook/opt-125m", "", None, "a\0b", "x" * 5000, ["text"], 3], ids=lambda value: repr(value)[:20]
+)
 def test_what_is_no_local_path_is_passed_over(tmp_path, source):
     check_output(tmp_path / "out", overwrite=True, sources=[source])
 
@@ -110,3 +112,43 @@ def test_a_file_a_dead_link_and_a_file_above_are_named(tmp_path):
     for output, said in (("file", "is a file"), ("dead", "link to nothing"), ("file/out", "is a file")):
         with pytest.raises(CheckpointError, match=said):
             check_output(tmp_path / output, overwrite=True)
+
+
+@pytest.mark.parametrize("place", [".git", "sub/.git", "sub/deeper/.git"])
+def test_a_repository_inside_is_never_lost(tmp_path, place):
+    folder = fill(tmp_path / "out", "si_report.json")
+    (folder / place).mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="does not look like a result"):
+        check_output(folder, overwrite=True)
+
+
+def test_nor_is_a_bare_one(tmp_path):
+    folder = fill(tmp_path / "out", "si_report.json", "HEAD")
+    for name in ("objects", "refs"):
+        (folder / name).mkdir()
+    with pytest.raises(CheckpointError, match="does not look like a result"):
+        check_output(folder, overwrite=True)
+
+
+def test_a_link_to_a_mount_point_is_one(tmp_path, monkeypatch):
+    real = fill(tmp_path / "real", "si_report.json")
+    (tmp_path / "link").symlink_to(real)
+    ismount = os.path.ismount
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == real or ismount(path))
+    with pytest.raises(CheckpointError, match="mount point"):
+        check_output(tmp_path / "link", overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800", "la/x"], ids=["nul", "half", "circle"])
+def test_what_is_no_path_is_one_line(tmp_path, name):
+    (tmp_path / "la").symlink_to(tmp_path / "lb")
+    (tmp_path / "lb").symlink_to(tmp_path / "la")
+    with pytest.raises(CheckpointError, match="give"):
+        check_output(tmp_path / name, overwrite=True)
+
+
+def test_a_working_directory_that_is_gone_is_nothing_to_protect(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    check_output(tmp_path / "out", overwrite=True)

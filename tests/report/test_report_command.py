@@ -107,3 +107,30 @@ def test_a_report_of_a_newer_version_is_said_to_be_one(tmp_path, change):
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(CheckpointError, match="cannot be read by optimum-si .* was written by a newer version"):
         Report.load(tmp_path)
+
+
+@pytest.mark.parametrize("what", ["file", "link", "page of another"])
+def test_nothing_of_others_is_replaced_by_a_report(saved, capsys, what):
+    place = saved / "place"
+    if what == "page of another":
+        place.mkdir()
+        (place / "index.html").write_text("<h1>mine</h1>")
+        (place / "holiday.png").write_bytes(b"x")
+    else:
+        (saved / "notes.txt").write_text("mine")
+        place = saved / "notes.txt"
+        if what == "link":
+            (saved / "link").symlink_to(place)
+            place = saved / "link"
+    before = {file: file.read_bytes() for file in saved.rglob("*") if file.is_file()}
+    assert report(saved, "--output", place) == 1
+    assert "error: " in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in saved.rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999", "1" + "0" * 400, "[" * 100_000])
+def test_numbers_that_no_run_measured_are_refused(saved, capsys, value):
+    file = saved / "si_report.json"
+    file.write_text(file.read_text().replace('"seconds": 3700.0', f'"seconds": {value}'))
+    assert report(saved, "--no-pictures") == 1
+    assert "is damaged, or was written" in capsys.readouterr().err

@@ -12,7 +12,9 @@ from torch import Tensor
 from transformers import AutoConfig
 from transformers.utils import ModelOutput
 
+from optimum_si.checkpoint.claims import check_config
 from optimum_si.errors import CheckpointError, ConfigurationError
+from optimum_si.onnx.directories import weight_bytes
 
 from .providers import Provider, providers
 from .session import open_session
@@ -84,8 +86,9 @@ class ORTSIModel:
         chosen = _providers(device) if providers is None else providers
         session = open_session(directory / file, chosen, session_options, verify)
         try:
+            check_config(directory / "config.json", weight_bytes(directory))
             config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # of JSON, of transformers and its configs, whatever is damaged
             raise CheckpointError(
                 f"{str(directory)!r} has no readable config.json ({error}): export again."
             ) from error
