@@ -22,6 +22,10 @@ SUFFIX = ".gguf"
 _PACKAGES = ("gguf", "accelerate")
 
 
+#: Experts lie together in one tensor.
+MOST_EXPERTS = 4096
+
+
 def find_gguf(source: str | Path, gguf_file: str | None = None, **place: Any) -> Path | None:
     """The GGUF file that a source names; None where it is an ordinary checkpoint.
 
@@ -65,6 +69,7 @@ def load_gguf_model(path: Path, dtype: str | torch.dtype = "auto", **options: An
     """
     header = _checked_header(path)
     _check_types(path, header)
+    _check_counts(path, header)
     directory, file = str(path.parent), str(path)
     try:
         config = AutoConfig.from_pretrained(directory, gguf_file=file, trust_remote_code=False)
@@ -80,6 +85,17 @@ def load_gguf_model(path: Path, dtype: str | torch.dtype = "auto", **options: An
     model.config.name_or_path = str(path)
     release_gguf(model)
     return model
+
+
+def _check_counts(path: Path, header: GGUFHeader) -> None:
+    """Refuse a file that says it has more blocks or experts than tensors could fill, before they are built."""
+    for name, value in header.metadata.items():
+        if name.endswith((".block_count", ".expert_count")) and isinstance(value, int):
+            if value > max(len(header.tensors), MOST_EXPERTS if "expert" in name else 0):
+                raise CheckpointError(
+                    f"{path.name!r} says {name}={value:,}, and its {len(header.tensors):,} tensors cannot fill that "
+                    "many: it is damaged. Download it again."
+                )
 
 
 def load_gguf_tokenizer(path: Path, required: bool) -> PreTrainedTokenizerBase | None:

@@ -64,6 +64,9 @@ def _import_runtimes(path: Path) -> None:
         import transformers
         from transformers import AutoConfig
 
+        from optimum_si.checkpoint.claims import check_claims
+
+        check_claims(str(path))
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         getattr(transformers, (config.architectures or ["AutoModel"])[0], None)
     else:

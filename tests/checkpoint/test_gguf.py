@@ -3,6 +3,7 @@
 import builtins
 import importlib.util
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -229,3 +230,12 @@ def test_a_missing_package_is_named_with_how_to_install_it(held, tmp_path, monke
     monkeypatch.setattr(builtins, "__import__", importing)
     message = fails(tmp_path / "models", CheckpointError)
     assert missing in message and 'pip install "optimum-si[gguf]"' in message
+
+
+@pytest.mark.parametrize("name", ["llama.block_count", "llama.expert_count"])
+def test_more_blocks_than_tensors_are_refused(name):
+    from optimum_si.checkpoint.gguf import _check_counts
+    from optimum_si.checkpoint.gguf_header import GGUFHeader
+
+    with pytest.raises(CheckpointError, match=rf"says {name}=1,000,000,000"):
+        _check_counts(Path("a.gguf"), GGUFHeader({name: 10**9}, {}, 0))

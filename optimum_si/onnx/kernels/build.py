@@ -61,9 +61,9 @@ def library_path() -> Path:
         )
     try:
         directory = private_directory(cache_directory())
+        remove_killed_compilations(directory)
         path = directory / f"{source_key(command)}-{FILE_NAME}"
         if not intact_library(path):
-            remove_killed_compilations(directory)
             compile_library(path, command)
     except NotTrusted as error:
         raise KernelsUnavailable(
@@ -115,7 +115,7 @@ def compile_library(path: Path, command: list[str]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix="compiling-") as folder:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"compiling-{os.getpid()}-") as folder:
             sources = sources_here()
             objects = [Path(folder) / f"{source.stem}.o" for source in sources]
 

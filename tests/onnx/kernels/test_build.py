@@ -176,13 +176,15 @@ def test_the_cache_is_for_nobody_else(compiled):
 
 def test_what_a_killed_compilation_left_is_removed(compiled):
     path, _ = compiled
-    old, new = (path.parent / f"{trust.COMPILING}{name}" for name in ("old", "new"))
-    for folder in (old, new):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    names = f"{ended.pid}-a", f"{os.getpid()}-old", f"{os.getpid()}-b"
+    killed, old, new = (path.parent / f"{trust.COMPILING}{name}" for name in names)
+    for folder in (killed, old, new):
         folder.mkdir()
     os.utime(old, (0, 0))
-    path.unlink()
     library_path()
-    assert not old.exists() and new.exists()
+    assert not killed.exists() and not old.exists() and new.exists()
 
 
 @pytest.mark.parametrize("name", building.TARGET_FLAGS)
