@@ -21,6 +21,8 @@ LIMIT = 20.0
 #: Windows that are looked at, and tokens of them in all: enough to tell twenty times from twice, at the cost of a
 #: hundredth of a usual run's passes.
 WINDOWS, TOKENS = 2, 256
+#: Loss that stands for any larger one, and for NaN.
+MOST = 700.0
 #: Predictions below which nothing is said.
 FEWEST = 16
 #: Of a batch, what a language model reads as text.
@@ -59,7 +61,7 @@ class PerplexitySample:
         rows = min(len(batch["input_ids"]), WINDOWS)
         inputs = {name: batch[name][:rows, : TOKENS // rows] for name in ("input_ids", "attention_mask")}
         dense = _perplexity(model, inputs)
-        return None if dense is None or not math.isfinite(dense) else cls(plan, inputs, dense)
+        return None if dense is None or dense >= math.exp(MOST) else cls(plan, inputs, dense)
 
     def compared(self) -> tuple[float, float] | None:
         """Perplexity before and now, with a warning where it exploded; None where it cannot be told."""
@@ -88,7 +90,7 @@ class PerplexitySample:
 
 @torch.no_grad()
 def _perplexity(model: PreTrainedModel, inputs: dict[str, Tensor]) -> float | None:
-    """exp of the mean loss of the next token; inf where that is NaN; None without logits or enough tokens."""
+    """exp of the mean loss of the next token, at most of :data:`MOST`; None without logits or enough tokens."""
     inputs = inputs_for(model, inputs)
     ids, real = inputs["input_ids"], inputs["attention_mask"].bool()
     predicted = real[:, 1:] & real[:, :-1]
@@ -96,5 +98,5 @@ def _perplexity(model: PreTrainedModel, inputs: dict[str, Tensor]) -> float | No
     if logits is None or logits.shape[:-1] != ids.shape or int(predicted.sum()) < FEWEST:
         return None
     loss = float(cross_entropy(logits[:, :-1][predicted].float(), ids[:, 1:][predicted]))
-    # Beyond what a float holds.
-    return math.inf if math.isnan(loss) else math.exp(min(loss, 700.0))
+    # Beyond that no float holds it, and JSON has no infinity.
+    return math.exp(MOST if math.isnan(loss) else min(loss, MOST))

@@ -1,6 +1,7 @@
 """The report of a run: its record, as text for a screen and as one small JSON file beside the weights."""
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any, Self
@@ -13,8 +14,8 @@ from .summary import layer_table, run_summary
 
 
 REPORT_NAME = "si_report.json"
-#: No number in a report is as large.
-_LARGEST = 1e31
+#: No count in a report is as large.
+_LARGEST = 2**63
 #: A list of numbers as ``json`` indents it.
 _NUMBERS = re.compile(r"\[\n[-+\d.eE,\s]+\]")
 
@@ -65,7 +66,7 @@ def _check_numbers(values: Any) -> None:
     if isinstance(values, list):
         for value in values:
             _check_numbers(value)
-    elif isinstance(values, (int, float)) and not abs(values) < _LARGEST:
+    elif isinstance(values, float) and not math.isfinite(values) or isinstance(values, int) and abs(values) > _LARGEST:
         raise ValueError("a number is NaN, or beyond all bounds")
 
 

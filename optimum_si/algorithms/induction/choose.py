@@ -1,5 +1,6 @@
 """The choice for a block: what was learned, part of it, the shift alone, or the plain method, by held-out loss."""
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -41,7 +42,9 @@ def choose(state: BlockState, settings: InductionConfig, generator: torch.Genera
     """
 
     def measured(scaling: Scaling, weights: Weights) -> _Trial:
-        return _Trial(scaling, weights, state.validation_loss(weights))
+        # What is not finite is worse than anything: a comparison with NaN would be neither true nor false.
+        loss = state.validation_loss(weights) if _is_finite(scaling) else math.inf
+        return _Trial(scaling, weights, math.inf if math.isnan(loss) else loss)
 
     shiftable = settings.shift and any(layer.shift for layer in state.layers)
     plain = measured(PLAIN, state.prune(PLAIN))
@@ -55,7 +58,7 @@ def choose(state: BlockState, settings: InductionConfig, generator: torch.Genera
         weights = {layer.view.name: finished(layer, best.weights[layer.view.name][0], kept) for layer in state.layers}
         trial = measured(replace(kept, scales=best.scaling.scales), weights)
         best = min(best, trial, key=lambda trial: trial.loss)
-    if best.loss >= (1 - MARGIN) * plain.loss:
+    if not best.loss < (1 - MARGIN) * plain.loss:
         best = plain
     return replace(
         state,
@@ -64,3 +67,8 @@ def choose(state: BlockState, settings: InductionConfig, generator: torch.Genera
         plain_weights=plain.weights,
         losses=(plain.loss, best.loss),
     )
+
+
+def _is_finite(scaling: Scaling) -> bool:
+    groups = (scaling.scales, scaling.bias_change, scaling.rows, scaling.columns)
+    return all(bool(torch.isfinite(values).all()) for group in groups for values in group.values())
