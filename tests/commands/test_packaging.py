@@ -43,7 +43,7 @@ def test_with_a_compiler_the_wheel_brings_kernels_for_its_platform(wheel, tmp_pa
         pytest.skip("no C++ compiler here")
     file = built(tmp_path / "built")
     compiled = ZipFile(file)
-    assert set(compiled.namelist()) == {*wheel.namelist(), KERNELS}
+    assert set(compiled.namelist()) == {*wheel.namelist(), KERNELS, f"{KERNELS}.sha256"}
     assert "-py3-none-" in file.name and not file.name.endswith("-any.whl")
     library = ctypes.CDLL(compiled.extract(KERNELS, tmp_path))
     assert library.RegisterCustomOps and library.optimum_si_multiply
