@@ -36,8 +36,10 @@ def parse_pattern(pattern: str) -> tuple[int, int]:
     """
     match = re.fullmatch(r"([0-9]{1,4}):([0-9]{1,4})", pattern) if isinstance(pattern, str) else None
     if match is None or not 1 <= int(match[1]) < int(match[2]):
+        is_long = isinstance(pattern, int) and abs(pattern) > 10**30
+        given = "an integer of many digits" if is_long else repr(pattern)[:200]
         raise ConfigurationError(
-            f"pattern={pattern!r} is not understood; accepted: 'N:M' with 1 <= N < M (at most N non-zeros in every M "
+            f"pattern={given} is not understood; accepted: 'N:M' with 1 <= N < M (at most N non-zeros in every M "
             "consecutive input weights), such as '2:4' or '4:8'."
         )
     return int(match[1]), int(match[2])
