@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from optimum_si.algorithms.pruning.targets import NM, Target, Unstructured
+from optimum_si.linalg.finite import all_finite
 
 
 def fault(
@@ -21,7 +22,7 @@ def fault(
         counts_rows: whether each row of a target of group "row" is met, or the layer as a whole.
         more: whether it may have further zeros, as of weights that are rounded to a grid.
     """
-    if not all(bool(torch.isfinite(values).all()) for values in (weight, bias) if values is not None):
+    if not all_finite((weight, bias)):
         return "values beyond the range of its dtype"
     zeros, fewest, most = _counts(target, dense, weight, counts_rows)
     if bool((zeros < fewest).any()) or (not more and bool((zeros > most).any())):

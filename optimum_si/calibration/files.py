@@ -86,46 +86,48 @@ def read_files(files: list[Path], column: str | None) -> Source:
     return Source([row for source in sources for row in source.rows], all(source.is_text for source in sources))
 
 
-def _read(file: Path, whole: bool = False) -> str:
-    """The text of a file, up to the last whole line within :data:`MOST_OF_FILE`."""
+def _read(file: Path) -> tuple[str, bool]:
+    """The text of a file, up to the last whole line within :data:`MOST_OF_FILE`, and whether that is all of it."""
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened:
             content = opened.read(MOST_OF_FILE + 1)
-        if len(content) > MOST_OF_FILE:
-            if whole:
-                raise CalibrationError(
-                    f"{file} is one JSON value of more than {MOST_OF_FILE >> 20} MiB: give JSON lines (a value on "
-                    "each line), of which the first are enough."
-                )
-            warn(f"{file}: the first {MOST_OF_FILE >> 20} MiB of its text are used.")
-            content = content[: content.rfind(b"\n", 0, MOST_OF_FILE) + 1] or content[:MOST_OF_FILE]
-            return content.decode("utf-8-sig", errors="ignore")
-        return content.decode("utf-8-sig")
+        if len(content) <= MOST_OF_FILE:
+            return content.decode("utf-8-sig"), True
+        warn(f"{file}: the first {MOST_OF_FILE >> 20} MiB of its text are used.")
+        content = content[: content.rfind(b"\n", 0, MOST_OF_FILE) + 1] or content[:MOST_OF_FILE]
+        return content.decode("utf-8-sig", errors="ignore"), False
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise CalibrationError(f"{file} cannot be read as UTF-8 text: {error}.") from error
 
 
 def _read_document(file: Path, column: str | None) -> list[Any]:
-    return [_read(file)]
+    return [_read(file)[0]]
 
 
 def _read_json(file: Path, column: str | None) -> list[Any]:
-    text = _read(file)
+    text, is_whole = _read(file)
+    if not is_whole and text.lstrip().startswith("[") and not text.partition("\n")[0].rstrip().endswith("]"):
+        raise CalibrationError(
+            f"{file} is one JSON value of more than {MOST_OF_FILE >> 20} MiB: give JSON lines (a value on each line), "
+            "of which the first are enough."
+        )
     try:
         value = json.loads(text)
     except json.JSONDecodeError:  # the Hub's ".json" files are JSON lines
-        if "\n" not in text.strip():
-            _read(file, whole=True)
-        return _read_json_lines(file, column)
+        return _json_lines(file, text)
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets
         raise CalibrationError(f"{file} is no JSON that can be read: {error}.") from error
     return value if isinstance(value, list) else [value]
 
 
 def _read_json_lines(file: Path, column: str | None) -> list[Any]:
+    return _json_lines(file, _read(file)[0])
+
+
+def _json_lines(file: Path, text: str) -> list[Any]:
     rows = []
     # Not splitlines(): JSON strings may hold the other line separators of Unicode.
-    for number, line in enumerate(_read(file).split("\n"), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
                 rows.append(json.loads(line))

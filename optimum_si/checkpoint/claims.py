@@ -29,7 +29,7 @@ _COUNTS = re.compile(
     r"^num_labels$|^(num|n|encoder|decoder)_?(\w+_)?(layers?|blocks?|experts|stages|codebooks)$|^(depths?|layers)$"
 )
 #: Layers may share their weights, and experts lie together in one: so many need no tensor of their own.
-_SHARED, _TOGETHER = 128, 4096
+_SHARED, TOGETHER = 128, 4096
 #: And each class of a classifier is a row of one matrix.
 _CLASSES = 1 << 20
 #: Bytes of a config and of a header that anybody has a use for.
@@ -198,7 +198,7 @@ def _check_counts(config: Mapping[str, Any], tensors: int | None, bytes_of_weigh
     # Of other formats: no layer has less than a hundred bytes.
     most = bytes_of_weights // 100 if tensors is None else tensors
     for path, value in _counts(config):
-        least = _CLASSES if "labels" in path else _TOGETHER if "experts" in path else _SHARED
+        least = _CLASSES if "labels" in path else TOGETHER if "experts" in path else _SHARED
         if value > max(most, least):
             held = "weights" if tensors is None else f"{tensors:,} tensors"
             raise CheckpointError(

@@ -15,15 +15,12 @@ from transformers.utils import CONFIG_NAME, cached_file
 from optimum_si.errors import CheckpointError, UnsupportedModelError
 from optimum_si.warnings import warn
 
+from .claims import TOGETHER
 from .gguf_header import GGUFHeader, read_header
 
 
 SUFFIX = ".gguf"
 _PACKAGES = ("gguf", "accelerate")
-
-
-#: Experts lie together in one tensor.
-MOST_EXPERTS = 4096
 
 
 def find_gguf(source: str | Path, gguf_file: str | None = None, **place: Any) -> Path | None:
@@ -91,7 +88,7 @@ def _check_counts(path: Path, header: GGUFHeader) -> None:
     """Refuse a file that says it has more blocks or experts than tensors could fill, before they are built."""
     for name, value in header.metadata.items():
         if name.endswith((".block_count", ".expert_count")) and isinstance(value, int):
-            if value > max(len(header.tensors), MOST_EXPERTS if "expert" in name else 0):
+            if value > max(len(header.tensors), TOGETHER if "expert" in name else 0):
                 raise CheckpointError(
                     f"{path.name!r} says {name}={value:,}, and its {len(header.tensors):,} tensors cannot fill that "
                     "many: it is damaged. Download it again."

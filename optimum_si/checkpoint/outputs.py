@@ -15,8 +15,9 @@ from .work_folders import heal
 OWN_FILES = ("si_report.json", "si_config.json", "si_scales.safetensors", "si_onnx.json")
 #: A config with weights or graphs beside it is a checkpoint or an export.
 CONFIGS = ("config.json", "genai_config.json", "adapter_config.json")
-MOST_FOLDERS = 1000
 WEIGHTS = (".safetensors", ".bin", ".onnx", ".gguf", ".pt", ".pth", ".h5", ".msgpack")
+#: Folders that are looked through for a repository.
+MOST_FOLDERS = 1000
 
 
 def check_output(

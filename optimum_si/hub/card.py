@@ -39,7 +39,6 @@ def render(facts: Facts) -> str:
     )
     environment.filters |= {
         "code": code,
-        "own": Raw,
         "python": python_string,
         "shell": shell_word,
         "url": url_path,

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -35,14 +35,12 @@ class BlockResult:
         scaling: with which it was pruned; None in a run without induction.
         absorbed: powers of two that went into its weights, by scale group.
         spectrum: singular values, where this block shows them.
-        zeros: of each pruned layer as it is stored, by name.
     """
 
     report: BlockReport
     scaling: Scaling | None
     absorbed: Mapping[str, Tensor]
     spectrum: Spectrum | None
-    zeros: Mapping[str, int] = field(default_factory=dict)
 
 
 class BlockPruner:
@@ -78,13 +76,12 @@ class BlockPruner:
             shown = spectrum(state) if index == plan.spectrum_block else None
             report = block_report(plan, state)
             absorbed = _write_back(plan, state, dtypes)
-        zeros = {layer.view.name: int((layer.view.read() == 0).sum()) for layer in state.layers if plan.write}
         layers = [
             replace(of_layer, absorbed=_is_absorbed(state, layer, absorbed))
             for of_layer, layer in zip(report.layers, state.layers, strict=True)
         ]
         report = replace(report, layers=layers, seconds=time.perf_counter() - started)
-        return BlockResult(report, state.scaling, absorbed, shown, zeros)
+        return BlockResult(report, state.scaling, absorbed, shown)
 
     def _state(self, index: int, dtype: torch.dtype, dtypes: Mapping[int, torch.dtype]) -> BlockState:
         """The block as its stages find it."""

@@ -14,6 +14,7 @@ from optimum_si.algorithms.soundness import fault
 from optimum_si.config.si_config import SIConfig
 from optimum_si.errors import CalibrationError, ConfigurationError, NumericalError
 from optimum_si.models.weight_view import WeightView
+from optimum_si.report import BlockReport
 
 
 def check_call(config: Any) -> None:
@@ -75,21 +76,27 @@ def check_layer(state: BlockState, layer: Layer, more_zeros: bool) -> None:
         )
 
 
-def check_result(model: PreTrainedModel, views: Iterable[WeightView], zeros: Mapping[str, int]) -> None:
+def check_result(
+    model: PreTrainedModel, views: Iterable[Mapping[str, WeightView]], reports: Iterable[BlockReport]
+) -> None:
     """Raise :class:`NumericalError` where what came after the blocks left a weight not finite, or moved a zero.
 
     Args:
         model: after a run.
-        views: that were pruned.
-        zeros: of each of them when its block was done, by name.
+        views: that were pruned, of each block.
+        reports: of the blocks, each made when its block was done.
     """
     check_finite(model, "the run made it overflow, so nothing is saved: load the model in dtype='float32'")
-    for view in views:
-        found = int((view.read() == 0).sum())
-        if view.name in zeros and found != zeros[view.name]:
+    layers = {layer.name: layer for report in reports for layer in report.layers}
+    for view in (view for block in views for view in block.values()):
+        layer, found = layers.get(view.name), int((view.read() == 0).sum())
+        if layer is None or layer.sparsity is None:  # no data came to it
+            continue
+        made = round(layer.sparsity * layer.num_weights)
+        if found != made:
             raise NumericalError(
-                f"layer {view.name!r} ended with {found:,} zeros where {zeros[view.name]:,} were made, so nothing is "
-                "saved: run without recovery, and report this."
+                f"layer {view.name!r} ended with {found:,} zeros where {made:,} were made, so nothing is saved: run "
+                "without recovery, and report this."
             )
 
 

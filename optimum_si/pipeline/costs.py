@@ -25,11 +25,11 @@ def warn_of_costs(plan: Plan, examples: Sequence[dict[str, Tensor]]) -> None:
         examples: its calibration examples.
     """
     config = plan.config
-    passes = {name: count for name, count in _passes(config).items() if count > PASSES}
-    if passes:
-        longest = max(passes, key=lambda name: passes[name])
+    passes = _passes(config)
+    longest = max(passes, key=lambda name: passes[name])
+    if passes[longest] > PASSES:
         warn(
-            f"{longest} makes this run about {sum(_passes(config).values()):,} passes over its "
+            f"{longest} makes this run about {sum(passes.values()):,} passes over its "
             f"{len(examples):,} calibration windows, where the presets take 15 to 60."
         )
     tokens = sum(example["input_ids"].numel() for example in examples if "input_ids" in example)

@@ -75,11 +75,11 @@ def _own_pattern(target: Target, pattern: str | None) -> str | None:
 def output_error(layer: Layer, sample: Tensor, weight: Tensor, bias: Tensor | None) -> float:
     """||X (W - W')^T + b - b'||^2 / ||X W^T||^2 on sampled tokens X [n, d_in]."""
     of_sample, of_weight = unit_of(sample), unit_of(layer.weight)
-    sample = sample / of_sample
-    difference = sample @ (layer.weight / of_weight - weight / of_weight).T
+    sample, dense = sample / of_sample, layer.weight / of_weight
+    difference = sample @ (dense - weight / of_weight).T
     if bias is not None and layer.bias is not None:
         difference = difference + (layer.bias - bias) / of_sample / of_weight
-    norm = (sample @ (layer.weight / of_weight).T).square().sum()
+    norm = (sample @ dense.T).square().sum()
     return _finite(float(difference.square().sum() / norm.clamp_min(1e-30)))
 
 

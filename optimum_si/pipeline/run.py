@@ -101,10 +101,7 @@ def run(
             streams.close()
         recovery = recovered(plan, references, progress)
         if plan.write:
-            every = (view for views in plan.views for view in views.values())
-            check_result(
-                model, every, {name: zeros for result in results.values() for name, zeros in result.zeros.items()}
-            )
+            check_result(model, plan.views, [result.report for result in results.values()])
         # After everything that changes weights.
         perplexity = None if sample is None else sample.compared()
     report = _report(plan, results, [*transformed], applied)

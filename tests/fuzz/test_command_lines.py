@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import sys
 from unittest import mock
 
@@ -50,6 +51,7 @@ def test_any_words_end_in_help_a_line_or_a_result(tmp_path_factory, verb, words)
     out, errors = io.StringIO(), io.StringIO()
     with (
         mock.patch.object(sys, "argv", ["optimum-cli", "si", verb, *words]),
+        mock.patch.dict(os.environ, HOME=str(tmp_path_factory.mktemp("home"))),
         contextlib.chdir(folder),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(errors),

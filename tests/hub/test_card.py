@@ -257,11 +257,11 @@ def test_text_of_others_is_shown_in_a_card_and_does_nothing(saved, text):
     )
     card = render(facts)
     data = ModelCard(card).data  # the metadata is what we wrote, to its end
-    assert data.library_name == "transformers" and not hasattr(data, "owned")
+    assert data.library_name == "transformers" and data.license == text
     body = ModelCard(card).text
     assert all(character == "\n" or character.isprintable() for character in body)
     elements, links = elements_of(body)
-    assert elements <= {"<code>", "</code>"} | {SEAL for SEAL in elements if SEAL.startswith("<!-- optimum-si card")}
+    assert {element for element in elements if not element.startswith("<!-- optimum-si card")} <= {"<code>", "</code>"}
     assert all(
         link.startswith(("https://huggingface.co/", "https://arxiv.org/")) or "://" not in link for link in links
     )

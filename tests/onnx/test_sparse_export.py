@@ -19,6 +19,7 @@ from optimum_si.onnx import ORTSIModelForCausalLM, export, kernels
 from optimum_si.onnx.exporting.sparsify import CSR_MIN, chosen_format, sparsify
 from optimum_si.onnx.inspect import check, summary
 from optimum_si.onnx.kernels import build as building
+from optimum_si.onnx.kernels import library as kernel_library
 from optimum_si.onnx.kernels import library_path
 from optimum_si.onnx.matrices import Matrix, matrices
 from optimum_si.onnx.packed_nodes import DOMAIN, is_sparse, packed_of
@@ -147,7 +148,7 @@ def from_a_wheel(monkeypatch, tmp_path):
     installed.mkdir()
     for ending in ("", ".sha256"):
         shutil.copy(f"{built}{ending}", installed / f"{building.FILE_NAME}{ending}")
-    monkeypatch.setattr(building, "INSTALLED", installed)
+    monkeypatch.setattr(kernel_library, "INSTALLED", installed)
     monkeypatch.setenv(building.COMPILER_VARIABLE, "none")
     library_path.cache_clear()
     yield

@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from optimum_si.onnx.kernels import DTYPES, FORMATS, Packed, library_path
 from optimum_si.onnx.kernels import build as building
+from optimum_si.onnx.kernels.library import cache_directory
 
 
 PORTABLE, AVX2, AVX512 = ISAS = range(3)
@@ -76,7 +77,7 @@ def _emulated() -> ctypes.CDLL:
     # Beside the real one, for all workers and later runs.
     command = building.compiler()
     key = hashlib.sha256(building.source_key(command).encode() + EMULATION.read_bytes()).hexdigest()[:16]
-    library = building.cache_directory() / f"{key}-emulated.so"
+    library = cache_directory() / f"{key}-emulated.so"
     library.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{library}.lock"):
         if not library.exists():

@@ -8,6 +8,7 @@ import torch
 from optimum_si.algorithms.block_state import BlockState
 from optimum_si.algorithms.layers import PLAIN, Scaling, Weights, finished
 from optimum_si.config.groups import InductionConfig
+from optimum_si.linalg.finite import all_finite
 
 from .learn import learn_kept, learn_scales
 
@@ -71,4 +72,4 @@ def choose(state: BlockState, settings: InductionConfig, generator: torch.Genera
 
 def _is_finite(scaling: Scaling) -> bool:
     groups = (scaling.scales, scaling.bias_change, scaling.rows, scaling.columns)
-    return all(bool(torch.isfinite(values).all()) for group in groups for values in group.values())
+    return all_finite(values for group in groups for values in group.values())

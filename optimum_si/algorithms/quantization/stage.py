@@ -15,6 +15,7 @@ from optimum_si.algorithms.sequence.inputs import single_input
 from optimum_si.algorithms.stage import Need
 from optimum_si.config.si_config import SIConfig
 from optimum_si.linalg.damping import safe_damping
+from optimum_si.linalg.finite import all_finite
 from optimum_si.linalg.moments import Moments
 from optimum_si.models.forward.layer_walk import LayerWalk
 from optimum_si.models.forward.modes import replaced
@@ -51,6 +52,7 @@ class RoundingStage:
         calls = state.calls
         assert calls is not None, "layers are rounded on their inputs"
         layers = {layer.view.name: layer for layer in state.layers}
+        fallbacks = dict(state.fallbacks)
         scaling = state.scaling if self.absorbs else None
         scales = {} if scaling is None else absorbed_scales(state.scale_groups, scaling.scales)
         walk = LayerWalk(state.block, [layer.view for layer in state.layers], calls.pruned)
@@ -60,27 +62,36 @@ class RoundingStage:
                 for view in reached.views:
                     layer = layers[view.name]
                     seen = moments if moments.count else layer.moments
-                    walk.weights[view.name] = self._rounded(state, layer, seen, scales)
+                    walk.weights[view.name] = self._rounded(state, layer, seen, scales, fallbacks)
         # Experts that no token comes to any more.
         rest = {
-            name: self._rounded(state, layer, layer.moments, scales)
+            name: self._rounded(state, layer, layer.moments, scales, fallbacks)
             for name, layer in layers.items()
             if name not in walk.weights
         }
-        return replace(state, weights={**walk.weights, **rest}, outputs=walk.outputs)
+        return replace(state, weights={**walk.weights, **rest}, outputs=walk.outputs, fallbacks=fallbacks)
 
     def _rounded(
-        self, state: BlockState, layer: Layer, moments: Moments, scales: Mapping[str, Tensor]
+        self,
+        state: BlockState,
+        layer: Layer,
+        moments: Moments,
+        scales: Mapping[str, Tensor],
+        fallbacks: dict[str, str],
     ) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias of one layer, on the grid once the powers of two in ``scales`` are absorbed."""
+        """Weight and bias of one layer, on the grid once the powers of two in ``scales`` are absorbed.
+
+        A layer that had to be rounded without repair is noted in ``fallbacks``.
+        """
         rows = view_factor(state.scale_groups, scales, layer.view, "rows")
         columns = view_factor(state.scale_groups, scales, layer.view, "columns")
         weight, bias = state.weights[layer.view.name]
         with naming(layer.view):
             rounded = state.as_stored(layer.view, *self._on_grid(layer, moments, weight, bias, rows, columns))
-        if all(bool(torch.isfinite(values).all()) for values in rounded if values is not None):
+        if all_finite(rounded):
             return rounded
         # Repairing what rounding breaks may grow weights beyond the range of their dtype; rounding alone does not.
+        fallbacks.setdefault(layer.view.name, "rounding to the nearest")
         factor = _factor(weight, rows, columns)
         return state.as_stored(layer.view, self.grid.nearest(weight * factor) / factor, bias)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from optimum_si.algorithms.whole_model.passing import fast_products
+from optimum_si.linalg.finite import all_finite
 from optimum_si.warnings import warn
 
 from .memory import Level
@@ -151,7 +152,7 @@ def _judge(references: References, trained: Trained, phase: Phase) -> None:
     """Keep the values, as they would be stored, where held-out windows like them better than those kept."""
     with trained.as_stored() as stored:
         now = _held_out_loss(references, trained)
-        finite = all(bool(torch.isfinite(value).all()) for value in stored.values())
+        finite = all_finite(stored.values())
     assert zeros_kept(phase.kept, stored), "a pruned weight is no longer zero"
     if now < phase.best and finite:
         phase.kept, phase.best = stored, now

@@ -1,6 +1,5 @@
 """Refinement of one block: its kept weights, biases and norms by gradient."""
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -8,9 +7,9 @@ import torch
 from torch import Tensor
 
 from optimum_si.algorithms.block_state import BlockState
-from optimum_si.algorithms.layers import Weights
 from optimum_si.algorithms.stage import Need, block_generator
 from optimum_si.config.si_config import SIConfig
+from optimum_si.linalg.finite import all_finite
 
 from .refine import refine
 
@@ -42,7 +41,7 @@ class RefinementStage:
             for name, pair in refined.weights.items()
         }
         norms = {name: state.norm_as_stored(name, value) for name, value in refined.norm_params.items()}
-        if not all(bool(torch.isfinite(value).all()) for value in _values(weights, norms)):
+        if not all_finite((*(value for pair in weights.values() for value in pair), *norms.values())):
             unrefined = dict.fromkeys(weights, "no refinement")
             return replace(state, fallbacks={**unrefined, **state.fallbacks}, refinement=(refined.loss_before,) * 2)
         losses = refined.loss_before, refined.loss_after
@@ -52,12 +51,3 @@ class RefinementStage:
 def _without_new_zeros(before: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """A weight that came to zero exactly, or too near it for its dtype, would count among those pruned."""
     return torch.where((weight == 0) & (before != 0), before, weight), bias
-
-
-def _values(weights: Weights, norms: Mapping[str, Tensor]) -> Iterator[Tensor]:
-    """All that is about to be stored."""
-    for weight, bias in weights.values():
-        yield weight
-        if bias is not None:
-            yield bias
-    yield from norms.values()

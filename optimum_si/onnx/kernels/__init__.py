@@ -4,7 +4,8 @@
 ``optimum.si::SparseLinear``; the classes of ``optimum_si.onnx`` do so by themselves.
 """
 
-from .build import KernelsUnavailable, library_path
+from .build import KernelsUnavailable
+from .library import library_path
 from .pack import pack, unpack
 from .packed import DTYPES, FORMATS, Packed
 

@@ -1,9 +1,8 @@
-"""The compiled library: the one in the wheel, one compiled at first use into the user's cache, or none.
+"""Compiling the kernels.
 
 The build of a wheel runs this file by itself, before anything is installed: the standard library must do for that.
 """
 
-import functools
 import hashlib
 import os
 import platform
@@ -19,8 +18,8 @@ from pathlib import Path
 SOURCE = Path(__file__).parent / "source"
 #: The library, in wheels and caches.
 FILE_NAME = "optimum_si_kernels" + {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
-#: Where a wheel has it.
-INSTALLED = Path(__file__).parent / "lib"
+#: Behind the name of a library, the file with its SHA-256; and what compilations work in, followed by their process.
+HASH, COMPILING = ".sha256", "compiling-"
 #: Where to compile into instead of the user's cache, and a compiler to use; "none" is none.
 CACHE_VARIABLE, COMPILER_VARIABLE = "OPTIMUM_SI_KERNEL_CACHE", "OPTIMUM_SI_CXX"
 
@@ -35,63 +34,6 @@ _SECONDS = 300
 
 class KernelsUnavailable(RuntimeError):
     """There is no compiled library and none can be made; the message says why and what to do."""
-
-
-@functools.cache
-def library_path() -> Path:
-    """The library for this machine, compiled if need be, which takes up to half a minute once.
-
-    Raises:
-        KernelsUnavailable: without a compiled library and without a working C++ compiler.
-    """
-    from .trust import NotTrusted, intact_library, private_directory, remove_killed_compilations
-
-    installed = INSTALLED / FILE_NAME
-    if installed.is_file():
-        if intact_library(installed, others=True):
-            return installed
-        raise KernelsUnavailable(
-            f"{str(installed)!r} is not what was compiled: install optimum-si again (pip install --force-reinstall)."
-        )
-    command = compiler()
-    if command is None:
-        raise KernelsUnavailable(
-            "sparse kernels are not compiled and no C++ compiler was found: install g++ or clang++, or name one in "
-            f"${COMPILER_VARIABLE}."
-        )
-    try:
-        directory = private_directory(cache_directory())
-        remove_killed_compilations(directory)
-        path = directory / f"{source_key(command)}-{FILE_NAME}"
-        if not intact_library(path):
-            compile_library(path, command)
-    except NotTrusted as error:
-        raise KernelsUnavailable(
-            f"sparse kernels are not loaded: {error}. Set ${CACHE_VARIABLE} to a folder of your own."
-        ) from error
-    except (
-        OSError,
-        RuntimeError,
-        ImportError,
-        subprocess.SubprocessError,
-    ) as error:  # no home, no rights, no compiler
-        if isinstance(error, KernelsUnavailable):
-            raise
-        raise KernelsUnavailable(
-            f"sparse kernels cannot be compiled: {error}. Name a writable place in ${CACHE_VARIABLE}, or another "
-            f"compiler in ${COMPILER_VARIABLE}."
-        ) from error
-    return path
-
-
-def cache_directory() -> Path:
-    """Where libraries that were compiled on this machine are kept."""
-    if chosen := os.environ.get(CACHE_VARIABLE):
-        return Path(chosen)
-    import platformdirs
-
-    # Without a home the path begins with "~", which expanding again refuses.
-    return platformdirs.user_cache_path("optimum-si", appauthor=False).expanduser() / "kernels"
 
 
 def compiler() -> list[str] | None:
@@ -115,7 +57,7 @@ def compile_library(path: Path, command: list[str]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"compiling-{os.getpid()}-") as folder:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"{COMPILING}{os.getpid()}-") as folder:
             sources = sources_here()
             objects = [Path(folder) / f"{source.stem}.o" for source in sources]
 
@@ -128,7 +70,7 @@ def compile_library(path: Path, command: list[str]) -> None:
             link = [flag for flag in _LINK if sys.platform != "darwin" or not flag.startswith("-static")]
             _run([*command, *link, *map(str, objects), "-o", str(made)])
             # The record first: a library without one is compiled again, never loaded.
-            record = Path(folder) / f"{path.name}.sha256"
+            record = Path(folder) / f"{path.name}{HASH}"
             record.write_text(hashlib.sha256(made.read_bytes()).hexdigest() + "\n", encoding="ascii")
             record.replace(path.with_name(record.name))
             made.replace(path)

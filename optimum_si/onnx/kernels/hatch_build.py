@@ -29,7 +29,7 @@ class KernelBuildHook(BuildHookInterface):
         except building.KernelsUnavailable as error:
             self.app.display_warning(f"the wheel gets no sparse kernels: {error}")
             return
-        for file in (library, library.with_name(f"{library.name}.sha256")):
+        for file in (library, library.with_name(library.name + building.HASH)):
             build_data["force_include"][str(file)] = f"optimum_si/onnx/kernels/lib/{file.name}"
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{_platform()}"

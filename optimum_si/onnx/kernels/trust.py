@@ -4,15 +4,16 @@ import hashlib
 import os
 import shutil
 import stat
-import sys
 import time
 from pathlib import Path
 
+import psutil
 
-#: Behind the name of a library, the file with its SHA-256.
-HASH = ".sha256"
-#: What compilations work in, followed by the number of their process; and seconds that none of them takes.
-COMPILING, LONGEST = "compiling-", 3600
+from .build import COMPILING, HASH
+
+
+#: Seconds that no compilation takes.
+LONGEST = 3600
 
 
 class NotTrusted(OSError):
@@ -60,26 +61,12 @@ def remove_killed_compilations(directory: Path) -> None:
     """Remove what compilations left that were killed."""
     for folder in directory.glob(f"{COMPILING}*"):
         try:
-            if (
-                not _runs(folder.name[len(COMPILING) :].split("-")[0])
-                or time.time() - folder.stat().st_mtime > LONGEST
-            ):
+            process = folder.name.removeprefix(COMPILING).split("-")[0]
+            is_old = time.time() - folder.stat().st_mtime > LONGEST
+            if is_old or not (process.isdecimal() and psutil.pid_exists(int(process))):
                 shutil.rmtree(folder, ignore_errors=True)
         except OSError:
             continue
-
-
-def _runs(process: str) -> bool:
-    """Whether a process has a number; on Windows, where asking is ending it, yes."""
-    if sys.platform == "win32":
-        return True
-    try:
-        os.kill(int(process), 0)
-    except (ProcessLookupError, ValueError, OverflowError):
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _check_owner(path: Path) -> None:

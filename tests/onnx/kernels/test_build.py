@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from optimum_si.onnx.kernels import KernelsUnavailable, library_path, trust
+from optimum_si.onnx.kernels import KernelsUnavailable, library, library_path, trust
 from optimum_si.onnx.kernels import build as building
 
 
@@ -79,7 +79,7 @@ def test_what_a_wheel_brought_is_taken(cache, monkeypatch, tmp_path):
     installed = tmp_path / building.FILE_NAME
     installed.write_text("built")
     installed.with_name(f"{installed.name}.sha256").write_text(trust.digest(installed))
-    monkeypatch.setattr(building, "INSTALLED", tmp_path)
+    monkeypatch.setattr(library, "INSTALLED", tmp_path)
     monkeypatch.setenv(building.COMPILER_VARIABLE, "none")
     assert library_path() == installed
     library_path.cache_clear()
@@ -179,7 +179,7 @@ def test_what_a_killed_compilation_left_is_removed(compiled):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     names = f"{ended.pid}-a", f"{os.getpid()}-old", f"{os.getpid()}-b"
-    killed, old, new = (path.parent / f"{trust.COMPILING}{name}" for name in names)
+    killed, old, new = (path.parent / f"{building.COMPILING}{name}" for name in names)
     for folder in (killed, old, new):
         folder.mkdir()
     os.utime(old, (0, 0))
