@@ -136,5 +136,5 @@ def test_what_cannot_be_measured_is_said_before_anything_runs(tmp_path, exported
 @pytest.mark.slow
 def test_an_error_in_a_process_of_its_own_comes_back(tmp_path, exported):
     (tmp_path / "model.onnx").write_bytes(b"damaged")
-    with pytest.raises(CheckpointError, match="ONNX Runtime cannot open"):
+    with pytest.raises(CheckpointError, match="cannot be read as a graph"):
         benchmark([tmp_path], repeats=1)
