@@ -18,10 +18,11 @@ from optimum_si.config.recovery import RecoveryConfig
 from optimum_si.config.si_config import SIConfig
 from optimum_si.hub.base_model import base_of, public_name
 from optimum_si.hub.card import CARD_NAME, read_card, take_over, write_card
+from optimum_si.models.experts.unfused import experts_as_linears
 from optimum_si.pipeline.checks import check_vocabulary
 from optimum_si.pipeline.plan import make_plan
 from optimum_si.pipeline.recover_alone import Alone
-from optimum_si.pipeline.run import run
+from optimum_si.pipeline.run import RunResult, run
 
 from .calibration import run_data
 from .errors import ConfigurationError, UnsupportedModelError
@@ -273,6 +274,21 @@ class SIPruner:
     ) -> PreTrainedModel:
         if save_dir is not None:
             check_output(save_dir, overwrite, [self.source, dataset, config.calibration.dataset])
+        with experts_as_linears(self.model):
+            result = self._result(write, config, dataset, progress)
+        self.report, self.config = result.report, config.with_dataset(dataset)
+        self.report.base = base_of(self.source, **self._place)
+        name = self.config.calibration.dataset
+        self.report.dataset = None if name is None else public_name(name)
+        learned = {name: (block.scaling, block.absorbed) for name, block in result.blocks.items()}
+        self.scales = None if write else SavedScales.of(config, learned, self.report.transformations)
+        record = sparsity_record(config, write, self.report.transformations, self.report.sparsity)
+        self.model.config.sparsity_config = record
+        if save_dir is not None:
+            self.save_pretrained(save_dir, overwrite)
+        return self.model
+
+    def _result(self, write: bool, config: SIConfig, dataset: Any, progress: bool) -> RunResult:
         plan = make_plan(config, self.model, write)
         num_fresh = config.recovery.num_samples if write and config.recovery is not None else None
         own = self.model, self.tokenizer, maximum_length(self.model)
@@ -286,15 +302,4 @@ class SIPruner:
         # What was measured of an earlier result says nothing of this one.
         self._saved = None
         padding = getattr(self.tokenizer, "pad_token_id", None) or 0
-        result = run(plan, examples, padding, progress, transformations_of(self.model, self.scales), fresh)
-        self.report, self.config = result.report, config.with_dataset(dataset)
-        self.report.base = base_of(self.source, **self._place)
-        name = self.config.calibration.dataset
-        self.report.dataset = None if name is None else public_name(name)
-        learned = {name: (block.scaling, block.absorbed) for name, block in result.blocks.items()}
-        self.scales = None if write else SavedScales.of(config, learned, self.report.transformations)
-        record = sparsity_record(config, write, self.report.transformations, self.report.sparsity)
-        self.model.config.sparsity_config = record
-        if save_dir is not None:
-            self.save_pretrained(save_dir, overwrite)
-        return self.model
+        return run(plan, examples, padding, progress, transformations_of(self.model, self.scales), fresh)

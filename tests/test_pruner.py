@@ -368,8 +368,8 @@ def test_padding_of_an_encoder_is_not_that_of_the_decoder():
     mask = torch.cat([torch.ones(8, 6), torch.zeros(8, 10)], dim=1).long()
     padded = {**short, "input_ids": torch.nn.functional.pad(short["input_ids"], (0, 10)), "attention_mask": mask}
     runs = [prune(deep_decoder(), "wanda", [data], sparsity=0.5, induction=None) for data in (short, padded)]
-    assert all(name.startswith("encoder.block") for name in runs[0].report.dense)
-    assert runs[0].report.calibration_tokens == runs[1].report.calibration_tokens == 8 * 16
+    assert not runs[0].report.dense
+    assert runs[0].report.calibration_tokens == runs[1].report.calibration_tokens == 8 * 6
     for name, weight in block_weights(runs[0].model).items():
         assert torch.equal(weight == 0, block_weights(runs[1].model)[name] == 0), name
 

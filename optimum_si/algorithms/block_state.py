@@ -115,9 +115,10 @@ class BlockState:
 
     @property
     def validation(self) -> Sequence[Batch]:
-        """Batches to choose by; all of a single one."""
+        """Batches to choose by; all where none is held out."""
         assert self.calls is not None
-        return self.batches[: max(self.calls.num_held_out, 1)]
+        held_out = [batch for number, batch in enumerate(self.batches) if self.calls.is_held_out(number)]
+        return held_out or self.batches
 
     def sample(self, layer: Layer) -> Tensor:
         """Tokens of a layer's input, [n, d_in]."""

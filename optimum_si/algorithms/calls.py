@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -54,10 +55,11 @@ class Calls:
     """The calls of a block.
 
     Args:
-        pruned: for each batch, in the pruned model, in the dtype to compute in.
+        pruned: in the pruned model, in the dtype to compute in; one for each batch that calls the block, or several.
         dense: the same in the dense model; None where no stage asks for it.
         num_held_out: batches at the start that choices are made on.
-        tokens: real tokens in all batches.
+        tokens: real tokens in all calls.
+        origins: position of the batch that each call belongs to; None where there is one for each batch.
         normalized: whether errors of the block's output count relative to each token's norm.
     """
 
@@ -65,6 +67,7 @@ class Calls:
     dense: Sequence[Stop] | None
     num_held_out: int
     tokens: int
+    origins: Sequence[int] | None = None
     normalized: bool = True
 
     def batches(self, dense_outputs: Sequence[Any]) -> list[Batch]:
@@ -76,6 +79,12 @@ class Calls:
         ]
         return [batch.normalized() for batch in batches] if self.normalized else batches
 
-    def is_held_out(self, batch: int) -> bool:
-        """Whether choices are made on a batch; a single batch has to serve for both."""
-        return batch < self.num_held_out and len(self.pruned) > 1
+    def is_held_out(self, call: int) -> bool:
+        """Whether choices are made on a call; where all belong to one part, they have to serve for both."""
+        return self._held_out[call]
+
+    @cached_property
+    def _held_out(self) -> list[bool]:
+        origins = range(len(self.pruned)) if self.origins is None else self.origins
+        held_out = [origin < self.num_held_out for origin in origins]
+        return held_out if any(held_out) and not all(held_out) else [False] * len(held_out)

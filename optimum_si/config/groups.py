@@ -171,6 +171,14 @@ class CalibrationConfig(Configuration):
         help="windows computed together",
         detail="windows that pass through a block together, when statistics are taken and when scales are learned.",
     )
+    min_expert_tokens: int = option(
+        default=256,
+        type=integer(minimum=0, maximum=MOST_TOKENS),
+        flag=True,
+        help="tokens that each expert of a mixture is calibrated on at least",
+        detail="tokens that each expert of a mixture is calibrated on at least: one that fewer are sent to also reads "
+        "tokens of its layer that go to others, evenly spread. 0 adds none.",
+    )
     # The command line's --seed sets this one and the recipe's.
     seed: int = option(default=0, type=integer(minimum=0, maximum=MOST_SEED), flag=True, detail="draws the windows.")
     dataset: str | None = option(

@@ -84,6 +84,14 @@ class Recipe(Configuration):
         help="keep modules dense whose name matches",
         detail="globs over module names that stay dense.",
     )
+    stacks: Converted[str | list[str] | None, list[str] | None] = option(
+        default=None,
+        type=globs(),
+        flag=True,
+        help="prune only these lists of blocks, such as model.language_model.layers",
+        detail="globs over the names of block lists (an encoder's, a decoder's, a vision tower's), as "
+        "`optimum-cli si inspect` prints them. None means all.",
+    )
     induction: Converted[InductionConfig | Mapping[str, Any] | bool | None, InductionConfig | None] = option(
         default=True,
         type=group(InductionConfig),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from transformers import PreTrainedModel
 
+from optimum_si.models.experts.unfused import experts_as_linears
 from optimum_si.models.selection import select_views
 from optimum_si.models.structure import find_structure
 
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
 
 def measured_sparsity(model: PreTrainedModel) -> float:
     """Returns the fraction of zeros among the weights that pruning could treat, whether or not it did."""
-    views = [view for block in select_views(find_structure(model), None, None) for view in block.values()]
-    weights = [view.read() for view in views]
-    return sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
+    with experts_as_linears(model):
+        views = [view for block in select_views(find_structure(model), None, None) for view in block.values()]
+        weights = [view.read() for view in views]
+        return sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
 
 
 def exported_sparsity(matrices: "Sequence[CheckedMatrix]", vocabulary: int) -> float:

@@ -1,18 +1,17 @@
 """Finding the transformer blocks of a model, the weights in them, and the channels that can be scaled."""
 
-import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
 
-from optimum_si.errors import UnsupportedModelError
-
 from .families import find_family
 from .families.base import UNDECLARED, Family
+from .routers import is_router
 from .scale_groups import ScaleGroup
+from .stacks import Padding, Stack, find_stacks, left_alone, modules_in_several
 from .weight_view import WeightView, is_conv1d, linear_views
 
 
@@ -25,14 +24,18 @@ class Block:
         module: the block.
         views: every weight that can be pruned, by its name inside the block.
         scale_groups: channels of this block whose scale can be learned, as its family declares them.
-        no_shift: names inside the block whose bias is left alone.
+        family: of its tower; :data:`UNDECLARED` where pairs are not known.
+        stack: name of the list that it stands in.
+        padding: where that of its hidden states is told.
     """
 
     name: str
     module: nn.Module
     views: Mapping[str, WeightView]
     scale_groups: list[ScaleGroup]
-    no_shift: tuple[str, ...] = ()
+    family: Family = UNDECLARED
+    stack: str = ""
+    padding: Padding = field(default_factory=Padding)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,72 +43,70 @@ class Structure:
     """A model as the pruner sees it.
 
     Args:
-        blocks: in forward order.
-        family: the declared family, or :data:`UNDECLARED`.
-        declared: whether pairs are known.
-        untreated: names of weights inside blocks that cannot be treated (3-D experts, ...).
-        other_lists: names of further block lists that stay dense (a decoder beside an encoder).
+        blocks: of all stacks, in the order of their names; a run brings them into the order of the data.
+        stacks: lists of blocks, in whatever tower.
+        family: of the whole model, or :data:`UNDECLARED`.
+        untreated: names of weights inside blocks that no method treats (convolutions, routers of their own make, ...).
+        left_alone: names of lists that are no stacks: adapters, heads, what stands between towers.
     """
 
     blocks: list[Block]
+    stacks: list[Stack]
     family: Family
-    declared: bool
     untreated: list[str]
-    other_lists: list[str]
+    left_alone: list[str]
+
+    @property
+    def undeclared(self) -> list[str]:
+        """Names of the stacks whose pairs are not known."""
+        return list(dict.fromkeys(block.stack for block in self.blocks if block.family is UNDECLARED))
+
+    def in_order(self, names: Sequence[str]) -> "Structure":
+        """The same with the blocks of these names, in their order."""
+        by_name = {block.name: block for block in self.blocks}
+        return replace(self, blocks=[by_name[name] for name in names])
 
 
 def find_structure(model: nn.Module) -> Structure:
-    """Blocks, weight views and channels of any ``PreTrainedModel``.
+    """Blocks, weight views and channels of any ``PreTrainedModel``; of experts, inside :func:`experts_as_linears`.
 
     Raises:
         UnsupportedModelError: when no list of blocks with linear weights is found; names the modules seen.
     """
     config: Any = model.config
-    prefix, modules, others = _block_list(model)
-    if len({id(module) for module in modules}) < len(modules):
-        raise UnsupportedModelError(
-            f"{prefix!r} of {type(model).__name__} holds one block several times: pruning it for one of its places "
-            "would change the others."
-        )
-    family = find_family(config.model_type)
-    shared = _shared_parameters(model)
+    stacks = find_stacks(model)
+    shared, several = _shared_parameters(model), modules_in_several(stacks)
+    apart = {id(inner) for _, module in several for inner in module.modules()}
     blocks, untreated = [], []
-    for index, module in enumerate(modules):
-        name = f"{prefix}.{index}" if prefix else str(index)
+    for stack, name, module, is_shared in _places(stacks, several):
+        own: Any = getattr(stack.tower, "config", config)
+        of_tower = find_family(own.model_type) or UNDECLARED
         views = {view.name[len(name) + 1 :]: view for view in linear_views(module, name)}
-        views = {local: view for local, view in views.items() if not _is_router(local, view, config)}
-        groups = (family or UNDECLARED).scale_groups(module, views, config)
+        views = {
+            local: view
+            for local, view in views.items()
+            if not is_router(local, view, own)
+            and "adapter" not in local
+            and (is_shared or id(view.module) not in apart)
+        }
+        groups = [] if is_shared else of_tower.scale_groups(module, views, own)
         groups = [_unabsorbable_if_shared(group, shared) for group in groups]
-        blocks.append(Block(name, module, views, groups, (family or UNDECLARED).no_shift))
+        blocks.append(Block(name, module, views, groups, of_tower, stack.name, stack.padding))
         untreated += _untreated(module, name, views)
-    return Structure(blocks, family or UNDECLARED, family is not None, untreated, others)
+    family = find_family(config.model_type) or UNDECLARED
+    return Structure(blocks, stacks, family, untreated, left_alone(model))
 
 
-def _block_list(model: nn.Module) -> tuple[str, nn.ModuleList, list[str]]:
-    """Name and modules of the longest list of one class that holds linear weights, and the names of the others."""
-    found = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList)
-        and len({type(child) for child in module}) == 1
-        and linear_views(module[0], "")
-        and not isinstance(module[0], nn.Linear)
-    }
-    outermost = {
-        name: module
-        for name, module in found.items()
-        if not any(other != name and name.startswith(other + ".") for other in found)
-    }
-    if not outermost:
-        seen = [name for name, module in model.named_modules() if name and not list(module.children())]
-        raise UnsupportedModelError(
-            f"{type(model).__name__} has no list of transformer blocks with nn.Linear or Conv1D weights. Modules "
-            f"seen: {', '.join(seen[:12])}{', ...' if len(seen) > 12 else ''}. optimum-si prunes a ModuleList of "
-            "blocks of one class, as transformers models have."
-        )
-    longest = max(outermost, key=lambda name: len(outermost[name]))
-    others = [f"{name} ({len(module)} blocks)" for name, module in outermost.items() if name != longest]
-    return longest, outermost[longest], others
+def _places(
+    stacks: list[Stack], several: list[tuple[str, nn.Module]]
+) -> Iterator[tuple[Stack, str, nn.Module, bool]]:
+    """Stack, name and module of each block, and whether it is a part that several others share."""
+    for stack in stacks:
+        for name, module in stack.modules.items():
+            for inner, part in several:
+                if inner.startswith(f"{name}."):
+                    yield stack, inner, part, True
+            yield stack, name, module, False
 
 
 def _shared_parameters(model: nn.Module) -> set[int]:
@@ -123,13 +124,6 @@ def _unabsorbable_if_shared(group: ScaleGroup, shared: set[int]) -> ScaleGroup:
         if any(id(tensor) in shared for tensor in tensors if tensor is not None)
         else group
     )
-
-
-def _is_router(local: str, view: WeightView, config: Any) -> bool:
-    """True for the layer that scores experts; routers stay dense."""
-    experts = [getattr(config, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")]
-    last = local.rsplit(".", 1)[-1]
-    return view.shape[0] in (1, *experts) and re.search(r"gate|router", last) is not None
 
 
 def _untreated(module: nn.Module, prefix: str, views: Mapping[str, WeightView]) -> list[str]:

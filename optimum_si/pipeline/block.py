@@ -1,8 +1,9 @@
 """One block on its way: observe it, send it through the stages, let the runs pass it, write it."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,12 +17,14 @@ from optimum_si.algorithms.stage import Need
 from optimum_si.models.forward.flow import Flow, flow_of
 from optimum_si.models.forward.layer_inputs import collect
 from optimum_si.models.forward.modes import widened
-from optimum_si.models.forward.streams import Stream, Streams
+from optimum_si.models.forward.stops import Stop
+from optimum_si.models.forward.streams import Streams
 from optimum_si.models.scale_groups import with_score_only_groups
 from optimum_si.models.weight_view import WeightView
 from optimum_si.report import BlockReport, Spectrum
 
 from .checks import check_layer
+from .experts import topped_up
 from .measure import block_report, spectrum
 from .plan import Plan
 
@@ -48,31 +51,56 @@ class BlockPruner:
 
     Args:
         plan: of the run.
-        streams: where all runs stand.
         num_held_out: batches at the start that choices are made on.
     """
 
-    def __init__(self, plan: Plan, streams: Streams, num_held_out: int) -> None:
-        self.plan, self.streams, self.num_held_out = plan, streams, num_held_out
+    def __init__(self, plan: Plan, num_held_out: int) -> None:
+        self.plan, self.num_held_out = plan, num_held_out
         # What flows inside a block is the same in all of one make.
         self._flows: dict[Any, tuple[nn.Module, Flow]] = {}
 
-    def prune(self, index: int) -> BlockResult:
+    def prune(self, index: int, streams: Streams) -> BlockResult:
         """Treat one block, whose runs wait at it, and let them go on to the next.
 
         Args:
             index: position of the block.
+            streams: where all runs stand.
         """
+        pruned, last = streams.pruned.stops(index), index == len(self.plan.structure.blocks) - 1
+        # Runs of the dense model may take other ways; what is compared is what both come to.
+        dense = None if streams.dense is None else streams.dense.stops(index)
+        calls = [(batch, stop, None if dense is None else dense.get(batch, stop)) for batch, stop in pruned.items()]
+        # Nobody reads what the last block returns.
+        return self._prune(index, calls, None if last else partial(self._advance, index, streams))
+
+    def prune_shared(self, index: int, calls: Sequence[tuple[int, Stop]]) -> BlockResult:
+        """Treat a block that a model calls more than once, on all its calls.
+
+        Args:
+            index: position of the block.
+            calls: position of the batch and the call.
+        """
+        return self._prune(index, [(batch, stop, stop) for batch, stop in calls], None)
+
+    def _prune(
+        self,
+        index: int,
+        calls: Sequence[tuple[int, Stop, Stop | None]],
+        advance: Callable[[BlockState, torch.dtype], None] | None,
+    ) -> BlockResult:
         started = time.perf_counter()
         plan, block = self.plan, self.plan.structure.blocks[index]
         dtypes = {id(parameter): parameter.dtype for parameter in block.module.parameters()}
         with widened(block.module) as dtype:
-            state = self._state(index, dtype, dtypes)
+            state = self._state(index, self._calls(calls, dtype), dtypes)
             if state.views:
-                for stage in plan.stages:
-                    state = stage(state)
-            if index < len(plan.structure.blocks) - 1:  # nobody reads what the last block returns
-                self._advance(state, dtype)
+                with topped_up(state, plan.config.calibration.min_expert_tokens):
+                    if Need.WHOLE_BLOCK in plan.needs:
+                        state = _with_inputs(state)
+                    for stage in plan.stages:
+                        state = stage(state)
+            if advance is not None:
+                advance(state, dtype)
             shown = spectrum(state) if index == plan.spectrum_block else None
             report = block_report(plan, state)
             absorbed = _write_back(plan, state, dtypes)
@@ -83,18 +111,24 @@ class BlockPruner:
         report = replace(report, layers=layers, seconds=time.perf_counter() - started)
         return BlockResult(report, state.scaling, absorbed, shown)
 
-    def _state(self, index: int, dtype: torch.dtype, dtypes: Mapping[int, torch.dtype]) -> BlockState:
-        """The block as its stages find it."""
-        plan, streams = self.plan, self.streams
-        block, views = plan.structure.blocks[index], list(plan.views[index].values())
-        induction = plan.config.induction
-        calls = Calls(
-            [stop.cast(dtype) for stop in streams.pruned.stops(index)],
-            None if streams.dense is None else [stop.cast(dtype) for stop in streams.dense.stops(index)],
+    def _calls(self, calls: Sequence[tuple[int, Stop, Stop | None]], dtype: torch.dtype) -> Calls:
+        induction = self.plan.config.induction
+        pruned = [stop.cast(dtype) for _, stop, _ in calls]
+        dense = [stop.cast(dtype) for _, _, stop in calls if stop is not None]
+        return Calls(
+            pruned,
+            dense or None,
             self.num_held_out,
-            streams.tokens,
+            sum(stop.num_tokens for stop in pruned),
+            [batch for batch, _, _ in calls],
             normalized=induction is None or induction.objective != "mse",
         )
+
+    def _state(self, index: int, calls: Calls, dtypes: Mapping[int, torch.dtype]) -> BlockState:
+        """The block as its stages find it."""
+        plan = self.plan
+        block, views = plan.structure.blocks[index], list(plan.views[index].values())
+        induction = plan.config.induction
         shiftable = frozenset(view.name for view in views if plan.may_shift(view))
         state = BlockState(
             index,
@@ -113,7 +147,7 @@ class BlockPruner:
             own = induction is not None and induction.own_scales
             groups = with_score_only_groups(block.name, block.scale_groups, flow.among(views), own)
             state = replace(state, flow=flow, scale_groups=groups)
-        return _with_inputs(state) if views and Need.WHOLE_BLOCK in plan.needs else state
+        return state
 
     def _flow(self, block: nn.Module, views: Sequence[WeightView], calls: Calls) -> Flow:
         names = {module: name for name, module in block.named_modules()}
@@ -125,19 +159,34 @@ class BlockPruner:
         known, flow = self._flows[make]
         return flow if known is block else flow.in_copy(known, block)
 
-    def _advance(self, state: BlockState, dtype: torch.dtype) -> None:
+    def _advance(self, index: int, streams: Streams, state: BlockState, dtype: torch.dtype) -> None:
         """Let all runs pass the block: those of the pruned model with what was decided, those of the dense one with
         what the dense block returned."""
-        streams, calls = self.streams, state.calls
-        assert calls is not None
-        outputs = state.outputs
-        streams.pruned.advance(_pruned_outputs(state, streams.pruned, dtype) if outputs is None else outputs)
-        if streams.dense is not None:
-            dense = state.dense_outputs
-            if dense is None:  # a block without weights to prune
+        calls = state.calls
+        assert calls is not None and calls.origins is not None
+        outputs = None if state.outputs is None else _committed(calls.origins, calls.pruned, state.outputs)
+        streams.pruned.advance(index, outputs or _pruned_outputs(state, streams.pruned.stops(index), dtype))
+        if streams.dense is None:
+            return
+        known = {} if state.dense_outputs is None else dict(zip(calls.origins, state.dense_outputs, strict=True))
+        committed = dict(zip(calls.origins, calls.dense or (), strict=True))
+        dense: dict[int, Any] = {}
+        for batch, stop in streams.dense.stops(index).items():
+            if batch in known:
+                committed[batch].commit()
+                dense[batch] = known[batch]
+            else:  # a block without weights to prune, or one that the pruned run of this batch left out
                 with torch.no_grad():
-                    dense = [stop.call(state.block) for stop in calls.dense or ()]
-            streams.dense.advance(dense)
+                    cast = stop.cast(dtype)
+                    dense[batch] = cast.call(state.block)
+                    cast.commit()
+        streams.dense.advance(index, dense)
+
+
+def _committed(origins: Sequence[int], stops: Sequence[Stop], outputs: Sequence[Any]) -> dict[int, Any]:
+    for stop in stops:
+        stop.commit()
+    return dict(zip(origins, outputs, strict=True))
 
 
 def _with_inputs(state: BlockState) -> BlockState:
@@ -154,13 +203,14 @@ def _with_inputs(state: BlockState) -> BlockState:
     return replace(state, layers=layers, layer_inputs=found, dense_outputs=outputs)
 
 
-def _pruned_outputs(state: BlockState, stream: Stream, dtype: torch.dtype) -> Iterator[Any]:
+def _pruned_outputs(state: BlockState, stops: Mapping[int, Stop], dtype: torch.dtype) -> Iterator[tuple[int, Any]]:
     """One after the other, so that a batch's old hidden states are gone before the next one's new ones are made."""
-    for run in stream.runs:
-        assert run.stop is not None
+    for batch in [*stops]:
+        stop = stops[batch].cast(dtype)
         with torch.no_grad():
-            output = state.call(run.stop.cast(dtype), state.weights, state.norm_params)
-        yield output
+            output = state.call(stop, state.weights, state.norm_params)
+        stop.commit()
+        yield batch, output
 
 
 def _write_back(plan: Plan, state: BlockState, dtypes: Mapping[int, torch.dtype]) -> dict[str, Tensor]:

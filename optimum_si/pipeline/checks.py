@@ -112,7 +112,10 @@ def check_vocabulary(examples: list[dict[str, Tensor]], model: PreTrainedModel) 
         )
     if highest < 0:
         return
-    size = getattr(model.get_input_embeddings(), "num_embeddings", None)
+    try:
+        size = getattr(model.get_input_embeddings(), "num_embeddings", None)
+    except NotImplementedError:  # a model of several towers
+        return
     if size is not None and highest >= size:
         raise CalibrationError(
             f"the calibration data holds token {highest}, but the model embeds {size} tokens (0 to {size - 1}): "

@@ -20,7 +20,7 @@ from optimum_si.algorithms.refinement.stage import RefinementStage
 from optimum_si.algorithms.stage import BlockStage, Need
 from optimum_si.config.si_config import SIConfig
 from optimum_si.models.selection import select_views
-from optimum_si.models.structure import Structure, find_structure
+from optimum_si.models.structure import Block, Structure, find_structure
 from optimum_si.models.weight_view import WeightView
 
 from .checks import check_call, check_finite, check_generation
@@ -72,6 +72,21 @@ class Plan:
         """Whether the run may change the bias of a layer."""
         return view.name in self.shiftable and view.read_bias() is not None
 
+    def treats(self, block: Block) -> bool:
+        """Whether a block has weights to prune."""
+        position = self.structure.blocks.index(block)
+        return bool(self.views[position])
+
+    def with_blocks_of(self, other: "Plan") -> "Plan":
+        """The same run over the blocks of another plan first."""
+        blocks = [*other.structure.blocks, *self.structure.blocks]
+        return replace(self, structure=replace(self.structure, blocks=blocks), views=[*other.views, *self.views])
+
+    def in_order(self, names: Sequence[str]) -> "Plan":
+        """The same run over the blocks of these names, in their order."""
+        views = {block.name: views for block, views in zip(self.structure.blocks, self.views, strict=True)}
+        return replace(self, structure=self.structure.in_order(names), views=[views[name] for name in names])
+
     def with_saved(self, saved: Mapping[str, Scaling] | None) -> "Plan":
         """The same run with scalings of an earlier run by block name; None learns."""
         return replace(self, saved=saved, stages=_stages(self.config, self.write, saved))
@@ -92,7 +107,7 @@ def make_plan(config: SIConfig, model: PreTrainedModel, write: bool) -> Plan:
     """
     check_call(config)
     structure = find_structure(model)
-    views = select_views(structure, config.include, config.exclude)
+    views = select_views(structure, config.include, config.exclude, config.stacks)
     method, bare = _method(config), get_method(config.method)
     target = make_target(config.sparsity, config.pattern, config.comparison_group or bare.group)
     targets = {}
@@ -110,7 +125,10 @@ def _shiftable(config: SIConfig, structure: Structure) -> frozenset[str]:
     if not (config.fits_in_sequence if config.induction is None else config.induction.shift):
         return frozenset()
     return frozenset(
-        view.name for block in structure.blocks for name, view in block.views.items() if name not in block.no_shift
+        view.name
+        for block in structure.blocks
+        for name, view in block.views.items()
+        if name not in block.family.no_shift
     )
 
 

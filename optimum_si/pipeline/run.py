@@ -16,8 +16,10 @@ from optimum_si.config.si_config import SIConfig
 from optimum_si.models.biases import add_biases
 from optimum_si.models.forward.dense_pass import DensePass
 from optimum_si.models.forward.modes import evaluation_mode, without_cache
-from optimum_si.models.forward.runs import check_calls, suspending
+from optimum_si.models.forward.runs import suspending
+from optimum_si.models.forward.shared import calls_of
 from optimum_si.models.forward.streams import Streams
+from optimum_si.models.forward.trace import trace
 from optimum_si.models.structure import Structure
 from optimum_si.report import Report
 from optimum_si.report.text import printable
@@ -74,42 +76,65 @@ def run(
             f"induction.new_biases: {model.config.model_type!r} declares no biases that it could add; shifts go into "
             "the biases that it has."
         )
-    _warn_about(structure, model.config.model_type)
+    _warn_about(structure)
     warn_of_costs(plan, examples)
-    modules = [block.module for block in structure.blocks]
-    in_decoder = bool(getattr(model.config, "is_encoder_decoder", False)) and "decoder" in structure.blocks[0].name
-    with evaluation_mode(model), without_cache(model), suspending(modules), torch.compiler.set_stance("force_eager"):
+    with evaluation_mode(model), without_cache(model), torch.compiler.set_stance("force_eager"):
         batches, num_held_out = _batches(plan, examples, padding_id)
-        check_calls(model, modules, structure.blocks[0].name.rpartition(".")[0], batches[0])
-        sample = PerplexitySample.of(plan, batches, num_held_out)
-        dense_pass = DensePass(model, structure.blocks, plan.views, batches, in_decoder)
-        plan, applied = _prepared(plan, dense_pass, examples, transformed)
-        references = dense_references(plan, recovery_windows, padding_id)
-        streams = Streams(model, batches, in_decoder, dense=Need.DENSE_STREAM in plan.needs)
-        try:
-            warn_of_short_text(plan, streams.tokens)
-            results = {}
-            pruner = BlockPruner(plan, streams, num_held_out)
-            kinds = [tuple(view.shape for view in views.values()) for views in plan.views]
-            then = () if references is None else ("recovery",)
-            with BlockBar(_task(plan), kinds, then, disable=not progress) as bar:
-                for index, block in enumerate(structure.blocks):
-                    bar.set_postfix_str(printable(block.name))
-                    results[block.name] = pruner.prune(index)
-                    bar.update()
-        finally:
-            streams.close()
+        seen = trace(model, structure, examples, [block.name for block in structure.blocks if plan.treats(block)])
+        # Blocks that are called several times in one pass are done before the others, on all of these calls.
+        complete = plan
+        plan, repeated = plan.in_order([name for name in seen.order if name not in seen.repeated]), plan.in_order(
+            [name for name in seen.order if name in seen.repeated]
+        )
+        blocks = plan.structure.blocks
+        results: dict[str, BlockResult] = {}
+        with suspending([block.module for block in blocks]):
+            sample = PerplexitySample.of(plan, batches, num_held_out)
+            dense_pass = DensePass(model, blocks, plan.views, batches)
+            plan, applied = _prepared(plan, dense_pass, examples, transformed)
+            references = dense_references(plan, recovery_windows, padding_id)
+        for index, block in enumerate(repeated.structure.blocks):
+            calls = calls_of(model, block, batches)
+            results[block.name] = BlockPruner(repeated, num_held_out).prune_shared(index, calls)
+        tokens = _tokens(batches)
+        with suspending([block.module for block in blocks]):
+            streams = Streams(model, blocks, batches, dense=Need.DENSE_STREAM in plan.needs)
+            try:
+                tokens = tokens or streams.tokens
+                warn_of_short_text(plan, tokens)
+                pruner = BlockPruner(plan, num_held_out)
+                kinds = [tuple(view.shape for view in views.values()) for views in plan.views]
+                then = () if references is None else ("recovery",)
+                with BlockBar(_task(plan), kinds, then, disable=not progress) as bar:
+                    while (index := streams.pruned.next) is not None:
+                        bar.set_postfix_str(printable(blocks[index].name))
+                        results[blocks[index].name] = pruner.prune(index, streams)
+                        bar.update()
+                        if index == len(blocks) - 1:
+                            break
+            finally:
+                streams.close()
+        plan = plan.with_blocks_of(repeated)
         recovery = recovered(plan, references, progress)
         if plan.write:
             check_result(model, plan.views, [result.report for result in results.values()])
         # After everything that changes weights.
         perplexity = None if sample is None else sample.compared()
-    report = _report(plan, results, [*transformed], applied)
+    report = _report(plan, complete, results, [*transformed], applied)
     report.recovery = recovery
     report.perplexity = perplexity
-    report.calibration_windows, report.calibration_tokens = len(examples), streams.tokens
+    report.calibration_windows, report.calibration_tokens = len(examples), tokens
     report.seconds = time.perf_counter() - started
     return RunResult(report, results)
+
+
+def _tokens(batches: Sequence[Mapping[str, Tensor]]) -> int:
+    """Real tokens of text; 0 where there is none."""
+    return sum(
+        int(batch["attention_mask"].sum()) if "attention_mask" in batch else batch["input_ids"].numel()
+        for batch in batches
+        if "input_ids" in batch
+    )
 
 
 def _task(plan: Plan) -> str:
@@ -164,14 +189,22 @@ def held_out(windows: int, batch_size: int, fraction: float) -> int:
 
 def _report(
     plan: Plan,
+    complete: Plan,
     results: Mapping[str, BlockResult],
     transformed: list[str],
     applied: list[str],
 ) -> Report:
-    """The numbers of a run, and a warning where calibration data did not reach layers."""
-    config, model, structure = plan.config, plan.model, plan.structure
+    """The numbers of a run, and a warning where calibration data did not reach layers.
+
+    Args:
+        plan: as it was done.
+        complete: with the blocks that no data came to.
+        results: of each block.
+        transformed, applied: transformations of earlier runs, and of this one.
+    """
+    config, model, structure = plan.config, plan.model, complete.structure
     treated = {layer.name for result in results.values() for layer in result.report.layers}
-    chosen = [view.name for views in plan.views for view in views.values()]
+    chosen = [view.name for views in complete.views for view in views.values()]
     if unread := [name for name in chosen if name not in treated]:
         warn(
             f"{len(unread)} layers were never called with the calibration data and stay dense: "
@@ -186,7 +219,7 @@ def _report(
         [result.report for result in results.values()],
         parameters=model.num_parameters(),
         zeros=sum(int((view.read() == 0).sum()) for views in plan.views for view in views.values()),
-        dense=[name for name in every if name not in treated] + structure.untreated + structure.other_lists,
+        dense=[name for name in every if name not in treated] + structure.untreated + structure.left_alone,
         steps=[*(f"{name} transformation" for name in applied), *config.steps],
         transformations=transformed + applied,
         # The name of the model's class where transformers has it.
@@ -195,17 +228,15 @@ def _report(
     )
 
 
-def _warn_about(structure: Structure, model_type: str) -> None:
+def _warn_about(structure: Structure) -> None:
     """Say what the model has that cannot be treated as well as it could."""
-    if not structure.declared:
+    if undeclared := structure.undeclared:
         warn(
-            f"model family {model_type!r} is not declared in optimum-si: it is pruned by every method, but without "
-            "pairs that could absorb a scale."
+            f"the model family behind {', '.join(map(repr, undeclared))} is not declared in optimum-si: it is pruned "
+            "by every method, but without pairs that could absorb a scale."
         )
     if structure.untreated:
         warn(
             f"{len(structure.untreated)} weights inside blocks cannot be treated and stay dense: "
             f"{', '.join(structure.untreated[:4])}{', ...' if len(structure.untreated) > 4 else ''}."
         )
-    if structure.other_lists:
-        warn(f"other lists of blocks stay dense: {', '.join(structure.other_lists)}.")

@@ -39,12 +39,12 @@ COUNTS = (
 @pytest.mark.parametrize("name", FAMILIES)
 def test_each_family_declares_just_the_pairs_that_hold(name):
     structure = find_structure(tiny(name))
-    assert structure.declared == (name in DECLARED)
-    assert len(structure.blocks) == 2 and not structure.untreated
+    assert (not structure.undeclared) == (name in DECLARED)
+    assert len(structure.blocks) == (4 if name == "t5" else 2) and not structure.untreated
     for block in structure.blocks:
         assert {group.name for group in block.scale_groups} == PAIRS[name]
         assert all(group.absorbable for group in block.scale_groups)
-        assert len(block.views) == COUNTS[name]
+        assert len(block.views) == COUNTS[name] + 4 * block.name.startswith("decoder.")
 
 
 def test_names_are_those_of_modules():
@@ -63,16 +63,18 @@ def test_embeddings_and_heads_are_outside_the_blocks():
     assert len(weights) == 14 and all(name.startswith("model.layers.") for name in weights)
 
 
-def test_the_longest_list_is_pruned_and_the_other_is_named():
+def test_every_stack_is_found_and_knows_its_padding():
     structure = find_structure(tiny("t5"))
-    assert structure.blocks[0].name == "encoder.block.0"
-    assert structure.other_lists == ["decoder.block (2 blocks)"]
+    assert [stack.name for stack in structure.stacks] == ["encoder.block", "decoder.block"]
+    encoder, decoder = (stack.padding for stack in structure.stacks)
+    assert (encoder.own, encoder.other) == ("attention_mask", None)
+    assert (decoder.own, decoder.other) == ("decoder_attention_mask", "attention_mask")
 
 
 def test_keys_have_no_shift_where_there_is_no_rope():
-    assert find_structure(tiny("opt")).blocks[0].no_shift == ("self_attn.k_proj",)
-    assert find_structure(tiny("bert")).blocks[0].no_shift == ("attention.self.key",)
-    assert find_structure(tiny("qwen2")).blocks[0].no_shift == ()
+    assert find_structure(tiny("opt")).blocks[0].family.no_shift == ("self_attn.k_proj",)
+    assert find_structure(tiny("bert")).blocks[0].family.no_shift == ("attention.self.key",)
+    assert find_structure(tiny("qwen2")).blocks[0].family.no_shift == ()
 
 
 def test_a_parameter_of_two_modules_is_not_scaled():

@@ -1,6 +1,7 @@
 """What a user does wrong is named, with the way out, before anything is changed or lost."""
 
 import json
+from copy import deepcopy
 
 import pytest
 import torch
@@ -66,8 +67,8 @@ def test_columns_that_no_group_fits_name_the_layer(method):
         prune(tiny("llama"), method, pattern="2:5")
 
 
-def test_blocks_that_are_shared_between_places_are_refused():
-    albert = AlbertModel(
+def test_a_block_that_is_called_several_times_is_pruned_once_on_all_its_calls():
+    model = AlbertModel(
         AlbertConfig(
             vocab_size=48,
             hidden_size=32,
@@ -77,12 +78,20 @@ def test_blocks_that_are_shared_between_places_are_refused():
             embedding_size=16,
         )
     )
-    with pytest.raises(UnsupportedModelError, match="called its 1 blocks .* 3 times"):
-        prune(albert, induction=None)
-    model = tiny("llama")
-    model.model.layers[1] = model.model.layers[0]
-    with pytest.raises(UnsupportedModelError, match="'model.layers' of LlamaForCausalLM holds one block sev"):
-        prune(model, induction=None)
+    dense = deepcopy(model).double().eval()
+    report = prune(model.double(), data=token_windows(8), induction=None, calibration={"batch_size": 1}).report
+    assert [block.name for block in report.blocks] == ["encoder.albert_layer_groups.0"]
+    layer = "encoder.albert_layer_groups.0.albert_layers.0.attention.query"
+    seen = []
+    dense.get_submodule(layer).register_forward_pre_hook(lambda module, args: seen.append(args[0].flatten(0, -2)))
+    with torch.no_grad():
+        for window in token_windows(8):
+            dense(window[None])
+    weight = dense.get_submodule(layer).weight.detach()
+    score = weight.abs() * torch.cat(seen).square().sum(0).sqrt()
+    expected = torch.ones_like(weight).scatter_(1, score.argsort(dim=1, stable=True)[:, :16], 0)
+    assert torch.equal(model.get_submodule(layer).weight != 0, expected != 0)
+
 
 
 def test_layers_that_calibration_never_reaches_are_said_to_stay_dense():

@@ -24,10 +24,10 @@ def stopped_at(model: PreTrainedModel, inputs: dict[str, Tensor], index: int = 0
     """A block of a model, and where the run of one batch waits for it."""
     blocks = find_structure(model).blocks
     with without_cache(model), suspending([block.module for block in blocks]):
-        stream = Stream(model, [inputs])
+        stream = Stream(model, blocks, [inputs])
         with torch.no_grad():
             for before in range(index):
-                stream.advance([stop.call(blocks[before].module) for stop in stream.stops(before)])
+                stream.advance(before, {0: stream.stops(before)[0].call(blocks[before].module)})
         yield blocks[index], stream.stops(index)[0]
         stream.close()
 

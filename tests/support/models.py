@@ -147,7 +147,7 @@ def run(
     pruner = SIPruner(model) if isinstance(model, PreTrainedModel) else SIPruner.from_pretrained(model)
     with warnings.catch_warnings():
         warnings.filterwarnings(
-            "ignore", message="model family|other lists|.*weights inside blocks", category=UserWarning
+            "ignore", message="the model family|.*weights inside blocks", category=UserWarning
         )
         getattr(pruner, task)(SIConfig(method, **recipe), data, save_dir=save_dir, progress=False)
     return pruner

@@ -23,14 +23,12 @@ class DensePass:
         blocks: its blocks, in forward order.
         views: for each block, the weights whose inputs are wanted, by name inside the block.
         batches: calibration examples.
-        in_decoder: as for :class:`Stream`.
     """
 
     model: PreTrainedModel
     blocks: Sequence[Block]
     views: Sequence[Mapping[str, WeightView]]
     batches: Sequence[dict[str, Tensor]]
-    in_decoder: bool = False
 
     def run(self, gram: bool = True) -> Iterator[tuple[int, Block, list[LayerInput]]]:
         """Each block in turn with the inputs of its layers.
@@ -44,16 +42,22 @@ class DensePass:
         Yields:
             Position of the block, the block, and its inputs in module order.
         """
-        stream = Stream(self.model, self.batches, self.in_decoder)
-        tokens = sum(stop.num_tokens for stop in stream.stops(0))
+        stream = Stream(self.model, self.blocks, self.batches)
         try:
-            for index, (block, selected) in enumerate(zip(self.blocks, self.views, strict=True)):
+            while (index := stream.next) is not None:
+                block, selected = self.blocks[index], self.views[index]
+                waiting = stream.stops(index)
+                tokens = sum(stop.num_tokens for stop in waiting.values())
                 with widened(block.module) as dtype:
-                    stops = (stop.cast(dtype) for stop in stream.stops(index))
+                    stops = [stop.cast(dtype) for stop in waiting.values()]
                     views = list(selected.values())
                     inputs, outputs = collect(block.module, views, stops, tokens, gram, keep_outputs=True)
+                    for stop in stops:
+                        stop.commit()
+                    del stops
                 yield index, block, inputs
-                if index < len(self.blocks) - 1:
-                    stream.advance(outputs)
+                if index == len(self.blocks) - 1:
+                    return
+                stream.advance(index, dict(zip(waiting, outputs, strict=True)))
         finally:
             stream.close()

@@ -9,6 +9,7 @@ import torch
 from greenlet import getcurrent
 from torch import Tensor, nn
 
+from optimum_si.models.experts.expert import Experts
 from optimum_si.models.weight_view import WeightView
 
 from .flow import BLOCK_INPUT, Point
@@ -113,6 +114,9 @@ class LayerWalk:
         self._points = {point for points in self.stream.values() for point in points if point != BLOCK_INPUT}
         self._seen: dict[tuple[BlockRun, Point], Tensor] = {}
         self._decided: set[int] = set()
+        # The dense model may send other tokens there.
+        layers = [module for module in block.modules() if isinstance(module, Experts)]
+        self._routed = {inner for experts in layers for inner in experts.modules()}
 
     @torch.no_grad()
     def __iter__(self) -> Iterator[Reached]:
@@ -174,6 +178,7 @@ class LayerWalk:
         other = dense.stop.hidden if dense is not None and dense.stop is not None and known else None
         tokens = values.numel() // values.shape[-1]
         routed = not run.block_stop.gives(values) and tokens != run.block_stop.hidden[..., 0].numel()
+        routed = routed or self.modules[stop.index] in self._routed
         if other is not None and (routed or other.shape != values.shape):
             other = None  # other tokens may have come here in the dense model
         error = None

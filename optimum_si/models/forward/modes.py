@@ -53,16 +53,21 @@ def without_cache(model: nn.Module) -> Iterator[None]:
 def widened(block: nn.Module) -> Iterator[torch.dtype]:
     """A module in fp32 (fp64 where it is fp64) for a while: mathematics happens there, and is cast back once."""
     parameters = [*block.parameters(), *block.buffers()]
-    dtypes = [parameter.dtype for parameter in parameters]
-    wide = torch.float64 if torch.float64 in dtypes else torch.float32
+    narrow = [parameter.data for parameter in parameters]
+    wide = torch.float64 if torch.float64 in [values.dtype for values in narrow] else torch.float32
     try:
         for parameter in parameters:
             if parameter.is_floating_point():
                 parameter.data = parameter.data.to(wide)
         yield wide
     finally:
-        for parameter, dtype in zip(parameters, dtypes, strict=True):
-            parameter.data = parameter.data.to(dtype)
+        # Into the storage that they had, which may be part of something larger (experts).
+        for parameter, values in zip(parameters, narrow, strict=True):
+            if parameter.dtype != values.dtype and parameter.shape == values.shape:
+                values.copy_(parameter.data)
+                parameter.data = values
+            elif parameter.dtype != values.dtype:
+                parameter.data = parameter.data.to(values.dtype)
 
 
 @contextmanager

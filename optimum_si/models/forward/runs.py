@@ -17,9 +17,8 @@ import torch
 from greenlet import getcurrent, greenlet
 from torch import Tensor, nn
 
-from optimum_si.errors import UnsupportedModelError
+from optimum_si.models.stacks import Padding
 
-from .modes import inputs_for, without_cache
 from .stops import Stop, padding_mask
 
 
@@ -80,19 +79,18 @@ class ModelRun(Run):
     Args:
         model: runs its own forward.
         inputs: keyword arguments of it.
-        masks: names of those that mask the hidden states of its blocks, and other states that these attend to.
+        padding: for each block, which of these mask its hidden states, and other states that it attends to.
     """
 
-    def __init__(
-        self, model: nn.Module, inputs: dict[str, Tensor], masks: tuple[str, str | None] = ("attention_mask", None)
-    ) -> None:
+    def __init__(self, model: nn.Module, inputs: dict[str, Tensor], padding: Sequence[Padding]) -> None:
         super().__init__(partial(model, **inputs))
-        self.masks = [None if name is None else inputs.get(name) for name in masks]
+        self.inputs, self.padding = inputs, padding
 
     def masked(self, stop: Stop) -> Stop:
-        own, other = self.masks
-        other = None if other is None else other.bool()
-        return replace(stop, mask=padding_mask(own, stop.hidden), other_mask=other)
+        padding = self.padding[stop.index]
+        own, other = (self.inputs.get(name or "") for name in (padding.own, padding.other))
+        other = None if other is None or other.ndim != 2 else other.bool()
+        return replace(stop, mask=padding_mask(own, stop.hidden, padding.frames), other_mask=other)
 
 
 class BlockRun(Run):
@@ -160,41 +158,7 @@ def _stopping(index: int, forward: Callable[..., Any], kind: type[Run]) -> Calla
         if not isinstance(run, kind):
             return forward(*args, **kwargs)
         assert run.parent is not None
-        answer = run.parent.switch(run.masked(Stop(index, args, kwargs)))
+        answer = run.parent.switch(run.masked(Stop.of(index, args, kwargs)))
         return forward(*args, **kwargs) if answer is None else answer
 
     return stopping
-
-
-def check_calls(model: nn.Module, blocks: Sequence[nn.Module], name: str, batch: dict[str, Tensor]) -> None:
-    """See on the first example of a batch that each block is called once.
-
-    Args:
-        model: whose forward is run.
-        blocks: its blocks, in order.
-        name: name of the list that holds them, for messages.
-        batch: inputs of the model.
-
-    Raises:
-        UnsupportedModelError: for a model that leaves blocks out or calls them more than once.
-    """
-    calls: list[nn.Module] = []
-    handles = [block.register_forward_hook(lambda module, args, output: calls.append(module)) for block in blocks]
-    try:
-        with torch.no_grad(), without_cache(model):
-            model(**inputs_for(model, {name: value[:1] for name, value in batch.items()}))
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not calls:
-        raise UnsupportedModelError(
-            f"this calibration data reaches none of the {len(blocks)} blocks in {name!r} of {type(model).__name__}: "
-            f"they read something else than {', '.join(sorted(batch))}. Give data for that part of the model, such as "
-            "images for a vision tower."
-        )
-    if len(calls) != len(blocks):
-        raise UnsupportedModelError(
-            f"{type(model).__name__} called its {len(blocks)} blocks in {name!r} "
-            f"{len(calls)} times: only models that call each block once are supported, not those that share one "
-            "block between several places (as ALBERT does)."
-        )

@@ -1,11 +1,15 @@
 """Stops: the places in a model's own forward pass where a run of it waits, and what the block there is called with."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, MutableMapping
+from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from optimum_si.errors import UnsupportedModelError
+from optimum_si.models.experts.expert import REAL_TOKENS
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,6 +22,9 @@ class Stop:
         kwargs: keyword arguments, as the model gives them.
         mask: True at real tokens of the hidden states, bool [batch, tokens]; None where nothing is padded.
         other_mask: the same for the states that a decoder's cross attention reads.
+        held: what mappings and lists among the arguments held at the stop: blocks may hand each other keys and values
+            in them (Gemma 3n). Every call begins with that.
+        origin: the stop that this is a copy of in another dtype; None where it is none.
     """
 
     index: int
@@ -25,15 +32,42 @@ class Stop:
     kwargs: dict[str, Any]
     mask: Tensor | None = None
     other_mask: Tensor | None = None
+    held: tuple[tuple[Any, Any], ...] = field(default=())
+    origin: "Stop | None" = None
+
+    @classmethod
+    def of(cls, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> "Stop":
+        """A call as the model makes it."""
+        return cls(index, args, kwargs, held=_held(args, kwargs))
 
     @property
     def hidden(self) -> Tensor:
-        """Hidden states that the block is given, [batch, tokens, features]."""
-        return self.args[0] if self.args else self.kwargs["hidden_states"]
+        """Hidden states that the block is given, [batch, tokens, features] or [tokens, features]."""
+        for value in [*self.args[:1], self.kwargs.get("hidden_states"), *self.args, *self.kwargs.values()]:
+            if isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 1:
+                return value
+        raise UnsupportedModelError(
+            f"a block is called without hidden states: {len(self.args)} arguments and {sorted(self.kwargs)}. Leave "
+            "its stack out (stacks=...)."
+        )
 
     def cast(self, dtype: torch.dtype) -> "Stop":
         """The same call with its floating tensors in a dtype."""
-        return replace(self, args=cast(self.args, dtype), kwargs=cast(self.kwargs, dtype))
+        args, kwargs = cast(self.args, dtype), cast(self.kwargs, dtype)
+        return replace(self, args=args, kwargs=kwargs, held=_held(args, kwargs), origin=self)
+
+    def commit(self) -> None:
+        """Have what the last call left in mappings and lists where the model looks for it."""
+        if self.origin is None:
+            return
+        for (ours, before), (theirs, _) in zip(self.held, self.origin.held, strict=True):
+            if ours is theirs:
+                continue
+            dtype = self.origin.hidden.dtype
+            if isinstance(ours, list):
+                theirs[len(before) :] = [cast(value, dtype) for value in ours[len(before) :]]
+            else:
+                theirs.update({k: cast(value, dtype) for k, value in ours.items() if before.get(k) is not value})
 
     def gives(self, values: Tensor) -> bool:
         """Whether an activation is one of the other states that the block is called with (an encoder's)."""
@@ -52,7 +86,14 @@ class Stop:
     def call(self, block: Callable[..., Any]) -> Any:
         """Whatever the block returns; its own hooks have run, or will, where the model calls it."""
         run = block.forward if isinstance(block, nn.Module) else block
-        return run(*self.args, **self.kwargs)
+        for container, before in self.held:
+            container.clear()
+            container.extend(before) if isinstance(container, list) else container.update(before)
+        marked = REAL_TOKENS.set(self.mask)
+        try:
+            return run(*self.args, **self.kwargs)
+        finally:
+            REAL_TOKENS.reset(marked)
 
     def run(self, block: Callable[..., Any]) -> Tensor:
         """The block's hidden states, [batch, tokens, features]."""
@@ -72,30 +113,49 @@ class WithoutHooks(nn.Module):
 
 def hidden_of(output: Any) -> Tensor:
     """The hidden states in what a block returns."""
+    if isinstance(output, MutableMapping):
+        output = list(output.values())
     return output[0] if isinstance(output, (tuple, list)) else output
 
 
+def _held(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, Any], ...]:
+    found = [value for value in [*args, *kwargs.values()] if isinstance(value, (MutableMapping, list))]
+    return tuple((value, copy(value)) for value in found)
+
+
 def cast(value: Any, dtype: torch.dtype) -> Any:
-    """Floating tensors inside arguments or outputs, in a dtype; everything else as it is."""
+    """Floating tensors inside arguments or outputs, in a dtype; the very same object where all are in it."""
     if isinstance(value, Tensor):
         return value.to(dtype) if value.is_floating_point() else value
     if isinstance(value, (tuple, list)):
         entries = [cast(entry, dtype) for entry in value]
+        if all(new is old for new, old in zip(entries, value, strict=True)):
+            return value
         return type(value)(*entries) if hasattr(value, "_fields") else type(value)(entries)  # namedtuples
-    if isinstance(value, dict):
-        return {name: cast(entry, dtype) for name, entry in value.items()}
+    if isinstance(value, MutableMapping):
+        changed = {name: cast(entry, dtype) for name, entry in value.items()}
+        if all(changed[name] is entry for name, entry in value.items()):
+            return value
+        result = copy(value)
+        result.update(changed)
+        return result
     return value
 
 
-def padding_mask(mask: Tensor | None, hidden: Tensor) -> Tensor | None:
+def padding_mask(mask: Tensor | None, hidden: Tensor, frames: Any = None) -> Tensor | None:
     """bool like the first two axes of hidden states [batch, tokens, features]; None where nothing is padded.
 
     Args:
         mask: an attention mask of the model's inputs, or None.
         hidden: states inside the model.
+        frames: what brings a mask of audio samples to the frames of hidden states, or None.
     """
-    if mask is not None and mask.shape != hidden.shape[:2] and mask.T.shape == hidden.shape[:2]:
+    if mask is None or mask.ndim != 2 or hidden.ndim < 3:
+        return None
+    if mask.shape != hidden.shape[:2] and mask.T.shape == hidden.shape[:2]:
         mask = mask.T  # tokens first (XLNet)
-    if mask is None or mask.shape != hidden.shape[:2] or bool(mask.all()):
+    if mask.shape != hidden.shape[:2] and frames is not None and len(mask) == len(hidden):
+        mask = frames._get_feature_vector_attention_mask(hidden.shape[1], mask)
+    if mask.shape != hidden.shape[:2] or bool(mask.all()):
         return None
     return mask.bool().to(hidden.device)

@@ -1,11 +1,12 @@
 """Streams: the runs of all batches, which move from block to block together."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from optimum_si.errors import UnsupportedModelError
+from optimum_si.models.structure import Block
 
 from .modes import inputs_for
 from .runs import ModelRun
@@ -17,14 +18,15 @@ class Stream:
 
     Args:
         model: runs its own forward, inside :func:`suspending`.
+        blocks: that the runs stop at, in the order of their calls.
         batches: inputs of each run.
-        in_decoder: whether the blocks are those of a decoder beside an encoder, which has masks of its own.
     """
 
-    def __init__(self, model: nn.Module, batches: Sequence[dict[str, Tensor]], in_decoder: bool = False) -> None:
-        self.model = model
-        masks = ("decoder_attention_mask", "attention_mask") if in_decoder else ("attention_mask", None)
-        self.runs = [ModelRun(model, inputs_for(model, batch), masks) for batch in batches]
+    def __init__(self, model: nn.Module, blocks: Sequence[Block], batches: Sequence[dict[str, Tensor]]) -> None:
+        self.model, self.blocks = model, blocks
+        padding = [block.padding for block in blocks]
+        self.runs = [ModelRun(model, inputs_for(model, batch), padding) for batch in batches]
+        self._done = -1
         try:
             for run in self.runs:
                 run.resume()
@@ -32,32 +34,50 @@ class Stream:
             self.close()
             raise
 
-    def stops(self, index: int) -> list[Stop]:
-        """Where the runs wait, which is the same block for all.
-
-        Args:
-            index: position of that block in the model.
+    @property
+    def next(self) -> int | None:
+        """Position of the block that runs wait at and none is behind; None where all have ended.
 
         Raises:
-            UnsupportedModelError: where a run has left the blocks out or calls them in another order.
+            UnsupportedModelError: where a run came to a block that is done.
         """
-        stops = [run.stop for run in self.runs if run.stop is not None and run.stop.index == index]
-        if len(stops) < len(self.runs):
+        waiting = [run.stop.index for run in self.runs if run.stop is not None]
+        if not waiting:
+            return None
+        if (index := min(waiting)) <= self._done:
             raise UnsupportedModelError(
-                f"{type(self.model).__name__} does not call its blocks one after the other for every example: block "
-                f"{index} was not the next one. Only models that do can be pruned block by block."
+                f"{type(self.model).__name__} calls block {self.blocks[index].name!r} again, or in another order, for "
+                "some of the examples. Only models that call their blocks in one order can be pruned block by block: "
+                "leave its stack out (stacks=...), or give examples of one kind."
             )
-        return stops
+        return index
 
-    def advance(self, outputs: Iterable[Any]) -> None:
-        """Let every run go on to the next block.
+    def stops(self, index: int) -> dict[int, Stop]:
+        """Where runs wait, by the position of their batch; runs that do not call the block are left out.
 
         Args:
-            outputs: what the block at hand returned for each batch; cast to the dtype that its input has.
+            index: position of the block, as :attr:`next` gives it.
         """
-        for run, output in zip(self.runs, outputs, strict=True):
+        return {
+            batch: run.stop
+            for batch, run in enumerate(self.runs)
+            if run.stop is not None and run.stop.index == index
+        }
+
+    def advance(self, index: int, outputs: Mapping[int, Any] | Any) -> None:
+        """Let the runs that wait at a block go on.
+
+        Args:
+            index: position of the block.
+            outputs: what it returned, by the position of the batch, or pairs of both; cast to the dtype that its
+                input has.
+        """
+        for batch, output in outputs.items() if isinstance(outputs, Mapping) else outputs:
+            run = self.runs[batch]
             assert run.stop is not None
+            run.stop.commit()
             run.resume(cast(output, run.stop.hidden.dtype))
+        self._done = index
 
     def close(self) -> None:
         """Leave all runs where they are."""
@@ -70,19 +90,21 @@ class Streams:
 
     Args:
         model: pruned block by block while both go on.
+        blocks: in the order of their calls.
         batches: of calibration examples.
-        in_decoder: as for :class:`Stream`.
         dense: whether runs of the dense model are wanted.
 
     Attributes:
         pruned: runs through pruned blocks.
         dense: runs through dense blocks; None where nobody asks for them.
-        tokens: real tokens in all batches.
+        tokens: real tokens of the hidden states at the first stop.
     """
 
-    def __init__(self, model: nn.Module, batches: Sequence[dict[str, Tensor]], in_decoder: bool, dense: bool) -> None:
-        self.pruned = Stream(model, batches, in_decoder)
-        self.dense = Stream(model, batches, in_decoder) if dense else None
+    def __init__(
+        self, model: nn.Module, blocks: Sequence[Block], batches: Sequence[dict[str, Tensor]], dense: bool
+    ) -> None:
+        self.pruned = Stream(model, blocks, batches)
+        self.dense = Stream(model, blocks, batches) if dense else None
         self.tokens = sum(run.stop.num_tokens for run in self.pruned.runs if run.stop is not None)
 
     def close(self) -> None:

@@ -28,11 +28,11 @@ def states(monkeypatch):
     found = []
     advance = pipeline_block.BlockPruner._advance
 
-    def watched(self, state, dtype):
+    def watched(self, index, streams, state, dtype):
         with torch.no_grad():
             again = [state.call(stop, state.weights, state.norm_params) for stop in state.calls.pruned]
         found.append((state, again))
-        return advance(self, state, dtype)
+        return advance(self, index, streams, state, dtype)
 
     monkeypatch.setattr(pipeline_block.BlockPruner, "_advance", watched)
     return found

@@ -59,18 +59,18 @@ def walks(model, batches, dense=True):
     """For each block in turn its walk; the streams go on when the next one is asked for."""
     blocks = find_structure(model).blocks
     with torch.no_grad(), without_cache(model), suspending([block.module for block in blocks]):
-        streams = Streams(model, batches, False, dense)
+        streams = Streams(model, blocks, batches, dense)
 
         def each():
             for index, block in enumerate(blocks):
-                views, stops = list(block.views.values()), streams.pruned.stops(index)
-                beside = streams.dense.stops(index) if dense else None
+                views, stops = list(block.views.values()), list(streams.pruned.stops(index).values())
+                beside = list(streams.dense.stops(index).values()) if dense else None
                 stream = flow_of(block.module, stops[0], [view.module for view in views]).stream
                 walk = LayerWalk(block.module, views, stops, beside, stream)
                 yield block, walk
-                streams.pruned.advance(walk.outputs)
+                streams.pruned.advance(index, dict(enumerate(walk.outputs)))
                 if dense:
-                    streams.dense.advance(walk.dense_outputs)
+                    streams.dense.advance(index, dict(enumerate(walk.dense_outputs)))
 
         try:
             yield each()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from greenlet import getcurrent
 from support.forward import modules_of, stopped_at, whole_model_wanda
-from support.models import FAMILIES, inputs_of, tiny, token_windows
+from support.models import FAMILIES, inputs_of, prune, tiny, token_windows
 from transformers import (
     DebertaV2Config,
     DebertaV2Model,
@@ -17,9 +17,10 @@ from transformers import (
 from optimum_si import SIConfig, SIPruner
 from optimum_si.errors import UnsupportedModelError
 from optimum_si.models.forward.modes import widened, without_cache
-from optimum_si.models.forward.runs import ModelRun, check_calls, suspending
+from optimum_si.models.forward.runs import ModelRun, suspending
 from optimum_si.models.forward.stops import cast, hidden_of
 from optimum_si.models.forward.streams import Stream
+from optimum_si.models.stacks import Padding
 from optimum_si.models.structure import find_structure
 
 
@@ -42,12 +43,14 @@ def test_blocks_called_at_their_stops_give_the_outputs_of_a_forward_pass(name):
     model, inputs = tiny(name), inputs_of(name, 3)
     expected, modules = block_outputs(model, inputs), modules_of(model)
     with torch.no_grad(), without_cache(model), suspending(modules):
-        stream = Stream(model, [inputs])
+        stream = Stream(model, find_structure(model).blocks, [inputs])
         for index, module in enumerate(modules):
-            (stop,) = stream.stops(index)
+            assert stream.next == index
+            (stop,) = stream.stops(index).values()
             output = stop.call(module)
             assert torch.equal(hidden_of(output), expected[index])
-            stream.advance([output])
+            stream.advance(index, {0: output})
+        assert stream.next is None
         (run,) = stream.runs
         assert torch.equal(run.output.logits, model(**inputs).logits)
 
@@ -55,7 +58,7 @@ def test_blocks_called_at_their_stops_give_the_outputs_of_a_forward_pass(name):
 def test_a_run_that_is_answered_nothing_lets_the_model_run_its_blocks():
     model, inputs = tiny("llama"), inputs_of("llama", 2)
     with suspending(modules_of(model)):
-        run = ModelRun(model, inputs)
+        run = ModelRun(model, inputs, [Padding()] * 2)
         stops = []
         while run.resume() is not None:
             stops.append(run.stop.index)
@@ -76,8 +79,8 @@ def test_runs_that_are_closed_undo_what_the_model_entered():
                 left.append(getcurrent())
 
     with suspending(modules_of(model)):
-        stream = Stream(model, [inputs_of("llama", 2)])
-        run = ModelRun(Noting(), inputs_of("llama", 2))
+        stream = Stream(model, find_structure(model).blocks, [inputs_of("llama", 2)])
+        run = ModelRun(Noting(), inputs_of("llama", 2), [Padding()] * 2)
         run.resume()
         run.close()
         stream.close()
@@ -87,7 +90,7 @@ def test_runs_that_are_closed_undo_what_the_model_entered():
 def test_an_error_in_the_model_reaches_whoever_drives_the_run():
     model = tiny("llama")
     with suspending(modules_of(model)), pytest.raises(IndexError):
-        Stream(model, [{"input_ids": torch.full((1, 4), 10**6)}])
+        Stream(model, find_structure(model).blocks, [{"input_ids": torch.full((1, 4), 10**6)}])
 
 
 @pytest.mark.parametrize("name", ["llama", "opt", "bert", "gpt2"])
@@ -129,21 +132,23 @@ def test_a_stop_is_cast_to_the_dtype_that_the_block_computes_in():
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
 
 
-def test_a_model_that_skips_blocks_is_refused():
+def test_blocks_that_a_model_skips_stay_dense_and_are_named():
     model = tiny("llama")
-    blocks = modules_of(model)
-    model.model.layers = model.model.layers[:1]
-    model.config.num_hidden_layers = 1
-    with pytest.raises(UnsupportedModelError, match="called its 2 blocks in 'model.layers' 1 times"):
-        check_calls(model, blocks, "model.layers", {"input_ids": token_windows(2)})
+    model.config.num_hidden_layers = 1  # transformers calls no more of them
+    with pytest.warns(UserWarning, match="7 layers were never called .* model.layers.1.self_attn.q_proj"):
+        report = prune(model, induction=None).report
+    assert [block.name for block in report.blocks] == ["model.layers.0"]
+    assert "model.layers.1.mlp.up_proj" in report.dense
 
 
-def test_a_model_that_calls_its_blocks_in_another_order_is_refused():
+def test_a_model_that_calls_a_block_again_is_refused():
     model = tiny("llama")
-    with suspending(list(reversed(modules_of(model)))):
-        stream = Stream(model, [inputs_of("llama", 2)])
-        with pytest.raises(UnsupportedModelError, match="block 0 was not the next one"):
-            stream.stops(0)
+    blocks = find_structure(model).blocks
+    with torch.no_grad(), suspending([block.module for block in reversed(blocks)]):
+        stream = Stream(model, blocks[::-1], [inputs_of("llama", 2)])
+        stream.advance(1, {0: stream.stops(1)[0].call(blocks[0].module)})
+        with pytest.raises(UnsupportedModelError, match="calls block 'model.layers.1' again, or in another order"):
+            _ = stream.next
         stream.close()
 
 
@@ -234,7 +239,7 @@ def test_what_deepstack_adds_between_blocks_is_seen_by_the_blocks_that_follow():
     batches = [{name: values for name, values in batch.items()} for batch in pictures(4)]
     for batch in batches:
         batch["pixel_values"] = batch["pixel_values"].double()
-    assert find_structure(pruned).blocks[0].name == "model.language_model.layers.0"
+    assert {stack.name for stack in find_structure(pruned).stacks} == {"model.visual.blocks", "model.language_model.layers"}
     whole_model_wanda(reference, batches)
     assert_pruned_alike(pruned, reference, batches)
 
@@ -262,7 +267,7 @@ def test_contexts_that_a_model_enters_around_its_blocks_stay_its_own():
 
     model.forward = forward
     with suspending(modules_of(model)), torch.no_grad():
-        run = ModelRun(model, inputs)
+        run = ModelRun(model, inputs, [Padding()] * 2)
         run.resume()
         assert not torch.is_autocast_enabled("cpu") and not torch.is_grad_enabled()
         run.resume()  # the model runs its block itself, in its own context

@@ -1,0 +1,141 @@
+"""How each class of transformers stores its experts, and the linear layers that share their storage."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .expert import BatchedExperts, ChosenExperts, Expert, Experts, RoutedExperts, SortedExperts
+
+
+#: From a module to the experts in it, as linear layers; None where it is not of that layout.
+Layout = Callable[[Any], Experts | None]
+
+
+def linear(weight: Tensor, bias: Tensor | None, requires_grad: bool) -> nn.Linear:
+    """A layer whose weight [d_out, d_in] and bias are the given tensors: what is written to one is in the other."""
+    layer = nn.Linear(1, 1, bias=False, device="meta")
+    layer.weight = nn.Parameter(weight, requires_grad)
+    layer.out_features, layer.in_features = weight.shape
+    if bias is not None:
+        layer.bias = nn.Parameter(bias, requires_grad)
+    return layer
+
+
+def stacked(module: Any) -> Experts | None:
+    """``gate_up_proj`` or ``up_proj`` and ``down_proj``, [experts, ., .]: the default of transformers, by its flags."""
+    down, first = _stack(module, "down_proj"), "gate_up_proj" if hasattr(module, "gate_up_proj") else "up_proj"
+    if down is None or _stack(module, first) is None or not hasattr(module, "is_transposed"):
+        return None
+    gated = first == "gate_up_proj"
+    combine = module._apply_gate if gated else module.act_fn
+    after = module.post_expert_norm if module.has_post_expert_norm else None
+    part = partial(_layer, module, transposed=module.is_transposed)
+    experts = [
+        Expert({first: part(first, number)}, combine, ("down_proj", part("down_proj", number)), after)
+        for number in range(len(down))
+    ]
+    return RoutedExperts(_numbered(experts), module)
+
+
+def batched(module: Any) -> Experts | None:
+    """Llama 4: transposed, gate then up, called with a copy of all tokens for each expert."""
+    down = _stack(module, "down_proj")
+    if down is None or _stack(module, "gate_up_proj") is None or hasattr(module, "is_transposed"):
+        return None
+
+    def combine(gate_up: Tensor) -> Tensor:
+        gate, up = gate_up.chunk(2, dim=-1)
+        gated: Tensor = up * module.act_fn(gate)
+        return gated
+
+    part = partial(_layer, module, transposed=True)
+    experts = [
+        Expert({"gate_up_proj": part("gate_up_proj", number)}, combine, ("down_proj", part("down_proj", number)))
+        for number in range(len(down))
+    ]
+    return BatchedExperts(_numbered(experts), module)
+
+
+def sorted_by_expert(module: Any) -> Experts | None:
+    """JetMoE: one matrix for each expert, [experts, d_out, d_in], of tokens that come sorted."""
+    weight = _stack(module, "weight")
+    if weight is None or not type(module).__name__.endswith("ParallelExperts"):
+        return None
+    layers = [_layer(module, "weight", number, transposed=False) for number in range(len(weight))]
+    return SortedExperts(_numbered(layers), module)
+
+
+def flattened(module: Any) -> Experts | None:
+    """DBRX: ``w1``, ``v1`` and ``w2`` of all experts below each other, [experts * intermediate, hidden]."""
+    inner = getattr(module, "mlp", None)
+    if inner is None or not all(isinstance(getattr(inner, name, None), nn.Parameter) for name in ("w1", "v1", "w2")):
+        return None
+    size = inner.ffn_hidden_size
+
+    def part(name: str, number: int) -> nn.Linear:
+        whole = getattr(inner, name)
+        rows = whole.data[number * size : (number + 1) * size]
+        return linear(rows.T if name == "w2" else rows, None, whole.requires_grad)
+
+    def combine(gate: Tensor, up: Tensor) -> Tensor:
+        gated: Tensor = inner.activation_fn(gate) * up
+        return gated
+
+    experts = [
+        Expert({name: part(name, number) for name in ("w1", "v1")}, combine, ("w2", part("w2", number)))
+        for number in range(module.num_experts)
+    ]
+    return RoutedExperts(_numbered(experts), module)
+
+
+def listed(module: Any) -> Experts | None:
+    """Switch and NLLB: a module for each expert, linear already."""
+    if not isinstance(module, nn.ModuleDict) or not all(name.startswith("expert_") for name in module):
+        return None
+    if not hasattr(module, "num_experts"):
+        return None
+    dropout = getattr(module, "moe_token_dropout", None)
+    if dropout is None:
+        return ChosenExperts(dict(module.items()), module)
+    return _Dampened(dict(module.items()), module, 1 - dropout)
+
+
+class _Dampened(RoutedExperts):
+    """NLLB: outside training, outputs are as small as dropout of whole tokens makes them on average."""
+
+    def __init__(self, experts: dict[str, nn.Module], original: nn.Module, factor: float) -> None:
+        super().__init__(experts, original)
+        self._factor = factor
+
+    def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+        count = self.num_experts
+        index = top_k_index.reshape(len(hidden_states.reshape(-1, hidden_states.shape[-1])), -1)
+        weights = top_k_weights.reshape(len(index), -1)
+        if weights.shape[1] == count:  # one weight for each expert
+            weights = weights.gather(1, index)
+        return super().forward(hidden_states, index, weights * self._factor)
+
+
+#: Tried in this order.
+LAYOUTS: tuple[Layout, ...] = (stacked, batched, sorted_by_expert, flattened, listed)
+
+
+def _numbered(experts: list[Any]) -> dict[str, nn.Module]:
+    return {str(number): expert for number, expert in enumerate(experts)}
+
+
+def _stack(module: Any, name: str) -> nn.Parameter | None:
+    """A parameter [experts, ., .] of a module, or None."""
+    value = getattr(module, name, None)
+    return value if isinstance(value, nn.Parameter) and value.ndim == 3 and value.device != torch.device("meta") else None
+
+
+def _layer(module: Any, name: str, number: int, transposed: bool) -> nn.Linear:
+    """The matrix of one expert, with its bias if it has one."""
+    whole, bias = getattr(module, name), getattr(module, f"{name}_bias", None)
+    matrix = whole.data[number]
+    own_bias = bias.data[number] if isinstance(bias, nn.Parameter) else None
+    return linear(matrix.T if transposed else matrix, own_bias, whole.requires_grad)
