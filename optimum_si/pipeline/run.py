@@ -83,8 +83,9 @@ def run(
         seen = trace(model, structure, examples, [block.name for block in structure.blocks if plan.treats(block)])
         # Blocks that are called several times in one pass are done before the others, on all of these calls.
         complete = plan
-        plan, repeated = plan.in_order([name for name in seen.order if name not in seen.repeated]), plan.in_order(
-            [name for name in seen.order if name in seen.repeated]
+        plan, repeated = (
+            plan.in_order([name for name in seen.order if name not in seen.repeated]),
+            plan.in_order([name for name in seen.order if name in seen.repeated]),
         )
         blocks = plan.structure.blocks
         results: dict[str, BlockResult] = {}
@@ -93,9 +94,9 @@ def run(
             dense_pass = DensePass(model, blocks, plan.views, batches)
             plan, applied = _prepared(plan, dense_pass, examples, transformed)
             references = dense_references(plan, recovery_windows, padding_id)
-        for index, block in enumerate(repeated.structure.blocks):
+        for position, block in enumerate(repeated.structure.blocks):
             calls = calls_of(model, block, batches)
-            results[block.name] = BlockPruner(repeated, num_held_out).prune_shared(index, calls)
+            results[block.name] = BlockPruner(repeated, num_held_out).prune_shared(position, calls)
         tokens = _tokens(batches)
         with suspending([block.module for block in blocks]):
             streams = Streams(model, blocks, batches, dense=Need.DENSE_STREAM in plan.needs)

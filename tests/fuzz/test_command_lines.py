@@ -27,8 +27,8 @@ VERBS = [
     "pruen",
 ]
 FLAGS = """
-    -m --model --dataset -o --output --overwrite --method --sparsity --pattern --preset --config --include --exclude --stack
-    --no-induction --epochs --seed --num-samples --sequence-length --batch-size --damping --recovery-epochs
+    -m --model --dataset -o --output --overwrite --method --sparsity --pattern --preset --config --include --exclude
+    --stack --no-induction --epochs --seed --num-samples --sequence-length --batch-size --damping --recovery-epochs
     --reconstruction --repair --allocation --device --dtype --gguf-file --tokenizer --json --values --weights --opset
     --verbose --minutes --limit --debug --no-pictures --threads --prompt --trust-remote-code --help --unknown -x --
 """.split()

@@ -9,12 +9,12 @@ import torch
 from greenlet import getcurrent
 from torch import Tensor, nn
 
-from optimum_si.models.experts.expert import Experts
+from optimum_si.models.experts.expert import routed_layers
 from optimum_si.models.weight_view import WeightView
 
 from .flow import BLOCK_INPUT, Point
 from .runs import BlockRun, suspending
-from .stops import Stop, WithoutHooks
+from .stops import Stop, WithoutHooks, read_by
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,8 +115,7 @@ class LayerWalk:
         self._seen: dict[tuple[BlockRun, Point], Tensor] = {}
         self._decided: set[int] = set()
         # The dense model may send other tokens there.
-        layers = [module for module in block.modules() if isinstance(module, Experts)]
-        self._routed = {inner for experts in layers for inner in experts.modules()}
+        self._routed = routed_layers(block)
 
     @torch.no_grad()
     def __iter__(self) -> Iterator[Reached]:
@@ -177,14 +176,15 @@ class LayerWalk:
         known = dense is not None and dense.stop is not None and dense.stop.index == stop.index
         other = dense.stop.hidden if dense is not None and dense.stop is not None and known else None
         tokens = values.numel() // values.shape[-1]
-        routed = not run.block_stop.gives(values) and tokens != run.block_stop.hidden[..., 0].numel()
-        routed = routed or self.modules[stop.index] in self._routed
+        expert = self.modules[stop.index] in self._routed
+        routed = expert or (not run.block_stop.gives(values) and tokens != run.block_stop.hidden[..., 0].numel())
         if other is not None and (routed or other.shape != values.shape):
             other = None  # other tokens may have come here in the dense model
         error = None
         if dense is not None and other is not None and before is not None:
             error = sum(self._at(dense, point) - self._at(run, point) for point in before)
-        return LayerCall(batch, values, other, stop.mask, error if isinstance(error, Tensor) else None)
+        mask = None if expert else stop.mask
+        return LayerCall(batch, values, other, mask, error if isinstance(error, Tensor) else None)
 
     def _catch_up(self, run: BlockRun, index: int | None) -> None:
         """Let a dense run pass layers that are decided, up to one that is not; all of them where no index is given."""
@@ -216,7 +216,9 @@ class LayerWalk:
             assert point.module is not None
             if point.side == "input":
                 handles.append(
-                    point.module.register_forward_pre_hook(lambda module, args, point=point: note(point, args[0]))
+                    point.module.register_forward_pre_hook(
+                        lambda module, args, kwargs, point=point: note(point, read_by(args, kwargs)), with_kwargs=True
+                    )
                 )
             else:
                 handles.append(

@@ -239,7 +239,10 @@ def test_what_deepstack_adds_between_blocks_is_seen_by_the_blocks_that_follow():
     batches = [{name: values for name, values in batch.items()} for batch in pictures(4)]
     for batch in batches:
         batch["pixel_values"] = batch["pixel_values"].double()
-    assert {stack.name for stack in find_structure(pruned).stacks} == {"model.visual.blocks", "model.language_model.layers"}
+    assert {stack.name for stack in find_structure(pruned).stacks} == {
+        "model.visual.blocks",
+        "model.language_model.layers",
+    }
     whole_model_wanda(reference, batches)
     assert_pruned_alike(pruned, reference, batches)
 
