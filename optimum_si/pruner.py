@@ -24,7 +24,7 @@ from optimum_si.pipeline.recover_alone import Alone
 from optimum_si.pipeline.run import run
 
 from .calibration import run_data
-from .errors import ConfigurationError, UnsupportedModelError
+from .errors import ConfigurationError
 from .report import Report
 
 
@@ -45,11 +45,6 @@ class SIPruner:
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
-        if not isinstance(model, PreTrainedModel):
-            raise UnsupportedModelError(
-                f"SIPruner takes a transformers PreTrainedModel, not {type(model).__name__}: load one, or give its "
-                "path to SIPruner.from_pretrained."
-            )
         accept(model)
         self.model = model
         self.tokenizer = tokenizer
