@@ -1,6 +1,7 @@
 """Folders with an adapter of peft alone: found, doubted like any config, and merged into the model they belong to."""
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -26,6 +27,8 @@ _REPEATS = "*+{"
 _RANKS = ("r", "init_r", "target_r", "rank_pattern")
 #: Fields that import modules by name, or make the model larger than its weights, and that nothing can merge.
 _REFUSED = ("megatron_config", "layer_replication")
+#: Copies that peft saves of embeddings with new tokens, beside those that it reads.
+_OF_WRAPPERS = re.compile(r"\.(modules_to_save|original_module)\.")
 #: The least bytes for each unit of a rank: a row and a column of the smallest matrices that anybody adapts.
 _BYTES_OF_RANK = 16
 
@@ -80,10 +83,11 @@ class Adapter:
         adapted = PeftModel.from_pretrained(model, folder, config=config)
         # What belongs nowhere is left out without a word, and what is missing stays as it was made.
         found = adapted.load_adapter(folder, "default")
-        if wrong := sorted([*found.unexpected_keys, *found.missing_keys]):
+        wrong = [*found.missing_keys, *(name for name in found.unexpected_keys if not _OF_WRAPPERS.search(name))]
+        if wrong:
             raise CheckpointError(
                 f"the adapter {folder!r} does not fit {type(model).__name__} of {self.base!r} ({len(wrong)} weights, "
-                f"such as {wrong[0]}): load both with the class that the adapter was trained with, merge them "
+                f"such as {min(wrong)}): load both with the class that the adapter was trained with, merge them "
                 "(model = model.merge_and_unload()) and give the model."
             )
         merged: PreTrainedModel = adapted.merge_and_unload()
@@ -157,8 +161,8 @@ def _check_size(file: Path, values: dict[str, Any], weights: Path) -> None:
         # LoKr takes a rank that is too large for whole matrices.
         if rank > most and values.get("peft_type") != "LOKR":
             raise CheckpointError(
-                f"{str(file)!r} says {name}={rank:,}, and {weights.name} cannot fill that many: the config is damaged, "
-                "or belongs to another adapter."
+                f"{str(file)!r} says {name}={rank:,}, and {weights.name} cannot fill that many: the config is "
+                "damaged, or belongs to another adapter."
             )
 
 

@@ -75,7 +75,7 @@ def _on_hub(source: str, prefix: str, **kwargs: Any) -> dict[str, int]:
     """Files of a repository; without a connection, those of it in the cache."""
     if not kwargs.get("local_files_only"):
         try:
-            place = {"revision": kwargs.get("revision"), "token": kwargs.get("token")}
+            place: dict[str, Any] = {"revision": kwargs.get("revision"), "token": kwargs.get("token")}
             tree = islice(HfApi().list_repo_tree(source, recursive=True, **place), _MOST)
             files = {entry.path: entry.size for entry in tree if isinstance(entry, RepoFile)}
             return {name.removeprefix(prefix): size for name, size in files.items() if name.startswith(prefix)}

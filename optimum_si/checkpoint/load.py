@@ -74,7 +74,11 @@ def load_model(path: str | Path, **kwargs: Any) -> PreTrainedModel:
     if not isinstance(path, (str, Path)) or not str(path):
         refuse_adapters(path)
         raise CheckpointError(f"{path!r} is no model: give a directory that `save_pretrained` wrote, or a Hub id.")
-    path = str(path)
+    return _load(str(path), kwargs, takes_adapters=True)
+
+
+def _load(path: str, kwargs: dict[str, Any], takes_adapters: bool) -> PreTrainedModel:
+    """:func:`load_model`; the base model of an adapter is none itself, for that would have no end."""
     trust = kwargs.get("trust_remote_code", False)
     kwargs.setdefault("dtype", "auto")
     try:
@@ -82,6 +86,8 @@ def load_model(path: str | Path, **kwargs: Any) -> PreTrainedModel:
             return load_gguf_model(gguf, **{name: kwargs[name] for name in kwargs if name not in _OF_REPOSITORIES})
         if (adapter := find_adapter(path, **kwargs)) is not None:
             adapter.require_peft()
+            if not takes_adapters:
+                raise UnsupportedModelError("it is an adapter itself, or holds one: merge that one first.")
             if not adapter.embedded:
                 return _load_adapted(adapter, path, kwargs)
         weights = check_claims(path, **kwargs)
@@ -120,9 +126,7 @@ def _load_adapted(adapter: Adapter, path: str, kwargs: dict[str, Any]) -> PreTra
     """The base model of an adapter, with the adapter merged into it."""
     options = adapter.place_of_base(kwargs)
     try:
-        if find_adapter(adapter.base, **options) is not None:
-            raise UnsupportedModelError("it is an adapter itself: merge that one first.")
-        base = load_model(adapter.base, **options)
+        base = _load(adapter.base, options, takes_adapters=False)
     except SIError as error:
         raise type(error)(
             f"{path!r} is an adapter of {adapter.base!r} (base_model_name_or_path in its adapter_config.json), which "
