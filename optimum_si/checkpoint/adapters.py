@@ -2,7 +2,9 @@
 
 import math
 import re
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,6 +63,15 @@ class Adapter:
                 f"{str(self.folder)!r} holds an adapter, and adapters need peft: pip install peft, or "
                 'pip install "optimum-si[peft]".'
             )
+
+    @contextmanager
+    def without_it(self) -> Iterator[str]:
+        """A folder of links to all but the adapter, which transformers would load instead of checking the model."""
+        with tempfile.TemporaryDirectory() as links:
+            for file in self.folder.resolve().iterdir():
+                if file.name not in (ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, ADAPTER_WEIGHTS_NAME):
+                    Path(links, file.name).symlink_to(file)
+            yield links
 
     def merge_into(self, model: PreTrainedModel) -> PreTrainedModel:
         """The model with the adapter's changes in its weights; of the adapter nothing stays.

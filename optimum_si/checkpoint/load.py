@@ -21,7 +21,7 @@ from optimum_si.errors import CheckpointError, ConfigurationError, SIError, Unsu
 from .adapters import Adapter, find_adapter
 from .claims import check_claims, check_complete, check_size
 from .gguf import find_gguf, load_gguf_model, load_gguf_tokenizer, release_gguf
-from .injected import merge_adapters, refuse_adapters
+from .injected import refuse_adapters
 from .locate import PLACE, find_file, place_of
 from .saved_scales import SCALES_NAME
 
@@ -88,8 +88,7 @@ def _load(path: str, kwargs: dict[str, Any], takes_adapters: bool) -> PreTrained
             adapter.require_peft()
             if not takes_adapters:
                 raise UnsupportedModelError("it is an adapter itself, or holds one: merge that one first.")
-            if not adapter.embedded:
-                return _load_adapted(adapter, path, kwargs)
+            return _load_adapted(adapter, path, kwargs)
         weights = check_claims(path, **kwargs)
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust, **place_of(kwargs))
         _refuse(path, config, trust)
@@ -108,7 +107,7 @@ def _load(path: str, kwargs: dict[str, Any], takes_adapters: bool) -> PreTrained
         kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
         model, loading = model_class.from_pretrained(path, **kwargs)
         check_complete(path, loading)
-        return model if adapter is None else merge_adapters(model)
+        return model
     except SIError:
         raise
     except Exception as error:
@@ -125,6 +124,14 @@ def _load(path: str, kwargs: dict[str, Any], takes_adapters: bool) -> PreTrained
 def _load_adapted(adapter: Adapter, path: str, kwargs: dict[str, Any]) -> PreTrainedModel:
     """The base model of an adapter, with the adapter merged into it."""
     options = adapter.place_of_base(kwargs)
+    if adapter.embedded:
+        with adapter.without_it() as folder:
+            try:
+                base = _load(folder, options, takes_adapters=False)
+            except SIError as error:
+                raise type(error)(str(error).replace(folder, path)) from error
+        base.config._name_or_path = base.name_or_path = path
+        return adapter.merge_into(base)
     try:
         base = _load(adapter.base, options, takes_adapters=False)
     except SIError as error:

@@ -180,9 +180,14 @@ def test_an_adapter_beside_its_model_is_merged_into_it(base, adapter):
     change(adapter, base_model_name_or_path="no/such-model")
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         (base / name).write_bytes((adapter / name).read_bytes())
-    model = load_model(base)
-    assert torch.allclose(answers(model), expected, atol=1e-6)
-    SIPruner(model)
+    pruner = SIPruner.from_pretrained(base)
+    assert torch.allclose(answers(pruner.model), expected, atol=1e-6)
+    assert pruner.model.name_or_path == pruner.source == str(base)
+    weights = load_file(base / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=f"{base.name}' lacks 1 weights.*model.norm.weight"):
+        load_model(base)
 
 
 def test_an_adapter_with_new_tokens_makes_room_for_them(base, tmp_path):
