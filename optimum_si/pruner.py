@@ -14,6 +14,7 @@ from optimum_si.checkpoint.outputs import check_output
 from optimum_si.checkpoint.record import sparsity_record
 from optimum_si.checkpoint.save import replaced_directory
 from optimum_si.checkpoint.saved_scales import SavedScales, transformations_of
+from optimum_si.checkpoint.side_files import SideFiles, find_side_files
 from optimum_si.config.recovery import RecoveryConfig
 from optimum_si.config.si_config import SIConfig
 from optimum_si.hub.base_model import base_of, public_name
@@ -25,7 +26,7 @@ from optimum_si.pipeline.recover_alone import Alone
 from optimum_si.pipeline.run import RunResult, run
 
 from .calibration import run_data
-from .errors import ConfigurationError, UnsupportedModelError
+from .errors import ConfigurationError
 from .report import Report
 
 
@@ -46,17 +47,13 @@ class SIPruner:
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
-        if not isinstance(model, PreTrainedModel):
-            raise UnsupportedModelError(
-                f"SIPruner takes a transformers PreTrainedModel, not {type(model).__name__}: load one, or give its "
-                "path to SIPruner.from_pretrained."
-            )
         accept(model)
         self.model = model
         self.tokenizer = tokenizer
         self.source: str = getattr(model, "name_or_path", "") or ""
         self._place: dict[str, Any] = {}
         self._saved: Path | None = None
+        self._beside: SideFiles | None = None
         self.config: SIConfig | None = None
         self.report: Report | None = None
         # What `induce` left beside the weights of a model that was loaded by transformers alone.
@@ -75,15 +72,15 @@ class SIPruner:
         """Take a loaded model, or load one with the class that its config names, so that heads are kept.
 
         Args:
-            model_or_path: a ``PreTrainedModel``, a directory, a GGUF file or a Hub id.
+            model_or_path: a ``PreTrainedModel``, a directory, a GGUF file or a Hub id; adapters there are merged.
             tokenizer: a tokenizer, or where to load one; None tries the model's own place.
             device: where to compute; None leaves a loaded model where it is.
             kwargs: for ``from_pretrained`` of the model: ``dtype``, ``revision``, ``trust_remote_code``, ...;
                 ``gguf_file`` names a GGUF file in the directory or repository.
 
         Raises:
-            UnsupportedModelError: for quantized models (GGUF files are dequantized), and for repositories that need
-                their own code.
+            UnsupportedModelError: for quantized models (GGUF files are dequantized), for models with adapters in
+                them, and for repositories that need their own code.
             CheckpointError: when the place holds no readable checkpoint.
         """
         model, own_tokenizer, source = load_pretrained(model_or_path, tokenizer, **kwargs)
@@ -91,6 +88,8 @@ class SIPruner:
             move(model, device)
         pruner = cls(model, own_tokenizer)
         pruner.source, pruner._place = source, kwargs
+        # Now, and not after hours, when the connection may be lost.
+        pruner._beside = find_side_files(source, required=model is not model_or_path, **kwargs)
         if kwargs and (path := saved_scales_path(model, source, **kwargs)) is not None:
             # Those of the revision or subfolder that the model came from.
             pruner.scales = SavedScales.load(path)
@@ -192,8 +191,8 @@ class SIPruner:
         """Write an ordinary checkpoint, with the recipe and the report beside it.
 
         Weights, config (with ``sparsity_config``), generation config, tokenizer, ``si_config.json``,
-        ``si_report.json``, the model card, and after :meth:`induce` ``si_scales.safetensors``. Written beside and
-        moved into place. A card that somebody edited in the directory stays as it is.
+        ``si_report.json``, the model card, after :meth:`induce` ``si_scales.safetensors``, and processors, modules of
+        sentence-transformers and licenses of the source. A card that was edited in the directory stays as it is.
 
         Args:
             save_directory: where to.
@@ -265,6 +264,7 @@ class SIPruner:
         for part in (self.tokenizer, self.config):
             if part is not None:
                 part.save_pretrained(directory)
+        (self._beside or find_side_files(self.source)).save(directory, self.tokenizer)
         for record in (self.report, self.scales):
             if record is not None:
                 record.save(directory)

@@ -16,10 +16,12 @@ from transformers import (
 )
 from transformers.utils import GENERATION_CONFIG_NAME
 
-from optimum_si.errors import CheckpointError, ConfigurationError, UnsupportedModelError
+from optimum_si.errors import CheckpointError, ConfigurationError, SIError, UnsupportedModelError
 
+from .adapters import Adapter, find_adapter
 from .claims import check_claims, check_complete, check_size
 from .gguf import find_gguf, load_gguf_model, load_gguf_tokenizer, release_gguf
+from .injected import refuse_adapters
 from .locate import PLACE, find_file, place_of
 from .saved_scales import SCALES_NAME
 
@@ -61,7 +63,7 @@ def load_model(path: str | Path, **kwargs: Any) -> PreTrainedModel:
     """A model with the class in its config's ``architectures``, so that heads are kept.
 
     Args:
-        path: directory, GGUF file or Hub id.
+        path: directory, GGUF file or Hub id; where an adapter is, it is merged into the model that it belongs to.
         kwargs: for ``from_pretrained``; ``dtype`` defaults to that of the checkpoint. ``gguf_file`` names a GGUF file
             in the directory or repository.
 
@@ -70,13 +72,23 @@ def load_model(path: str | Path, **kwargs: Any) -> PreTrainedModel:
         CheckpointError: when nothing can be read there.
     """
     if not isinstance(path, (str, Path)) or not str(path):
+        refuse_adapters(path)
         raise CheckpointError(f"{path!r} is no model: give a directory that `save_pretrained` wrote, or a Hub id.")
-    path = str(path)
+    return _load(str(path), kwargs, takes_adapters=True)
+
+
+def _load(path: str, kwargs: dict[str, Any], takes_adapters: bool) -> PreTrainedModel:
+    """:func:`load_model`; the base model of an adapter is none itself, for that would have no end."""
     trust = kwargs.get("trust_remote_code", False)
     kwargs.setdefault("dtype", "auto")
     try:
         if (gguf := find_gguf(path, kwargs.pop("gguf_file", None), **place_of(kwargs))) is not None:
             return load_gguf_model(gguf, **{name: kwargs[name] for name in kwargs if name not in _OF_REPOSITORIES})
+        if (adapter := find_adapter(path, **kwargs)) is not None:
+            adapter.require_peft()
+            if not takes_adapters:
+                raise UnsupportedModelError("it is an adapter itself, or holds one: merge that one first.")
+            return _load_adapted(adapter, path, kwargs)
         weights = check_claims(path, **kwargs)
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust, **place_of(kwargs))
         _refuse(path, config, trust)
@@ -96,7 +108,7 @@ def load_model(path: str | Path, **kwargs: Any) -> PreTrainedModel:
         model, loading = model_class.from_pretrained(path, **kwargs)
         check_complete(path, loading)
         return model
-    except (UnsupportedModelError, CheckpointError):
+    except SIError:
         raise
     except Exception as error:
         # OSError for missing files, SafetensorError for damaged ones, ValueError for code, and more.
@@ -109,10 +121,32 @@ def load_model(path: str | Path, **kwargs: Any) -> PreTrainedModel:
         ) from error
 
 
+def _load_adapted(adapter: Adapter, path: str, kwargs: dict[str, Any]) -> PreTrainedModel:
+    """The base model of an adapter, with the adapter merged into it."""
+    options = adapter.place_of_base(kwargs)
+    if adapter.embedded:
+        with adapter.without_it() as folder:
+            try:
+                base = _load(folder, options, takes_adapters=False)
+            except SIError as error:
+                raise type(error)(str(error).replace(folder, path)) from error
+        base.config._name_or_path = base.name_or_path = path
+        return adapter.merge_into(base)
+    try:
+        base = _load(adapter.base, options, takes_adapters=False)
+    except SIError as error:
+        raise type(error)(
+            f"{path!r} is an adapter of {adapter.base!r} (base_model_name_or_path in its adapter_config.json), which "
+            f"cannot be taken: {error}"
+        ) from error
+    return adapter.merge_into(base)
+
+
 def load_tokenizer(source: str | Path, required: bool, **kwargs: Any) -> PreTrainedTokenizerBase | None:
     """The tokenizer at a place; None where there is none and it is not required.
 
     A tokenizer without any file of its own is none: transformers makes an empty one from the model's config alone.
+    An adapter without one has that of its base model.
 
     Raises:
         CheckpointError: when it is required and cannot be loaded.
@@ -122,6 +156,10 @@ def load_tokenizer(source: str | Path, required: bool, **kwargs: Any) -> PreTrai
     try:
         if (gguf := find_gguf(source, kwargs.get("gguf_file"), **place_of(kwargs))) is not None:
             return load_gguf_tokenizer(gguf, required)
+        adapter = find_adapter(source, **kwargs)
+        own = ("tokenizer_config.json", "tokenizer.json")
+        if adapter is not None and not adapter.embedded and not any(find_file(source, n, **kwargs) for n in own):
+            return load_tokenizer(adapter.base, required, **adapter.place_of_base(kwargs))
         trust = kwargs.get("trust_remote_code", False)
         tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=trust, **place_of(kwargs))
         names = {"tokenizer_config.json", "tokenizer.json", *tokenizer.vocab_files_names.values()}
@@ -207,8 +245,14 @@ def accept(model: PreTrainedModel) -> None:
     """Make an ordinary model of one from a GGUF file, whose weights are dense, and refuse other quantized ones.
 
     Raises:
-        UnsupportedModelError: for quantized weights.
+        UnsupportedModelError: for quantized weights, for adapters, and for what is no model of transformers.
     """
+    refuse_adapters(model)
+    if not isinstance(model, PreTrainedModel):
+        raise UnsupportedModelError(
+            f"SIPruner takes a transformers PreTrainedModel, not {type(model).__name__}: load one, or give its "
+            "path to SIPruner.from_pretrained."
+        )
     release_gguf(model)
     _refuse_quantized(getattr(model, "name_or_path", "") or type(model).__name__, model.config)
 

@@ -200,7 +200,8 @@ class RunReport:
         calibration_windows, calibration_tokens: data that was used, padding left out.
         seconds: wall time of the run, loading and saving aside.
         dense: names of weights that were seen and left dense.
-        base: the model that was pruned, in words that may be published (:func:`optimum_si.hub.base_model.base_of`).
+        base: the model that was pruned, in words that may be published, and what it was merged into where it was an
+            adapter (:func:`optimum_si.hub.base_model.base_of`).
         steps: what was done beside the method and induction, in words (:attr:`optimum_si.SIConfig.steps`).
         dataset: name of the calibration data that may be published; None where it was given in Python.
         architecture: the model's class in transformers; None for a class from elsewhere.

@@ -47,6 +47,8 @@ def _totals(run: RunReport) -> str:
         f"{run.task}: {', '.join([recipe, *run.steps])}",
         f"layers: {len(run.layers)} in {len(run.blocks)} blocks, {run.parameters:,} parameters in the model",
     ]
+    if changed := run.base.get("adapter_of"):
+        lines.insert(1, f"merged adapter {run.base.get('name')} into {changed}")
     if run.task == "prune":
         lines.append(f"sparsity: {run.sparsity:.2%} of the pruned layers' weights are zero")
     if fallen := Counter(layer.fallback for layer in run.layers if layer.fallback):
