@@ -11,7 +11,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from optimum_si.calibration.hub import load_calibration_dataset
 from optimum_si.checkpoint.load import accept, load_pretrained, maximum_length, move, saved_scales_path
 from optimum_si.checkpoint.outputs import check_output
-from optimum_si.checkpoint.record import sparsity_record
 from optimum_si.checkpoint.save import replaced_directory
 from optimum_si.checkpoint.saved_scales import SavedScales, transformations_of
 from optimum_si.checkpoint.side_files import SideFiles, find_side_files
@@ -24,6 +23,7 @@ from optimum_si.pipeline.checks import check_vocabulary
 from optimum_si.pipeline.plan import make_plan
 from optimum_si.pipeline.recover_alone import Alone
 from optimum_si.pipeline.run import RunResult, run
+from optimum_si.report.recorded import sparsity_record
 
 from .calibration import run_data
 from .errors import ConfigurationError
@@ -282,8 +282,7 @@ class SIPruner:
         self.report.dataset = None if name is None else public_name(name)
         learned = {name: (block.scaling, block.absorbed) for name, block in result.blocks.items()}
         self.scales = None if write else SavedScales.of(config, learned, self.report.transformations)
-        record = sparsity_record(config, write, self.report.transformations, self.report.sparsity)
-        self.model.config.sparsity_config = record
+        self.model.config.sparsity_config = sparsity_record(config, write, self.report)
         if save_dir is not None:
             self.save_pretrained(save_dir, overwrite)
         return self.model

@@ -91,13 +91,10 @@ def _load(path: str, kwargs: dict[str, Any], takes_adapters: bool) -> PreTrained
             return _load_adapted(adapter, path, kwargs)
         weights = check_claims(path, **kwargs)
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust, **place_of(kwargs))
-        _refuse(path, config, trust)
+        refuse_config(path, config, trust)
         if (file := find_file(path, GENERATION_CONFIG_NAME, **kwargs)) is not None:
             read_generation_config(file)
-        name = (config.architectures or [""])[0]
-        model_class = getattr(transformers, name, None)
-        if model_class is None:
-            model_class = _auto_class(config, name)
+        model_class = class_of(config)
         if hasattr(model_class, "_model_mapping"):
             kwargs["trust_remote_code"] = trust
         else:
@@ -231,7 +228,7 @@ def _lasting(source: str) -> str:
     return str(path.absolute()) if path.is_file() else str(path.resolve()) if path.is_dir() else source
 
 
-def _refuse(path: str, config: Any, trust: bool) -> None:
+def refuse_config(path: str, config: Any, trust: bool) -> None:
     _refuse_quantized(path, config)
     if (
         getattr(config, "auto_map", None)
@@ -272,6 +269,13 @@ def _needs_code(path: str) -> str:
         f"{path!r} needs its own modeling code: read that code, then load it with trust_remote_code=True "
         "(--trust-remote-code on the command line)."
     )
+
+
+def class_of(config: Any) -> Any:
+    """The class of transformers that a config names, so that heads are kept, or the auto class that takes it."""
+    name = (config.architectures or [""])[0]
+    found = getattr(transformers, name, None)
+    return _auto_class(config, name) if found is None else found
 
 
 def _auto_class(config: Any, name: str) -> Any:

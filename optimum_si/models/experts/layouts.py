@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from .expert import BatchedExperts, ChosenExperts, Expert, Experts, RoutedExperts, SortedExperts
@@ -125,9 +124,7 @@ def _numbered(experts: list[Any]) -> dict[str, nn.Module]:
 def _stack(module: Any, name: str) -> nn.Parameter | None:
     """A parameter [experts, ., .] of a module, or None."""
     value = getattr(module, name, None)
-    return (
-        value if isinstance(value, nn.Parameter) and value.ndim == 3 and value.device != torch.device("meta") else None
-    )
+    return value if isinstance(value, nn.Parameter) and value.ndim == 3 else None
 
 
 def _layer(module: Any, name: str, number: int, transposed: bool) -> nn.Linear:
