@@ -105,7 +105,7 @@ def _in_block(name: str, parameter: nn.Parameter) -> str:
         return ADAPTERS
     if any(re.search("router|gate$|classifier", part) for part in [*around, last]):
         return ROUTERS
-    return CONVOLUTIONS if parameter.ndim > 2 or "conv" in name else OTHERS
+    return CONVOLUTIONS if "conv" in name else OTHERS
 
 
 def _outside(name: str) -> str:

@@ -1,0 +1,170 @@
+"""What is pruned of two hundred classes of transformers, and that it is what a Wanda on whole models prunes."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from support.zoo import ZOO, specimen, specimen_data
+from torch import nn
+from transformers import PreTrainedModel
+
+from optimum_si import SIConfig, SIPruner
+from optimum_si.models.experts.unfused import experts_as_linears
+from optimum_si.models.forward.modes import without_cache
+from optimum_si.models.forward.runs import suspending
+from optimum_si.models.forward.stops import hidden_of
+from optimum_si.models.forward.streams import Stream
+from optimum_si.models.forward.trace import trace
+from optimum_si.models.structure import find_structure
+
+
+#: A few of each kind, for every day.
+DAILY = (
+    "LlamaForCausalLM GPT2LMHeadModel BloomForCausalLM FalconForCausalLM Gemma2ForCausalLM Phi3ForCausalLM "
+    "MixtralForCausalLM GptOssForCausalLM DeepseekV3ForCausalLM MambaForCausalLM T5ForConditionalGeneration "
+    "BartForConditionalGeneration BertForMaskedLM DebertaV2ForMaskedLM AlbertForMaskedLM XLMWithLMHeadModel "
+    "ViTForImageClassification BeitForImageClassification"
+).split()
+#: Blocks that are called several times are pruned on all their calls at once, which no layer after layer can do.
+JOINT = {"AlbertForMaskedLM", "DoryForCausalLM", "HrmTextForCausalLM"}
+#: Pads to whole windows inside, where nothing tells its padding.
+PADS_INSIDE = {"PegasusXForConditionalGeneration"}
+#: What stays dense of the matrices in blocks beside routers, at most, and why.
+LEFT_DENSE = {
+    **dict.fromkeys(("MambaForCausalLM", "FalconMambaForCausalLM"), (0.13, "their dt_proj is read past the layer")),
+    **dict.fromkeys(
+        "BartForCausalLM BigBirdPegasusForCausalLM BlenderbotForCausalLM BlenderbotSmallForCausalLM MBartForCausalLM "
+        "MarianForCausalLM MvpForCausalLM PLBartForCausalLM PegasusForCausalLM ProphetNetForCausalLM TrOCRForCausalLM "
+        "WhisperForCausalLM".split(),
+        (0.37, "no encoder feeds their cross attention"),
+    ),
+    "LongformerForMaskedLM": (0.31, "projections of global attention, which no token has"),
+    "LEDForConditionalGeneration": (0.15, "projections of global attention, which no token has"),
+    "DeepseekV4ForCausalLM": (0.06, "connections between streams, in tensors of their own"),
+    "HYV4ForCausalLM": (0.04, "connections between streams, in tensors of their own"),
+    "ConvBertForMaskedLM": (0.12, "convolutions"),
+    "InklingForCausalLM": (0.04, "convolutions"),
+    "LaraMiniForCausalLM": (0.06, "convolutions"),
+    "NemotronHForCausalLM": (0.04, "convolutions"),
+    "XLNetLMHeadModel": (0.03, "attention in tensors of three axes"),
+    **dict.fromkeys(
+        ("OlmoHybridForCausalLM", "RwkvForCausalLM", "NystromformerForMaskedLM"), (0.03, "convolutions, time mixing")
+    ),
+}
+OUTSIDE = {"embeddings", "output heads", "norms and biases", "outside the blocks", "routers"}
+EACH = [pytest.param(name, marks=() if name in DAILY else pytest.mark.slow) for name in ZOO]
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_every_matrix_in_blocks_reaches_the_target_and_masks_are_those_of_a_wanda_on_whole_models(name, tmp_path):
+    model, data = specimen(name), specimen_data(name)
+    reference = deepcopy(model)
+    config = SIConfig("wanda", induction=None, calibration={"batch_size": 1, "min_expert_tokens": 16})
+    plain = SIConfig("wanda", induction=None, calibration={"batch_size": 1, "min_expert_tokens": 0})
+    pruner = SIPruner(model)
+    pruner.prune(plain, data, progress=False)
+    report = pruner.report
+    assert report.sparsity == pytest.approx(0.5, abs=0.02)
+    names = [layer.name for layer in report.layers]
+    if name not in JOINT | PADS_INSIDE:
+        whole_model_wanda(reference, names, data)
+        expected = dict(reference.named_parameters())
+        for key, value in model.named_parameters():
+            assert value.ndim < 2 or torch.equal(value == 0, expected[key] == 0), key
+    # With tokens for every expert, nothing but routers is left.
+    again = specimen(name)
+    topped = SIPruner(again)
+    topped.prune(config, data, progress=False)
+    pruned = sum(layer.num_weights for layer in topped.report.layers)
+    dense = sum(count for why, count in topped.report.dense_parts.items() if why not in OUTSIDE)
+    least, why = LEFT_DENSE.get(name, (0.0, ""))
+    assert dense <= least * (pruned + dense), (topped.report.dense_parts, why)
+    pruner.save_pretrained(tmp_path / "saved")
+    loaded = type(model).from_pretrained(tmp_path / "saved", dtype=next(model.parameters()).dtype)
+    for (key, value), (_, other) in zip(model.state_dict().items(), loaded.state_dict().items(), strict=True):
+        assert torch.equal(value, other), key
+    assert torch.equal(first_output(model, data[0]), first_output(loaded.eval(), data[0]))
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_blocks_called_at_their_stops_give_what_they_give_in_a_forward_pass(name):
+    model, data = specimen(name), specimen_data(name, 2)
+    with experts_as_linears(model), without_cache(model), torch.no_grad():
+        structure = find_structure(model)
+        names = [block.name for block in structure.blocks]
+        seen = trace(model, structure, data, names)
+        blocks = structure.in_order([known for known in seen.order if known not in seen.repeated]).blocks
+        expected = {block.name: outputs_of(model, block.module, data) for block in blocks}
+        with suspending([block.module for block in blocks]):
+            stream = Stream(model, blocks, data)
+            while (index := stream.next) is not None:
+                outputs = {}
+                for batch, stop in stream.stops(index).items():
+                    stop.call(blocks[index].module)  # once more than the model does: the second is like the first
+                    outputs[batch] = stop.call(blocks[index].module)
+                    torch.testing.assert_close(
+                        hidden_of(outputs[batch]), expected[blocks[index].name][batch], rtol=1e-5, atol=1e-5
+                    )
+                stream.advance(index, outputs)
+            stream.close()
+
+
+def is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+
+
+def first_output(model: PreTrainedModel, example: dict[str, torch.Tensor]) -> torch.Tensor:
+    with torch.no_grad():
+        return model(**example)[0]
+
+
+def outputs_of(model: PreTrainedModel, module: nn.Module, data: list[dict[str, torch.Tensor]]) -> list[torch.Tensor]:
+    found: list[torch.Tensor] = []
+    handle = module.register_forward_hook(lambda *call: found.append(hidden_of(call[2])))
+    for example in data:
+        model(**example)
+    handle.remove()
+    return found
+
+
+@torch.no_grad()
+def whole_model_wanda(model: PreTrainedModel, names: list[str], data: list[dict[str, torch.Tensor]]) -> None:
+    """Half of each row by |W| sqrt(H_jj), layer after layer, each on forward passes of the whole model."""
+    with experts_as_linears(model), without_cache(model):
+        for name in in_order(model, names, data):
+            module, seen = model.get_submodule(name), []
+            handle = module.register_forward_pre_hook(
+                lambda module, args, seen=seen: seen.append(args[0].reshape(-1, args[0].shape[-1]))
+            )
+            for example in data:
+                model(**example)
+            handle.remove()
+            assert is_linear(module)
+            weight = module.weight if isinstance(module, nn.Linear) else module.weight.T
+            score = weight.abs() * torch.cat(seen).double().square().sum(0).sqrt().to(weight.dtype)
+            weight.scatter_(1, score.argsort(dim=1, stable=True)[:, : weight.shape[1] // 2], 0)
+
+
+def in_order(model: PreTrainedModel, names: list[str], data: list[dict[str, torch.Tensor]]) -> list[str]:
+    """Layers in the order of their first calls, an expert that the first example leaves out before what follows it."""
+    orders = []
+    for example in data:
+        order: list[str] = []
+        handles = [
+            model.get_submodule(name).register_forward_pre_hook(lambda module, args, name=name: order.append(name))
+            for name in names
+        ]
+        model(**example)
+        orders.append(list(dict.fromkeys(order)))
+        for handle in handles:
+            handle.remove()
+    result: list[str] = []
+    for order in orders:
+        place = 0
+        for name in order:
+            if name in result:
+                place = result.index(name) + 1
+            else:
+                result.insert(place, name)
+                place += 1
+    return result
