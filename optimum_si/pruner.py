@@ -9,8 +9,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from optimum_si.calibration.hub import load_calibration_dataset
-from optimum_si.checkpoint.load import accept, load_pretrained, maximum_length, move, saved_scales_path
+from optimum_si.checkpoint.load import accept, load_pretrained, move, saved_scales_path
 from optimum_si.checkpoint.outputs import check_output
+from optimum_si.checkpoint.processor import load_processor
 from optimum_si.checkpoint.record import sparsity_record
 from optimum_si.checkpoint.save import replaced_directory
 from optimum_si.checkpoint.saved_scales import SavedScales, transformations_of
@@ -19,13 +20,12 @@ from optimum_si.config.si_config import SIConfig
 from optimum_si.hub.base_model import base_of, public_name
 from optimum_si.hub.card import CARD_NAME, read_card, take_over, write_card
 from optimum_si.models.experts.unfused import experts_as_linears
-from optimum_si.pipeline.checks import check_vocabulary
+from optimum_si.pipeline.examples import examples_of
 from optimum_si.pipeline.plan import make_plan
 from optimum_si.pipeline.recover_alone import Alone
 from optimum_si.pipeline.run import RunResult, run
 
-from .calibration import run_data
-from .errors import ConfigurationError, UnsupportedModelError
+from .errors import ConfigurationError
 from .report import Report
 
 
@@ -39,21 +39,20 @@ class SIPruner:
     Args:
         model: changed in place.
         tokenizer: needed where calibration data is text; saved beside the model.
+        processor: or where to load it; needed where the data is images or sounds, and None tries the model's own place
+            then. One given here is saved beside the model.
 
     Attributes:
         report: of the last run, a :class:`Report`; None before.
         source: Hub id or absolute path that the model was loaded from; "" where it was made in memory.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
-        if not isinstance(model, PreTrainedModel):
-            raise UnsupportedModelError(
-                f"SIPruner takes a transformers PreTrainedModel, not {type(model).__name__}: load one, or give its "
-                "path to SIPruner.from_pretrained."
-            )
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, processor: Any = None
+    ) -> None:
         accept(model)
-        self.model = model
-        self.tokenizer = tokenizer
+        self.model, self._processor = model, processor
+        self.tokenizer = getattr(processor, "tokenizer", None) if tokenizer is None else tokenizer
         self.source: str = getattr(model, "name_or_path", "") or ""
         self._place: dict[str, Any] = {}
         self._saved: Path | None = None
@@ -69,6 +68,7 @@ class SIPruner:
         model_or_path: PreTrainedModel | str | Path,
         tokenizer: PreTrainedTokenizerBase | str | Path | None = None,
         *,
+        processor: Any = None,
         device: str | torch.device | None = None,
         **kwargs: Any,
     ) -> Self:
@@ -77,6 +77,7 @@ class SIPruner:
         Args:
             model_or_path: a ``PreTrainedModel``, a directory, a GGUF file or a Hub id.
             tokenizer: a tokenizer, or where to load one; None tries the model's own place.
+            processor: as for the constructor.
             device: where to compute; None leaves a loaded model where it is.
             kwargs: for ``from_pretrained`` of the model: ``dtype``, ``revision``, ``trust_remote_code``, ...;
                 ``gguf_file`` names a GGUF file in the directory or repository.
@@ -89,12 +90,17 @@ class SIPruner:
         model, own_tokenizer, source = load_pretrained(model_or_path, tokenizer, **kwargs)
         if device is not None:
             move(model, device)
-        pruner = cls(model, own_tokenizer)
+        pruner = cls(model, own_tokenizer, processor)
         pruner.source, pruner._place = source, kwargs
         if kwargs and (path := saved_scales_path(model, source, **kwargs)) is not None:
             # Those of the revision or subfolder that the model came from.
             pruner.scales = SavedScales.load(path)
         return pruner
+
+    @property
+    def processor(self) -> Any:
+        """What makes inputs of images and sounds: as given, or from the model's place; None where there is none."""
+        return load_processor(self._processor, self.source, **self._place)
 
     def prune(
         self,
@@ -172,6 +178,7 @@ class SIPruner:
         """
         in_place = save_dir is not None and Path(save_dir).resolve() == Path(self.source).resolve()
         alone = Alone.of(self.model, self.tokenizer, self.source, self.report, self.config, config, minutes)
+        alone.load_processor = lambda: self.processor
         sources = [dense, dataset, alone.recipe.calibration.dataset, *([] if in_place else [self.source])]
         if save_dir is not None:
             check_output(save_dir, overwrite, sources)
@@ -262,7 +269,7 @@ class SIPruner:
     def _write(self, directory: Path, **kwargs: Any) -> None:
         """Everything but the card, into an empty directory."""
         self.model.save_pretrained(directory, **kwargs)
-        for part in (self.tokenizer, self.config):
+        for part in (self.tokenizer, None if self._processor is None else self.processor, self.config):
             if part is not None:
                 part.save_pretrained(directory)
         for record in (self.report, self.scales):
@@ -282,18 +289,16 @@ class SIPruner:
         self.report.dataset = None if name is None else public_name(name)
         learned = {name: (block.scaling, block.absorbed) for name, block in result.blocks.items()}
         self.scales = None if write else SavedScales.of(config, learned, self.report.transformations)
-        record = sparsity_record(config, write, self.report.transformations, self.report.sparsity)
-        self.model.config.sparsity_config = record
+        made = self.report.transformations, self.report.sparsity
+        self.model.config.sparsity_config = sparsity_record(config, write, *made)
         if save_dir is not None:
             self.save_pretrained(save_dir, overwrite)
         return self.model
 
     def _result(self, write: bool, config: SIConfig, dataset: Any, progress: bool) -> RunResult:
         plan = make_plan(config, self.model, write)
-        num_fresh = config.recovery.num_samples if write and config.recovery is not None else None
-        own = self.model, self.tokenizer, maximum_length(self.model)
-        examples, fresh = run_data(dataset, config.calibration, num_fresh, *own, progress)
-        check_vocabulary([*examples, *fresh], self.model)
+        own = self.model, self.tokenizer, lambda: self.processor
+        examples, fresh = examples_of(config, dataset, *own, write, progress)
         if self.scales is not None and config.induction is not None:
             if write and self.scales.fit(config):
                 plan = plan.with_saved(self.scales.scalings(config, self.model.device))

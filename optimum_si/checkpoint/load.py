@@ -207,8 +207,13 @@ def accept(model: PreTrainedModel) -> None:
     """Make an ordinary model of one from a GGUF file, whose weights are dense, and refuse other quantized ones.
 
     Raises:
-        UnsupportedModelError: for quantized weights.
+        UnsupportedModelError: for quantized weights, and for what is no model of transformers.
     """
+    if not isinstance(model, PreTrainedModel):
+        raise UnsupportedModelError(
+            f"SIPruner takes a transformers PreTrainedModel, not {type(model).__name__}: load one, or give its "
+            "path to SIPruner.from_pretrained."
+        )
     release_gguf(model)
     _refuse_quantized(getattr(model, "name_or_path", "") or type(model).__name__, model.config)
 
