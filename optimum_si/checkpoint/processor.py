@@ -42,6 +42,8 @@ def load_processor(given: Any, source: str | Path, **kwargs: Any) -> Any:
             processor = kind.from_pretrained(str(source), trust_remote_code=False, **place)
         except Exception as error:  # whatever files, packages and configs raise
             reasons.append((str(error).strip().splitlines() or [type(error).__name__])[0])
+            if isinstance(error, ImportError):  # its parts alone would not do what it does
+                break
             continue
         if not isinstance(processor, PreTrainedTokenizerBase):
             return processor

@@ -23,6 +23,7 @@ from transformers import (
 
 from optimum_si import CalibrationConfig, CalibrationError, ConfigurationError, SIConfig, SIPruner
 from optimum_si.calibration import Reader, prepare_examples, with_decoder_inputs
+from optimum_si.pipeline.checks import check_vocabulary
 
 
 SIZES = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48}
@@ -166,6 +167,16 @@ def test_transcripts_become_what_a_speech_model_writes(lm_tokenizer):
     assert sorted(map(str, (example["labels"][0].tolist() for example in found))) == sorted(
         str(lm_tokenizer(row["text"])["input_ids"]) for row in rows
     )
+
+
+def test_ids_that_a_decoder_does_not_embed_are_an_error():
+    for ids, message in ((400, "token 400, but the model embeds 400"), (-100, "token -100.*decoder_input_ids")):
+        given = [{**tokens(1)[0], "decoder_input_ids": torch.tensor([[0, ids]])}]
+        with pytest.raises(CalibrationError, match=message):
+            check_vocabulary(given, t5())
+    captions = [{"pixel_values": torch.rand(1, 3, 16, 16), "decoder_input_ids": torch.tensor([[2, 50]])}]
+    with pytest.raises(CalibrationError, match="the model embeds 50"):
+        check_vocabulary(captions, captioner())
 
 
 def test_text_prunes_both_stacks_of_an_encoder_decoder(texts, lm_tokenizer):

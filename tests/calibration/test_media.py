@@ -164,6 +164,28 @@ def test_data_of_another_kind_names_what_was_given_and_what_is_read(pictures, te
     assert "input_ids" in examples(with_text, llama, lm_tokenizer, num_samples=1, sequence_length=8)[0]
 
 
+def test_what_a_model_cannot_read_is_said_in_its_words_with_the_shapes(pictures):
+    wrong = [{"pixel_values": torch.rand(3, 20, 16)}] * 4
+    with pytest.raises(
+        CalibrationError, match=r"cannot read .* .pixel_values \[1, 3, 20, 16\].*size"
+    ):
+        prune(media.vit(), wrong)
+
+
+def test_a_processor_that_lacks_a_package_names_it(tmp_path, monkeypatch):
+    from optimum_si.checkpoint import processor
+
+    class Lacking:
+        @classmethod
+        def from_pretrained(cls, *_, **__):
+            raise ImportError("VideoProcessor requires the Torchvision library")
+
+    media.vit()[1].save_pretrained(tmp_path)
+    monkeypatch.setattr(processor, "AutoProcessor", Lacking)
+    with pytest.raises(CheckpointError, match="requires the Torchvision library"):
+        _ = SIPruner(media.vit()[0], processor=tmp_path).processor
+
+
 def test_two_towers_get_images_with_their_captions(pictures, bert_tokenizer):
     rows = [{"image": image, "caption": f"d{index}w1"} for index, image in enumerate(pictures)]
     found = examples(rows, media.clip(), bert_tokenizer, sequence_length=8)
@@ -256,6 +278,38 @@ def test_sounds_that_datasets_cannot_decode_name_the_package():
 
     with pytest.raises(CalibrationError, match="Row 0 .*install 'torchcodec'"):
         examples(Undecodable(), media.wav2vec2(masked=True))
+
+
+def test_images_with_text_reach_both_parts_of_a_vision_language_model(tmp_path, pictures):
+    template = (
+        "{% for m in messages %}{% for c in m['content'] %}{% if c['type'] == 'image' %}<image>{% else %}"
+        "{{ c['text'] }}{% endif %}{% endfor %}{% endfor %}"
+    )
+    chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what is it"}]}]
+    for rows, has_template in (
+        ([{"image": image, "text": "what is it"} for image in pictures], False),
+        (pictures, False),
+        (pictures, True),
+        ([{"images": [image], "messages": chat} for image in pictures], True),
+    ):
+        model, processor = media.llava(tmp_path)
+        processor.chat_template = template if has_template else None
+        (example, *_) = found = examples(rows, (model, processor))
+        assert len(found) == 5 and (example["input_ids"] == model.config.image_token_id).sum() == 16
+        prune((model, processor), rows)
+        for part in (model.model.vision_tower, model.model.language_model):
+            weights = [layer.weight for layer in part.modules() if isinstance(layer, torch.nn.Linear)]
+            assert sum(int((weight == 0).sum()) for weight in weights) == sum(map(torch.numel, weights)) // 2
+
+
+@pytest.mark.parametrize("recipe", [{}, {"induction": {"epochs": 1}, "recovery": {"num_samples": 0}}])
+def test_patches_of_several_images_are_pruned_on(recipe):
+    model, rows = media.qwen2vl(6)
+    config = SIConfig("wanda", sparsity=0.5, **{"induction": None, **recipe})
+    prune((model, None), rows, config)
+    for layers in (model.model.visual.blocks, model.model.language_model.layers):
+        weights = [layer.weight for layer in layers.modules() if isinstance(layer, torch.nn.Linear)]
+        assert sum(int((weight == 0).sum()) for weight in weights) == sum(map(torch.numel, weights)) // 2
 
 
 def test_silence_behind_a_sound_is_no_token():

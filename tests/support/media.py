@@ -1,12 +1,23 @@
 """Images, sounds, and tiny models that read them, with their processors."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from PIL import Image
+from support.models import save_with_tokenizer, tiny
 from transformers import (
+    AutoTokenizer,
     CLIPConfig,
     CLIPImageProcessor,
     CLIPModel,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
     Speech2TextConfig,
     Speech2TextFeatureExtractor,
     Speech2TextForConditionalGeneration,
@@ -98,3 +109,38 @@ def speech2text() -> tuple[Speech2TextForConditionalGeneration, None]:
     )
     model = Speech2TextForConditionalGeneration(config).eval()
     return model, Speech2TextFeatureExtractor(feature_size=16, num_mel_bins=16)
+
+
+def llava(folder: Path) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """Its tokenizer is made in a folder."""
+    save_with_tokenizer(tiny("llama"), folder, "what is it? it is what it is.")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    torch.manual_seed(0)
+    text = LlamaConfig(**_TOWER, vocab_size=320, max_position_embeddings=64)
+    vision = CLIPVisionConfig(**_TOWER, image_size=16, patch_size=4)
+    mark = tokenizer.convert_tokens_to_ids("<image>")
+    config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=mark)
+    reader = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+    sizes = {"patch_size": 4, "num_additional_image_tokens": 1, "vision_feature_select_strategy": "default"}
+    processor = LlavaProcessor(image_processor=reader, tokenizer=tokenizer, image_token="<image>", **sizes)
+    return LlavaForConditionalGeneration(config).eval(), processor
+
+
+def qwen2vl(count: int) -> tuple[Qwen2VLForConditionalGeneration, list[dict]]:
+    """With examples as its processor makes them: prompts of one image and of two."""
+    torch.manual_seed(0)
+    start, end, mark = 60, 61, 62
+    text = {**_TOWER, "num_key_value_heads": 4, "vocab_size": 64, "max_position_embeddings": 64}
+    text["rope_parameters"] = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
+    vision = {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 4, "mlp_ratio": 2, "patch_size": 4}
+    tokens = {"image_token_id": mark, "video_token_id": 63, "vision_start_token_id": start, "vision_end_token_id": end}
+    model = Qwen2VLForConditionalGeneration(Qwen2VLConfig(text_config=text, vision_config=vision, **tokens)).eval()
+    rows = []
+    for number in range(count):
+        images = 1 + number % 2
+        ids = torch.tensor([[5, *([start, *[mark] * 4, end] * images), 7, 8]])
+        row = {"input_ids": ids, "mm_token_type_ids": (ids == mark).long()}
+        grid = torch.tensor([[1, 4, 4]] * images)
+        rows.append({**row, "pixel_values": torch.randn(16 * images, 96), "image_grid_thw": grid})
+    return model, rows
