@@ -10,6 +10,7 @@ from .version import __version__
 
 
 if TYPE_CHECKING:
+    from optimum_si.checkpoint.injected import merge_adapters
     from optimum_si.config.groups import CalibrationConfig, InductionConfig
     from optimum_si.config.recovery import RecoveryConfig
     from optimum_si.config.si_config import SIConfig
@@ -52,6 +53,7 @@ _PUBLIC = {
     "TaskError": "errors",
     "UnsupportedModelError": "errors",
     "evaluate": "evaluation.evaluate",
+    "merge_adapters": "checkpoint.injected",
     "perplexity": "evaluation.perplexity",
     "ORTSIModel": "onnx.runtime.modeling",
     "ORTSIModelForCausalLM": "onnx.runtime.causal",

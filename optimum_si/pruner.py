@@ -9,12 +9,12 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from optimum_si.calibration.hub import load_calibration_dataset
-from optimum_si.checkpoint.load import accept, load_pretrained, move, saved_scales_path
+from optimum_si.checkpoint.load import accept, load_pretrained, move, saved_scales
 from optimum_si.checkpoint.outputs import check_output
 from optimum_si.checkpoint.processor import load_processor
-from optimum_si.checkpoint.record import sparsity_record
 from optimum_si.checkpoint.save import replaced_directory
 from optimum_si.checkpoint.saved_scales import SavedScales, transformations_of
+from optimum_si.checkpoint.side_files import SideFiles, find_side_files
 from optimum_si.config.recovery import RecoveryConfig
 from optimum_si.config.si_config import SIConfig
 from optimum_si.hub.base_model import base_of, public_name
@@ -24,6 +24,7 @@ from optimum_si.pipeline.examples import examples_of
 from optimum_si.pipeline.plan import make_plan
 from optimum_si.pipeline.recover_alone import Alone
 from optimum_si.pipeline.run import RunResult, run
+from optimum_si.report.recorded import sparsity_record
 
 from .errors import ConfigurationError
 from .report import Report
@@ -39,8 +40,7 @@ class SIPruner:
     Args:
         model: changed in place.
         tokenizer: needed where calibration data is text; saved beside the model.
-        processor: or where to load it; needed where the data is images or sounds, and None tries the model's own place
-            then. One given here is saved beside the model.
+        processor: or its place; needed for images and sounds, where None tries the model's own. A given one is saved.
 
     Attributes:
         report: of the last run, a :class:`Report`; None before.
@@ -56,11 +56,10 @@ class SIPruner:
         self.source: str = getattr(model, "name_or_path", "") or ""
         self._place: dict[str, Any] = {}
         self._saved: Path | None = None
+        self._beside: SideFiles | None = None
         self.config: SIConfig | None = None
         self.report: Report | None = None
-        # What `induce` left beside the weights of a model that was loaded by transformers alone.
-        path = saved_scales_path(model, self.source)
-        self.scales = None if path is None else SavedScales.load(path)
+        self.scales = saved_scales(model, self.source)
 
     @classmethod
     def from_pretrained(
@@ -75,16 +74,15 @@ class SIPruner:
         """Take a loaded model, or load one with the class that its config names, so that heads are kept.
 
         Args:
-            model_or_path: a ``PreTrainedModel``, a directory, a GGUF file or a Hub id.
-            tokenizer: a tokenizer, or where to load one; None tries the model's own place.
-            processor: as for the constructor.
+            model_or_path: a ``PreTrainedModel``, a directory, a GGUF file or a Hub id; adapters there are merged.
+            tokenizer, processor: loaded, or where to load it; None tries the model's own place.
             device: where to compute; None leaves a loaded model where it is.
             kwargs: for ``from_pretrained`` of the model: ``dtype``, ``revision``, ``trust_remote_code``, ...;
                 ``gguf_file`` names a GGUF file in the directory or repository.
 
         Raises:
-            UnsupportedModelError: for quantized models (GGUF files are dequantized), and for repositories that need
-                their own code.
+            UnsupportedModelError: for quantized models (GGUF files are dequantized), for models with adapters in
+                them, and for repositories that need their own code.
             CheckpointError: when the place holds no readable checkpoint.
         """
         model, own_tokenizer, source = load_pretrained(model_or_path, tokenizer, **kwargs)
@@ -92,9 +90,9 @@ class SIPruner:
             move(model, device)
         pruner = cls(model, own_tokenizer, processor)
         pruner.source, pruner._place = source, kwargs
-        if kwargs and (path := saved_scales_path(model, source, **kwargs)) is not None:
-            # Those of the revision or subfolder that the model came from.
-            pruner.scales = SavedScales.load(path)
+        # Now, and not after hours, when the connection may be lost.
+        pruner._beside = find_side_files(source, required=model is not model_or_path, **kwargs)
+        pruner.scales = saved_scales(model, source, **kwargs) or pruner.scales
         return pruner
 
     @property
@@ -117,8 +115,7 @@ class SIPruner:
             dataset: calibration data in any form that :func:`prepare_examples` takes, or "self" for what the model
                 writes; None uses ``config.calibration.dataset``.
             save_dir: also save the result there, see :meth:`save_pretrained`.
-            overwrite: replace what is in ``save_dir``.
-            progress: show a progress bar.
+            overwrite, progress: replace what is in ``save_dir``, show a progress bar.
 
         Returns:
             The model, an ordinary ``PreTrainedModel`` with exact zeros and ``config.sparsity_config``.
@@ -199,8 +196,8 @@ class SIPruner:
         """Write an ordinary checkpoint, with the recipe and the report beside it.
 
         Weights, config (with ``sparsity_config``), generation config, tokenizer, ``si_config.json``,
-        ``si_report.json``, the model card, and after :meth:`induce` ``si_scales.safetensors``. Written beside and
-        moved into place. A card that somebody edited in the directory stays as it is.
+        ``si_report.json``, the model card, after :meth:`induce` ``si_scales.safetensors``, and processors, modules of
+        sentence-transformers and licenses of the source. A card that was edited in the directory stays as it is.
 
         Args:
             save_directory: where to.
@@ -215,8 +212,7 @@ class SIPruner:
     def _save(self, directory: str | Path, overwrite: bool, sources: list[Any], **kwargs: Any) -> None:
         """:meth:`save_pretrained`, which does not replace ``sources``."""
         target = check_output(directory, overwrite, sources).resolve()
-        card = target / CARD_NAME
-        previous = read_card(card) if card.is_file() else None
+        previous = read_card(target / CARD_NAME) if (target / CARD_NAME).is_file() else None
         with replaced_directory(target, overwrite, sources) as fresh:
             self._write(fresh, **kwargs)
             if self.report is not None:
@@ -269,12 +265,11 @@ class SIPruner:
     def _write(self, directory: Path, **kwargs: Any) -> None:
         """Everything but the card, into an empty directory."""
         self.model.save_pretrained(directory, **kwargs)
-        for part in (self.tokenizer, None if self._processor is None else self.processor, self.config):
-            if part is not None:
-                part.save_pretrained(directory)
-        for record in (self.report, self.scales):
-            if record is not None:
-                record.save(directory)
+        for part in filter(None, (self.tokenizer, self._processor and self.processor, self.config)):
+            part.save_pretrained(directory)
+        (self._beside or find_side_files(self.source)).save(directory, self.tokenizer)
+        for save in [record.save for record in (self.report, self.scales) if record is not None]:
+            save(directory)
 
     def _run(
         self, write: bool, config: SIConfig, dataset: Any, save_dir: str | Path | None, overwrite: bool, progress: bool
@@ -285,12 +280,10 @@ class SIPruner:
             result = self._result(write, config, dataset, progress)
         self.report, self.config = result.report, config.with_dataset(dataset)
         self.report.base = base_of(self.source, **self._place)
-        name = self.config.calibration.dataset
-        self.report.dataset = None if name is None else public_name(name)
+        self.report.dataset = (name := self.config.calibration.dataset) and public_name(name)
         learned = {name: (block.scaling, block.absorbed) for name, block in result.blocks.items()}
         self.scales = None if write else SavedScales.of(config, learned, self.report.transformations)
-        made = self.report.transformations, self.report.sparsity
-        self.model.config.sparsity_config = sparsity_record(config, write, *made)
+        self.model.config.sparsity_config = sparsity_record(config, write, self.report)
         if save_dir is not None:
             self.save_pretrained(save_dir, overwrite)
         return self.model
@@ -299,11 +292,8 @@ class SIPruner:
         plan = make_plan(config, self.model, write)
         own = self.model, self.tokenizer, lambda: self.processor
         examples, fresh = examples_of(config, dataset, *own, write, progress)
-        if self.scales is not None and config.induction is not None:
-            if write and self.scales.fit(config):
-                plan = plan.with_saved(self.scales.scalings(config, self.model.device))
-            # A run that fails from here on must not undo them a second time when it is repeated.
-            self.scales = self.scales.taken_out(plan.structure.blocks)
+        # A run that fails from here on must not undo scales a second time when it is repeated.
+        plan, self.scales = plan.taking_up(self.scales)
         # What was measured of an earlier result says nothing of this one.
         self._saved = None
         padding = getattr(self.tokenizer, "pad_token_id", None) or 0

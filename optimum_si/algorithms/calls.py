@@ -1,12 +1,13 @@
 """The calls of a block on calibration data, and what is learned on them (Eq. 7)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 
+from optimum_si.models.forward.further_calls import Further
 from optimum_si.models.forward.stops import Stop, hidden_of
 
 
@@ -61,6 +62,7 @@ class Calls:
         tokens: real tokens in all calls.
         origins: position of the batch that each call belongs to; None where there is one for each batch.
         normalized: whether errors of the block's output count relative to each token's norm.
+        further: for layers that the block calls more than once, what they read after that.
     """
 
     pruned: Sequence[Stop]
@@ -69,6 +71,7 @@ class Calls:
     tokens: int
     origins: Sequence[int] | None = None
     normalized: bool = True
+    further: Further = field(default_factory=dict)
 
     def batches(self, dense_outputs: Sequence[Any]) -> list[Batch]:
         """With the outputs of the dense block as targets."""

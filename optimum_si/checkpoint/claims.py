@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from transformers.utils import (
-    ADAPTER_CONFIG_NAME,
     CONFIG_NAME,
     SAFE_WEIGHTS_INDEX_NAME,
     SAFE_WEIGHTS_NAME,
@@ -47,8 +46,7 @@ def check_claims(path: str, **kwargs: Any) -> list[Path]:
     config = find_file(path, CONFIG_NAME, **kwargs)
     if config is None:
         return []
-    _check_adapter(path, **kwargs)
-    values, files = _json_object(config), _weight_files(path, **kwargs)
+    values, files = json_object(config), weight_files(path, **kwargs)
     total = sum(file.stat().st_size for file in files)
     _check_counts(values, _count_tensors(files) if files else None, total, path)
     return files
@@ -64,24 +62,10 @@ def check_config(config: Path, bytes_of_weights: int) -> None:
     Raises:
         CheckpointError: for what is no config, and names a field that the weights cannot fill.
     """
-    _check_counts(_json_object(config), None, bytes_of_weights, str(config.parent))
+    _check_counts(json_object(config), None, bytes_of_weights, str(config.parent))
 
 
-def _check_adapter(path: str, **kwargs: Any) -> None:
-    """Refuse an adapter beside the weights that names modules by a pattern: a hostile one is never done matching."""
-    file = find_file(path, ADAPTER_CONFIG_NAME, **kwargs)
-    if file is None:
-        return
-    values = _json_object(file)
-    for name in ("target_modules", "exclude_modules", "modules_to_save", "layers_pattern"):
-        if isinstance(values.get(name), str) and not values[name].replace("_", "").replace("-", "").isalnum():
-            raise CheckpointError(
-                f"{str(file)!r} has {name}={values[name][:60]!r}, a regular expression: list names of modules, or "
-                "merge the adapter (model.merge_and_unload()) and give the merged model."
-            )
-
-
-def _weight_files(path: str, **kwargs: Any) -> list[Path]:
+def weight_files(path: str, **kwargs: Any) -> list[Path]:
     """The files of a checkpoint's weights, in the order in which transformers looks for them."""
     if kwargs.get("variant"):
         return []
@@ -91,7 +75,7 @@ def _weight_files(path: str, **kwargs: Any) -> list[Path]:
             continue
         if not name.endswith(".json"):
             return [file]
-        shards = _json_object(file).get("weight_map")
+        shards = json_object(file).get("weight_map")
         if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
             raise CheckpointError(f"{str(file)!r} has no weight_map from names to files: it is damaged.")
         found = {shard: find_file(path, _plain(shard, file), **kwargs) for shard in sorted(set(shards.values()))}
@@ -153,7 +137,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
 
-def _json_object(file: Path) -> dict[str, Any]:
+def json_object(file: Path) -> dict[str, Any]:
     """A small JSON object of a checkpoint.
 
     Raises:
@@ -180,7 +164,7 @@ def _count_tensors(files: list[Path]) -> int | None:
     """
     if not all(file.suffix == ".safetensors" for file in files):
         return None
-    return sum(len(_header(file)) for file in files)
+    return sum(len(safetensors_header(file)) for file in files)
 
 
 def _check_counts(config: Mapping[str, Any], tensors: int | None, bytes_of_weights: int, name: str) -> None:
@@ -218,7 +202,7 @@ def _counts(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
                     yield path, number
 
 
-def _header(file: Path) -> dict[str, Any]:
+def safetensors_header(file: Path) -> dict[str, Any]:
     """The tensors that a safetensors file says it holds."""
     size = file.stat().st_size
     try:

@@ -16,12 +16,14 @@ from transformers import (
 )
 from transformers.utils import GENERATION_CONFIG_NAME
 
-from optimum_si.errors import CheckpointError, ConfigurationError, UnsupportedModelError
+from optimum_si.errors import CheckpointError, ConfigurationError, SIError, UnsupportedModelError
 
+from .adapters import Adapter, find_adapter
 from .claims import check_claims, check_complete, check_size
 from .gguf import find_gguf, load_gguf_model, load_gguf_tokenizer, release_gguf
+from .injected import refuse_adapters
 from .locate import PLACE, find_file, place_of
-from .saved_scales import SCALES_NAME
+from .saved_scales import SCALES_NAME, SavedScales
 
 
 #: What means nothing for a single file.
@@ -61,7 +63,7 @@ def load_model(path: str | Path, **kwargs: Any) -> PreTrainedModel:
     """A model with the class in its config's ``architectures``, so that heads are kept.
 
     Args:
-        path: directory, GGUF file or Hub id.
+        path: directory, GGUF file or Hub id; where an adapter is, it is merged into the model that it belongs to.
         kwargs: for ``from_pretrained``; ``dtype`` defaults to that of the checkpoint. ``gguf_file`` names a GGUF file
             in the directory or repository.
 
@@ -70,22 +72,29 @@ def load_model(path: str | Path, **kwargs: Any) -> PreTrainedModel:
         CheckpointError: when nothing can be read there.
     """
     if not isinstance(path, (str, Path)) or not str(path):
+        refuse_adapters(path)
         raise CheckpointError(f"{path!r} is no model: give a directory that `save_pretrained` wrote, or a Hub id.")
-    path = str(path)
+    return _load(str(path), kwargs, takes_adapters=True)
+
+
+def _load(path: str, kwargs: dict[str, Any], takes_adapters: bool) -> PreTrainedModel:
+    """:func:`load_model`; the base model of an adapter is none itself, for that would have no end."""
     trust = kwargs.get("trust_remote_code", False)
     kwargs.setdefault("dtype", "auto")
     try:
         if (gguf := find_gguf(path, kwargs.pop("gguf_file", None), **place_of(kwargs))) is not None:
             return load_gguf_model(gguf, **{name: kwargs[name] for name in kwargs if name not in _OF_REPOSITORIES})
+        if (adapter := find_adapter(path, **kwargs)) is not None:
+            adapter.require_peft()
+            if not takes_adapters:
+                raise UnsupportedModelError("it is an adapter itself, or holds one: merge that one first.")
+            return _load_adapted(adapter, path, kwargs)
         weights = check_claims(path, **kwargs)
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust, **place_of(kwargs))
-        _refuse(path, config, trust)
+        refuse_config(path, config, trust)
         if (file := find_file(path, GENERATION_CONFIG_NAME, **kwargs)) is not None:
             read_generation_config(file)
-        name = (config.architectures or [""])[0]
-        model_class = getattr(transformers, name, None)
-        if model_class is None:
-            model_class = _auto_class(config, name)
+        model_class = class_of(config)
         if hasattr(model_class, "_model_mapping"):
             kwargs["trust_remote_code"] = trust
         else:
@@ -96,7 +105,7 @@ def load_model(path: str | Path, **kwargs: Any) -> PreTrainedModel:
         model, loading = model_class.from_pretrained(path, **kwargs)
         check_complete(path, loading)
         return model
-    except (UnsupportedModelError, CheckpointError):
+    except SIError:
         raise
     except Exception as error:
         # OSError for missing files, SafetensorError for damaged ones, ValueError for code, and more.
@@ -109,10 +118,32 @@ def load_model(path: str | Path, **kwargs: Any) -> PreTrainedModel:
         ) from error
 
 
+def _load_adapted(adapter: Adapter, path: str, kwargs: dict[str, Any]) -> PreTrainedModel:
+    """The base model of an adapter, with the adapter merged into it."""
+    options = adapter.place_of_base(kwargs)
+    if adapter.embedded:
+        with adapter.without_it() as folder:
+            try:
+                base = _load(folder, options, takes_adapters=False)
+            except SIError as error:
+                raise type(error)(str(error).replace(folder, path)) from error
+        base.config._name_or_path = base.name_or_path = path
+        return adapter.merge_into(base)
+    try:
+        base = _load(adapter.base, options, takes_adapters=False)
+    except SIError as error:
+        raise type(error)(
+            f"{path!r} is an adapter of {adapter.base!r} (base_model_name_or_path in its adapter_config.json), which "
+            f"cannot be taken: {error}"
+        ) from error
+    return adapter.merge_into(base)
+
+
 def load_tokenizer(source: str | Path, required: bool, **kwargs: Any) -> PreTrainedTokenizerBase | None:
     """The tokenizer at a place; None where there is none and it is not required.
 
     A tokenizer without any file of its own is none: transformers makes an empty one from the model's config alone.
+    An adapter without one has that of its base model.
 
     Raises:
         CheckpointError: when it is required and cannot be loaded.
@@ -122,6 +153,10 @@ def load_tokenizer(source: str | Path, required: bool, **kwargs: Any) -> PreTrai
     try:
         if (gguf := find_gguf(source, kwargs.get("gguf_file"), **place_of(kwargs))) is not None:
             return load_gguf_tokenizer(gguf, required)
+        adapter = find_adapter(source, **kwargs)
+        own = ("tokenizer_config.json", "tokenizer.json")
+        if adapter is not None and not adapter.embedded and not any(find_file(source, n, **kwargs) for n in own):
+            return load_tokenizer(adapter.base, required, **adapter.place_of_base(kwargs))
         trust = kwargs.get("trust_remote_code", False)
         tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=trust, **place_of(kwargs))
         names = {"tokenizer_config.json", "tokenizer.json", *tokenizer.vocab_files_names.values()}
@@ -179,12 +214,13 @@ def maximum_length(model: PreTrainedModel) -> int | None:
     return None
 
 
-def saved_scales_path(model: PreTrainedModel, source: str, **kwargs: Any) -> Path | None:
-    """``si_scales.safetensors`` beside the weights that ``model`` was loaded from, when `induce` wrote them."""
+def saved_scales(model: PreTrainedModel, source: str, **kwargs: Any) -> SavedScales | None:
+    """What `induce` left beside the weights that ``model`` was loaded from; None where it did not write them."""
     record = getattr(model.config, "sparsity_config", None)
     if not source or not isinstance(record, dict) or record.get("pruned", True):
         return None
-    return find_file(source, SCALES_NAME, **kwargs)
+    path = find_file(source, SCALES_NAME, **kwargs)
+    return None if path is None else SavedScales.load(path)
 
 
 def _lasting(source: str) -> str:
@@ -193,7 +229,7 @@ def _lasting(source: str) -> str:
     return str(path.absolute()) if path.is_file() else str(path.resolve()) if path.is_dir() else source
 
 
-def _refuse(path: str, config: Any, trust: bool) -> None:
+def refuse_config(path: str, config: Any, trust: bool) -> None:
     _refuse_quantized(path, config)
     if (
         getattr(config, "auto_map", None)
@@ -207,8 +243,9 @@ def accept(model: PreTrainedModel) -> None:
     """Make an ordinary model of one from a GGUF file, whose weights are dense, and refuse other quantized ones.
 
     Raises:
-        UnsupportedModelError: for quantized weights, and for what is no model of transformers.
+        UnsupportedModelError: for quantized weights, for adapters, and for what is no model of transformers.
     """
+    refuse_adapters(model)
     if not isinstance(model, PreTrainedModel):
         raise UnsupportedModelError(
             f"SIPruner takes a transformers PreTrainedModel, not {type(model).__name__}: load one, or give its "
@@ -233,6 +270,13 @@ def _needs_code(path: str) -> str:
         f"{path!r} needs its own modeling code: read that code, then load it with trust_remote_code=True "
         "(--trust-remote-code on the command line)."
     )
+
+
+def class_of(config: Any) -> Any:
+    """The class of transformers that a config names, so that heads are kept, or the auto class that takes it."""
+    name = (config.architectures or [""])[0]
+    found = getattr(transformers, name, None)
+    return _auto_class(config, name) if found is None else found
 
 
 def _auto_class(config: Any, name: str) -> Any:

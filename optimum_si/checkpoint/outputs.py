@@ -1,6 +1,7 @@
 """Where a result may go: what is never replaced, and what a folder has to hold to be replaced on request."""
 
 import glob
+import json
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,6 +19,8 @@ CONFIGS = ("config.json", "genai_config.json", "adapter_config.json")
 WEIGHTS = (".safetensors", ".bin", ".onnx", ".gguf", ".pt", ".pth", ".h5", ".msgpack")
 #: Folders that are looked through for a repository.
 MOST_FOLDERS = 1000
+#: Bytes of an adapter's config.
+_LARGEST_CONFIG = 1 << 20
 
 
 def check_output(
@@ -141,12 +144,23 @@ def _check_sources(path: Path, sources: Iterable[Any]) -> None:
     """Refuse to replace what the run reads."""
     resolved = path.resolve()
     for source in sources:
-        for file in _local(source):
+        for file in [*_local(source), *_local(_base_of_adapter(source))]:
             if resolved in (file, *file.parents):
                 raise CheckpointError(
                     f"output {str(path)!r} is or holds {str(source)!r}, which this run reads and would replace: give "
                     "another directory."
                 )
+
+
+def _base_of_adapter(source: Any) -> Any:
+    """The model that an adapter in a folder belongs to, which is read as well; None for all else."""
+    try:
+        file = Path(os.path.expanduser(source), "adapter_config.json")
+        if file.is_file() and file.stat().st_size <= _LARGEST_CONFIG:
+            return json.loads(file.read_bytes()).get("base_model_name_or_path")
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):  # loading says what is wrong with it
+        pass
+    return None
 
 
 def _local(source: Any) -> Iterable[Path]:

@@ -10,6 +10,7 @@ from .demo import DemoCommand
 from .evaluate import EvaluateCommand
 from .export import ExportCommand
 from .induce import InduceCommand
+from .inspect import InspectCommand
 from .prune import PruneCommand
 from .push import PushCommand
 from .recover import RecoverCommand
@@ -36,6 +37,7 @@ class SICommand(BaseOptimumCLICommand):
     SUBCOMMANDS = tuple(
         CommandInfo(name, help=command.HELP, subcommand_class=command)
         for name, command in (
+            ("inspect", InspectCommand),
             ("prune", PruneCommand),
             ("induce", InduceCommand),
             ("recover", RecoverCommand),

@@ -89,8 +89,7 @@ class Recipe(Configuration):
         type=globs(),
         flag=True,
         help="prune only these lists of blocks, such as model.language_model.layers",
-        detail="globs over the names of block lists (an encoder's, a decoder's, a vision tower's), as "
-        "`optimum-cli si inspect` prints them. None means all.",
+        detail="globs over the names of block lists, as `optimum-cli si inspect` prints them. None means all.",
     )
     induction: Converted[InductionConfig | Mapping[str, Any] | bool | None, InductionConfig | None] = option(
         default=True,

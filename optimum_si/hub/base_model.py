@@ -9,6 +9,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from optimum_si.calibration.files import looks_like_a_path
+from optimum_si.checkpoint.adapters import find_adapter
 from optimum_si.checkpoint.locate import find_file
 from optimum_si.errors import CheckpointError
 from optimum_si.report import REPORT_NAME, Report
@@ -29,8 +30,25 @@ def base_of(source: str, **hub_options: Any) -> dict[str, Any]:
         hub_options: ``revision``, ``token``, ``cache_dir``, ... that it was loaded with.
 
     Returns:
-        ``name`` (a Hub id, or the last part of a local path), ``on_hub``, and what :data:`CARRIED` names of its card.
+        ``name`` (a Hub id, or the last part of a local path), ``on_hub``, and what :data:`CARRIED` names of its card;
+        ``adapter_of``, the name of the model that it was merged into, where it is an adapter.
     """
+    base = _base_of(source, **hub_options)
+    try:
+        adapter = find_adapter(source, **hub_options)
+    except Exception:  # as for cards
+        return base
+    if adapter is None:
+        return base
+    if adapter.embedded:
+        return {**base, "adapter_of": base["name"]}
+    changed = base_of(adapter.base, **adapter.place_of_base(hub_options))
+    carried = {name: changed[name] for name in CARRIED if name in changed}
+    return {**carried, **base, "adapter_of": changed["name"]}
+
+
+def _base_of(source: str, **hub_options: Any) -> dict[str, Any]:
+    """:func:`base_of`, of what lies there itself."""
     if not source:
         return {"name": "model", "on_hub": False}
     path = Path(source)

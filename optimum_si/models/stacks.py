@@ -81,7 +81,9 @@ def left_alone(model: nn.Module) -> list[str]:
     return [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and _LEFT_ALONE.search(name.rsplit(".", 1)[-1]) and linear_views(module, "")
+        if isinstance(module, nn.ModuleList)
+        and _LEFT_ALONE.search(name.rsplit(".", 1)[-1])
+        and linear_views(module, "")
     ]
 
 
@@ -106,7 +108,7 @@ def _blocks(modules: nn.Module, name: str) -> dict[str, nn.Module]:
     """The blocks in a list, lists inside it opened; none for a list of something else."""
     if _LEFT_ALONE.search(name.rsplit(".", 1)[-1]):
         return {}
-    blocks = {}
+    blocks: dict[str, nn.Module] = {}
     for local, child in _leaves(modules, name):
         if id(child) not in {id(known) for known in blocks.values()}:
             blocks[local] = child
@@ -146,9 +148,7 @@ def _frames(modules: Iterable[nn.Module]) -> Any:
 
 def modules_in_several(stacks: list[Stack]) -> list[tuple[str, nn.Module]]:
     """The largest modules with linear weights that stand inside more than one block, by their first name (Zamba 2)."""
-    uses = Counter(
-        id(module) for stack in stacks for block in stack.modules.values() for module in block.modules()
-    )
+    uses = Counter(id(module) for stack in stacks for block in stack.modules.values() for module in block.modules())
     found: list[tuple[str, nn.Module]] = []
     seen: set[int] = set()
     for stack in stacks:

@@ -97,9 +97,7 @@ def find_structure(model: nn.Module) -> Structure:
     return Structure(blocks, stacks, family, untreated, left_alone(model))
 
 
-def _places(
-    stacks: list[Stack], several: list[tuple[str, nn.Module]]
-) -> Iterator[tuple[Stack, str, nn.Module, bool]]:
+def _places(stacks: list[Stack], several: list[tuple[str, nn.Module]]) -> Iterator[tuple[Stack, str, nn.Module, bool]]:
     """Stack, name and module of each block, and whether it is a part that several others share."""
     for stack in stacks:
         for name, module in stack.modules.items():

@@ -15,6 +15,7 @@ from optimum_si.algorithms.induction.absorption import absorb, absorbed_scales, 
 from optimum_si.algorithms.layers import Layer, Scaling, view_factor
 from optimum_si.algorithms.stage import Need
 from optimum_si.models.forward.flow import Flow, flow_of
+from optimum_si.models.forward.further_calls import called_again, further_inputs
 from optimum_si.models.forward.layer_inputs import collect
 from optimum_si.models.forward.modes import widened
 from optimum_si.models.forward.stops import Stop
@@ -92,7 +93,7 @@ class BlockPruner:
         plan, block = self.plan, self.plan.structure.blocks[index]
         dtypes = {id(parameter): parameter.dtype for parameter in block.module.parameters()}
         with widened(block.module) as dtype:
-            state = self._state(index, self._calls(calls, dtype), dtypes)
+            state = self._state(index, self._with_further(index, self._calls(calls, dtype)), dtypes)
             if state.views:
                 with topped_up(state, plan.config.calibration.min_expert_tokens):
                     if Need.WHOLE_BLOCK in plan.needs:
@@ -123,6 +124,13 @@ class BlockPruner:
             [batch for batch, _, _ in calls],
             normalized=induction is None or induction.objective != "mse",
         )
+
+    def _with_further(self, index: int, calls: Calls) -> Calls:
+        """With what layers read that are called more than once."""
+        block = self.plan.structure.blocks[index].module
+        layers = {view.module for view in self.plan.views[index].values()}
+        again = called_again(block, calls.pruned[0], layers) if layers else None
+        return replace(calls, further=further_inputs(block, calls.pruned, again)) if again else calls
 
     def _state(self, index: int, calls: Calls, dtypes: Mapping[int, torch.dtype]) -> BlockState:
         """The block as its stages find it."""

@@ -20,11 +20,13 @@ from optimum_si.models.forward.runs import suspending
 from optimum_si.models.forward.shared import calls_of
 from optimum_si.models.forward.streams import Streams
 from optimum_si.models.forward.trace import trace
+from optimum_si.models.inventory import take_inventory
 from optimum_si.models.structure import Structure
 from optimum_si.report import Report
 from optimum_si.report.text import printable
 from optimum_si.warnings import warn
 
+from .announcement import announce
 from .block import BlockPruner, BlockResult
 from .checks import check_result
 from .costs import warn_of_costs
@@ -76,6 +78,8 @@ def run(
             f"induction.new_biases: {model.config.model_type!r} declares no biases that it could add; shifts go into "
             "the biases that it has."
         )
+    if progress:
+        announce(plan)
     _warn_about(structure)
     warn_of_costs(plan, examples)
     with evaluation_mode(model), without_cache(model), torch.compiler.set_stance("force_eager"):
@@ -83,8 +87,9 @@ def run(
         seen = trace(model, structure, examples, [block.name for block in structure.blocks if plan.treats(block)])
         # Blocks that are called several times in one pass are done before the others, on all of these calls.
         complete = plan
-        plan, repeated = plan.in_order([name for name in seen.order if name not in seen.repeated]), plan.in_order(
-            [name for name in seen.order if name in seen.repeated]
+        plan, repeated = (
+            plan.in_order([name for name in seen.order if name not in seen.repeated]),
+            plan.in_order([name for name in seen.order if name in seen.repeated]),
         )
         blocks = plan.structure.blocks
         results: dict[str, BlockResult] = {}
@@ -93,9 +98,9 @@ def run(
             dense_pass = DensePass(model, blocks, plan.views, batches)
             plan, applied = _prepared(plan, dense_pass, examples, transformed)
             references = dense_references(plan, recovery_windows, padding_id)
-        for index, block in enumerate(repeated.structure.blocks):
+        for position, block in enumerate(repeated.structure.blocks):
             calls = calls_of(model, block, batches)
-            results[block.name] = BlockPruner(repeated, num_held_out).prune_shared(index, calls)
+            results[block.name] = BlockPruner(repeated, num_held_out).prune_shared(position, calls)
         tokens = _tokens(batches)
         with suspending([block.module for block in blocks]):
             streams = Streams(model, blocks, batches, dense=Need.DENSE_STREAM in plan.needs)
@@ -212,16 +217,19 @@ def _report(
             f"{len(unread)} layers were never called with the calibration data and stay dense: "
             f"{', '.join(unread[:4])}{', ...' if len(unread) > 4 else ''}."
         )
-    every = [view.name for block in structure.blocks for view in block.views.values()]
+    every = {view.name: view for block in structure.blocks for view in block.views.values()}
+    inventory = take_inventory(model, structure, [every[name] for name in chosen if name in treated], unread)
     return Report(
         _task(plan),
         config.method,
         config.target_name,
         config.induction is not None,
         [result.report for result in results.values()],
-        parameters=model.num_parameters(),
+        parameters=inventory.total,
         zeros=sum(int((view.read() == 0).sum()) for views in plan.views for view in views.values()),
+        all_zeros=sum(int((parameter == 0).sum()) for parameter in model.parameters()),
         dense=[name for name in every if name not in treated] + structure.untreated + structure.left_alone,
+        dense_parts=dict(inventory.dense),
         steps=[*(f"{name} transformation" for name in applied), *config.steps],
         transformations=transformed + applied,
         # The name of the model's class where transformers has it.

@@ -90,7 +90,8 @@ def _key_figures(run: RunReport) -> Iterator[_KeyFigure]:
     yield _KeyFigure("Method", run.method, "with induction" if run.induction else "plain")
     yield _KeyFigure("Target", run.target, "non-zeros in each group" if ":" in run.target else "share of zeros")
     if run.task == "prune":
-        yield _KeyFigure("Sparsity", f"{run.sparsity:.2%}", "measured, pruned layers")
+        whole = "" if run.model_sparsity is None else f"; {run.model_sparsity:.2%} of the whole model"
+        yield _KeyFigure("Sparsity", f"{run.sparsity:.2%}", f"measured, pruned layers{whole}")
     if run.loss_reduction is not None:
         yield _KeyFigure("Held-out loss", f"{run.loss_reduction:.1%} lower", "at each block, with induction")
     yield _KeyFigure("Layers", f"{len(run.layers):,}", f"in {len(run.blocks):,} blocks")

@@ -186,6 +186,10 @@ class RecoveryReport:
     drawn: int = 0
 
 
+#: Of a model's weights, what a part that stays dense has at least to be named.
+LEAST_SHARE = 0.0005
+
+
 @dataclass
 class RunReport:
     """A whole run.
@@ -197,10 +201,13 @@ class RunReport:
         blocks: in forward order.
         parameters: of the whole model, tied ones once.
         zeros: number of zero weights in the pruned layers.
+        all_zeros: number of zeros among all parameters of the model; None in reports of earlier versions.
+        dense_parts: numbers of weights that stayed dense, by why.
         calibration_windows, calibration_tokens: data that was used, padding left out.
         seconds: wall time of the run, loading and saving aside.
         dense: names of weights that were seen and left dense.
-        base: the model that was pruned, in words that may be published (:func:`optimum_si.hub.base_model.base_of`).
+        base: the model that was pruned, in words that may be published, and what it was merged into where it was an
+            adapter (:func:`optimum_si.hub.base_model.base_of`).
         steps: what was done beside the method and induction, in words (:attr:`optimum_si.SIConfig.steps`).
         dataset: name of the calibration data that may be published; None where it was given in Python.
         architecture: the model's class in transformers; None for a class from elsewhere.
@@ -232,6 +239,26 @@ class RunReport:
     transformations: list[str] = field(default_factory=list)
     perplexity: tuple[float, float] | None = None
     recovery: RecoveryReport | None = None
+    all_zeros: int | None = None
+    dense_parts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def model_sparsity(self) -> float | None:
+        """Measured fraction of zeros among all weights of the model; None where they were not counted."""
+        return None if self.all_zeros is None or not self.parameters else self.all_zeros / self.parameters
+
+    @property
+    def pruned_share(self) -> float | None:
+        """Of all weights of the model, those in pruned layers; None where they were not counted."""
+        if self.all_zeros is None or not self.parameters:
+            return None
+        return sum(layer.num_weights for layer in self.layers) / self.parameters
+
+    @property
+    def dense_in_words(self) -> str:
+        """What stayed dense with its share of the model, the most first."""
+        parts = [(why, count / max(self.parameters, 1)) for why, count in self.dense_parts.items()]
+        return ", ".join(f"{why} {share:.1%}" for why, share in parts if share >= LEAST_SHARE)
 
     @property
     def layers(self) -> list[LayerReport]:

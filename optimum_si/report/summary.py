@@ -47,8 +47,13 @@ def _totals(run: RunReport) -> str:
         f"{run.task}: {', '.join([recipe, *run.steps])}",
         f"layers: {len(run.layers)} in {len(run.blocks)} blocks, {run.parameters:,} parameters in the model",
     ]
+    if changed := run.base.get("adapter_of"):
+        lines.insert(1, f"merged adapter {run.base.get('name')} into {changed}")
     if run.task == "prune":
-        lines.append(f"sparsity: {run.sparsity:.2%} of the pruned layers' weights are zero")
+        whole = "" if run.model_sparsity is None else f", {run.model_sparsity:.2%} of the whole model's"
+        lines.append(f"sparsity: {run.sparsity:.2%} of the pruned layers' weights are zero{whole}")
+        if run.dense_in_words:
+            lines.append(f"dense: {run.dense_in_words} of the model's weights")
     if fallen := Counter(layer.fallback for layer in run.layers if layer.fallback):
         ways = ", ".join(f"{count} with {way}" for way, count in fallen.most_common())
         lines.append(f"layers that could not be stored as the recipe has them: {ways}")

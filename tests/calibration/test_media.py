@@ -166,9 +166,7 @@ def test_data_of_another_kind_names_what_was_given_and_what_is_read(pictures, te
 
 def test_what_a_model_cannot_read_is_said_in_its_words_with_the_shapes(pictures):
     wrong = [{"pixel_values": torch.rand(3, 20, 16)}] * 4
-    with pytest.raises(
-        CalibrationError, match=r"cannot read .* .pixel_values \[1, 3, 20, 16\].*size"
-    ):
+    with pytest.raises(CalibrationError, match=r"cannot read .* .pixel_values \[1, 3, 20, 16\].*size"):
         prune(media.vit(), wrong)
 
 

@@ -39,7 +39,10 @@ def test_each_flag_sets_its_field(words, expected):
 
 
 def test_calibration_flags_set_the_calibration():
-    words = "--dataset d --dataset-config en --split s --column c --num-samples 4 --sequence-length 64 --batch-size 2"
+    words = (
+        "--dataset d --dataset-config en --split s --column c --num-samples 4 --sequence-length 64 --batch-size 2 "
+        "--min-expert-tokens 3"
+    )
     assert recipe(*words.split()).calibration.__dict__ == {
         "dataset": "d",
         "dataset_config": "en",
@@ -48,6 +51,7 @@ def test_calibration_flags_set_the_calibration():
         "num_samples": 4,
         "sequence_length": 64,
         "batch_size": 2,
+        "min_expert_tokens": 3,
         "seed": 0,
     }
 

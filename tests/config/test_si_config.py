@@ -43,6 +43,7 @@ REJECTED = {
     "no calibration": ({"calibration": False}, "calibration=False: expected a CalibrationConfig or a dict"),
     "no globs": ({"include": []}, "include=[]: expected one or more globs over module names"),
     "an empty glob": ({"exclude": ""}, "exclude='': expected one or more globs"),
+    "no stacks": ({"stacks": []}, "stacks=[]: expected one or more globs over module names"),
     "globs that are no text": ({"include": [3]}, "include=[3]: expected one or more globs"),
     "induction as text": (
         {"induction": "yes"},
@@ -104,6 +105,7 @@ REJECTED_CALIBRATION = {
     "num_samples": (0, 1.0),
     "sequence_length": (1,),
     "batch_size": (0, True),
+    "min_expert_tokens": (-1, 1.5),
     "seed": (-1,),
     "dataset": (["a.txt"],),
     "dataset_config": (1,),
@@ -241,6 +243,7 @@ _common = {
     **_sections,
     "include": st.none() | st.lists(st.text(min_size=1), min_size=1, max_size=3),
     "exclude": st.none() | st.text(min_size=1),
+    "stacks": st.none() | st.text(min_size=1),
     "damping": st.floats(0, 1),
     "damping_mode": st.sampled_from(DAMPING_MODES),
     "seed": st.integers(0, 2**32),

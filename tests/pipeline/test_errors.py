@@ -93,7 +93,6 @@ def test_a_block_that_is_called_several_times_is_pruned_once_on_all_its_calls():
     assert torch.equal(model.get_submodule(layer).weight != 0, expected != 0)
 
 
-
 def test_layers_that_calibration_never_reaches_are_said_to_stay_dense():
     config = BertConfig(
         vocab_size=48,

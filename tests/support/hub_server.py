@@ -48,13 +48,20 @@ class HubServer:
         self._server.server_close()
 
     def files(self, repository: str, revision: str = "main") -> dict[str, bytes]:
-        """Files of a branch; a commit hash stands for the main one."""
-        return self.branches.get((repository, revision), self.repositories[repository])
+        """Files of a branch, or of the one whose last commit has this hash; any other hash is of the main one."""
+        for (owner, branch), files in self.branches.items():
+            if owner == repository and revision in (branch, self._digest(repository, files)):
+                return files
+        return self.repositories[repository]
 
     def revision(self, repository: str, revision: str = "main") -> str:
         """A commit hash: the same files have the same one."""
+        return self._digest(repository, self.files(repository, revision))
+
+    @staticmethod
+    def _digest(repository: str, files: dict[str, bytes]) -> str:
         digest = hashlib.sha1(repository.encode())
-        for path, content in sorted(self.files(repository, revision).items()):
+        for path, content in sorted(files.items()):
             digest.update(path.encode() + content)
         return digest.hexdigest()
 
@@ -178,8 +185,8 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?", path):
             return self._info(match[1], match[2] or "main")
-        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/[^/]+", path):
-            return self._tree(match[1])
+        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", path):
+            return self._tree(match[1], match[2])
         if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             return self._file(*match.groups())
         self._missing()
@@ -193,10 +200,10 @@ class _Handler(BaseHTTPRequestHandler):
         commit = self.hub.revision(repository, revision)
         self._json({"id": repository, "sha": commit, "private": False, "siblings": siblings})
 
-    def _tree(self, repository: str) -> None:
-        files = self.hub.repositories.get(repository)
-        if files is None:
+    def _tree(self, repository: str, revision: str) -> None:
+        if repository not in self.hub.repositories:
             return self._missing("RepoNotFound")
+        files = self.hub.files(repository, revision)
         entries = [
             {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
             for path, content in files.items()

@@ -146,9 +146,7 @@ def run(
     # As a user loads a model that `induce` saved.
     pruner = SIPruner(model) if isinstance(model, PreTrainedModel) else SIPruner.from_pretrained(model)
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="the model family|.*weights inside blocks", category=UserWarning
-        )
+        warnings.filterwarnings("ignore", message="the model family|.*weights inside blocks", category=UserWarning)
         getattr(pruner, task)(SIConfig(method, **recipe), data, save_dir=save_dir, progress=False)
     return pruner
 

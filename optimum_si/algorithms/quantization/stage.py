@@ -55,7 +55,7 @@ class RoundingStage:
         fallbacks = dict(state.fallbacks)
         scaling = state.scaling if self.absorbs else None
         scales = {} if scaling is None else absorbed_scales(state.scale_groups, scaling.scales)
-        walk = LayerWalk(state.block, [layer.view for layer in state.layers], calls.pruned)
+        walk = LayerWalk(state.block, [layer.view for layer in state.layers], calls.pruned, further=calls.further)
         with replaced(state.block, state.norm_params):
             for reached in walk:
                 moments, _ = single_input(reached, calls, gram=True)

@@ -85,7 +85,7 @@ def decide_in_sequence(
     calls = state.calls
     assert calls is not None, "a block is decided on its calls"
     stream = state.flow.stream if paired and state.flow is not None else None
-    walk = LayerWalk(state.block, state.views, calls.pruned, calls.dense, stream)
+    walk = LayerWalk(state.block, state.views, calls.pruned, calls.dense, stream, calls.further)
     noted = _Noted()
     for reached in walk:
         if not any(call.values.numel() for call in reached.calls):

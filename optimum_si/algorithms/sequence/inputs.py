@@ -64,14 +64,21 @@ def single_input(reached: Reached, calls: Calls, gram: bool) -> tuple[Moments, T
     Raises:
         NumericalError: names the layer whose input holds NaN or infinity.
     """
-    known = reached.activation.known
-    if "single" not in known:
+    known, key = reached.activation.known, ("single", _further(reached))
+    if key not in known:
         collector = InputCollector(calls.tokens)
         for call in reached.calls:
             collector.add(call.values, call.mask, gram)
+            for values in call.further:
+                collector.add(values, None, gram)
         found = collector.layer_input([*reached.views])
-        known["single"] = found.moments, found.sample
-    return known["single"]
+        known[key] = found.moments, found.sample
+    return known[key]
+
+
+def _further(reached: Reached) -> tuple[int, ...]:
+    """What tells readers of one activation apart that also read others."""
+    return tuple(id(values) for call in reached.calls for values in call.further)
 
 
 def paired_input(reached: Reached, calls: Calls) -> tuple[PairedInput, Tensor]:
@@ -81,7 +88,7 @@ def paired_input(reached: Reached, calls: Calls) -> tuple[PairedInput, Tensor]:
     """
     writes = len(reached.views) == 1 and any(call.stream_error is not None for call in reached.calls)
     # Each layer that writes falls short by something of its own.
-    known, key = reached.activation.known, reached.views[0].name if writes else "paired"
+    known, key = reached.activation.known, reached.views[0].name if writes else ("paired", _further(reached))
     if key not in known:
         known[key] = _paired(reached, calls, reached.views[0].read() if writes else None)
     return known[key]
@@ -100,6 +107,11 @@ def _paired(reached: Reached, calls: Calls, weight: Tensor | None) -> tuple[Pair
         if part not in accumulators:
             accumulators[part] = PairedAccumulator(weight is not None)
         accumulators[part].add(tokens, _error(call, tokens, weight))
+        for values in call.further:
+            others = real_tokens(values, None)
+            accumulators[part].add(
+                others, others.new_zeros(len(others), others.shape[1] if weight is None else len(weight))
+            )
     parts = {part: accumulator.moments() for part, accumulator in accumulators.items()}
     training, held_out = (parts.get(chosen, next(iter(parts.values()))) for chosen in (False, True))
     whole = training.merged(held_out) if len(parts) == 2 else training

@@ -137,9 +137,12 @@ class SortedExperts(Experts):
 
     def forward(self, inputs: Tensor, expert_size: list[int]) -> Tensor:
         parts = inputs.split(expert_size, dim=0)
-        return torch.cat(
-            [self.expert(number)(tokens) for number, tokens in enumerate(parts) if len(tokens)]
-        )
+        return torch.cat([self.expert(number)(tokens) for number, tokens in enumerate(parts) if len(tokens)])
+
+
+def routed_layers(block: nn.Module) -> set[nn.Module]:
+    """Everything inside the experts of a block: what comes there is real tokens, in an order of its own."""
+    return {inner for module in block.modules() if isinstance(module, Experts) for inner in module.modules()}
 
 
 def real_among(tokens: Tensor) -> Tensor | None:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from .expert import BatchedExperts, ChosenExperts, Expert, Experts, RoutedExperts, SortedExperts
@@ -25,7 +24,7 @@ def linear(weight: Tensor, bias: Tensor | None, requires_grad: bool) -> nn.Linea
 
 
 def stacked(module: Any) -> Experts | None:
-    """``gate_up_proj`` or ``up_proj`` and ``down_proj``, [experts, ., .]: the default of transformers, by its flags."""
+    """``gate_up_proj`` or ``up_proj``, and ``down_proj``, [experts, ., .]: what most models have, by their flags."""
     down, first = _stack(module, "down_proj"), "gate_up_proj" if hasattr(module, "gate_up_proj") else "up_proj"
     if down is None or _stack(module, first) is None or not hasattr(module, "is_transposed"):
         return None
@@ -93,30 +92,25 @@ def flattened(module: Any) -> Experts | None:
 
 def listed(module: Any) -> Experts | None:
     """Switch and NLLB: a module for each expert, linear already."""
-    if not isinstance(module, nn.ModuleDict) or not all(name.startswith("expert_") for name in module):
+    if not isinstance(module, nn.ModuleDict) or not hasattr(module, "num_experts"):
         return None
-    if not hasattr(module, "num_experts"):
-        return None
+    experts = {name: expert for name, expert in module.items() if name.startswith("expert_")}
     dropout = getattr(module, "moe_token_dropout", None)
-    if dropout is None:
-        return ChosenExperts(dict(module.items()), module)
-    return _Dampened(dict(module.items()), module, 1 - dropout)
+    return ChosenExperts(experts, module) if dropout is None else _Dampened(experts, module, 1 - dropout)
 
 
 class _Dampened(RoutedExperts):
-    """NLLB: outside training, outputs are as small as dropout of whole tokens makes them on average."""
+    """NLLB: outside training, outputs are as small as dropout of whole tokens makes them on average.
+
+    Tokens come with a 0 or 1 for each expert, which the model takes for the numbers of experts; that is followed.
+    """
 
     def __init__(self, experts: dict[str, nn.Module], original: nn.Module, factor: float) -> None:
         super().__init__(experts, original)
         self._factor = factor
 
     def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
-        count = self.num_experts
-        index = top_k_index.reshape(len(hidden_states.reshape(-1, hidden_states.shape[-1])), -1)
-        weights = top_k_weights.reshape(len(index), -1)
-        if weights.shape[1] == count:  # one weight for each expert
-            weights = weights.gather(1, index)
-        return super().forward(hidden_states, index, weights * self._factor)
+        return super().forward(hidden_states, top_k_index, top_k_weights * self._factor)
 
 
 #: Tried in this order.
@@ -130,7 +124,7 @@ def _numbered(experts: list[Any]) -> dict[str, nn.Module]:
 def _stack(module: Any, name: str) -> nn.Parameter | None:
     """A parameter [experts, ., .] of a module, or None."""
     value = getattr(module, name, None)
-    return value if isinstance(value, nn.Parameter) and value.ndim == 3 and value.device != torch.device("meta") else None
+    return value if isinstance(value, nn.Parameter) and value.ndim == 3 else None
 
 
 def _layer(module: Any, name: str, number: int, transposed: bool) -> nn.Linear:

@@ -6,7 +6,7 @@ Found by running it once, in any architecture.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from optimum_si.models.norms import is_norm
 from optimum_si.models.weight_view import WeightView
 
-from .stops import Stop, WithoutHooks, hidden_of
+from .stops import Stop, WithoutHooks, hidden_of, read_by
 
 
 #: Relative difference of two values that are the same but for the order of a sum.
@@ -124,13 +124,14 @@ def _passing(
     read: list[tuple[Tensor, list[nn.Module]]] = []
     seen: dict[Point, Tensor] = {BLOCK_INPUT: stop.hidden}
 
-    def entering(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        seen.setdefault(Point(module, "input"), args[0])
+    def entering(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen.setdefault(Point(module, "input"), read_by(args, kwargs))
 
-    def reading(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        known = next((modules for values, modules in read if values is args[0]), None)
+    def reading(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        found = read_by(args, kwargs)
+        known = next((modules for values, modules in read if values is found), None)
         if known is None:
-            read.append((args[0], [module]))
+            read.append((found, [module]))
         elif module not in known:
             known.append(module)
 
@@ -139,8 +140,8 @@ def _passing(
             seen.setdefault(Point(module, "output"), output)
 
     norms = [module for module in block.modules() if is_norm(module)]
-    handles = [module.register_forward_pre_hook(entering) for module in norms]
-    handles += [module.register_forward_pre_hook(reading) for module in layers]
+    handles = [module.register_forward_pre_hook(entering, with_kwargs=True) for module in norms]
+    handles += [module.register_forward_pre_hook(reading, with_kwargs=True) for module in layers]
     handles += [module.register_forward_hook(leaving) for module in [*norms, *layers]]
     try:
         seen[Point(block, "output")] = hidden_of(stop.call(WithoutHooks(block)))

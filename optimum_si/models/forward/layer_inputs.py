@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from optimum_si.errors import NumericalError
 from optimum_si.linalg.moments import MomentAccumulator, Moments
+from optimum_si.models.experts.expert import routed_layers
 from optimum_si.models.weight_view import WeightView
 
-from .stops import Stop
+from .stops import Stop, read_by
 
 
 #: Tokens kept of each input, evenly spread over the calibration data: for medians and for reported errors.
@@ -113,22 +114,25 @@ def collect(
     by_module: dict[nn.Module, list[WeightView]] = {}
     for view in views:
         by_module.setdefault(view.module, []).append(view)
+    routed = routed_layers(block)
     source: dict[nn.Module, nn.Module] = {}
     collectors: dict[nn.Module, InputCollector] = {}
     current: list[Stop] = []
     # Activations of the current batch, by the module that read them first; alive, so that ids stay unique.
     read: list[tuple[Tensor, nn.Module]] = []
 
-    def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        values = read_by(args, kwargs)
         if module not in source:
-            source[module] = next((first for values, first in read if values is args[0]), module)
+            source[module] = next((first for known, first in read if known is values), module)
             if source[module] is module:
                 collectors[module] = InputCollector(tokens)
         if source[module] is module:
-            read.append((args[0], module))
-            collectors[module].add(args[0], current[-1].mask_of(args[0]), gram)
+            read.append((values, module))
+            mask = None if module in routed else current[-1].mask_of(values)
+            collectors[module].add(values, mask, gram)
 
-    handles = [module.register_forward_pre_hook(hook) for module in by_module]
+    handles = [module.register_forward_pre_hook(hook, with_kwargs=True) for module in by_module]
     outputs: list[Any] = []
     try:
         with torch.no_grad():

@@ -9,12 +9,13 @@ import torch
 from greenlet import getcurrent
 from torch import Tensor, nn
 
-from optimum_si.models.experts.expert import Experts
+from optimum_si.models.experts.expert import routed_layers
 from optimum_si.models.weight_view import WeightView
 
 from .flow import BLOCK_INPUT, Point
+from .further_calls import Further
 from .runs import BlockRun, suspending
-from .stops import Stop, WithoutHooks
+from .stops import Stop, WithoutHooks, read_by
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,7 @@ class LayerCall:
         mask: True at real tokens, or None.
         stream_error: what the residual stream of the dense model is ahead of the pruned model's, [..., d_out], before
             the layer writes to it; None where it does not.
+        further: what the layer reads besides, in later calls of the same pass.
     """
 
     batch: int
@@ -35,6 +37,7 @@ class LayerCall:
     dense: Tensor | None
     mask: Tensor | None
     stream_error: Tensor | None
+    further: Sequence[Tensor] = ()
 
 
 class Activation:
@@ -87,6 +90,7 @@ class LayerWalk:
         stops: the block's call for each batch in the pruned model, in the dtype to compute in.
         dense_stops: the same in the dense model; None where nobody asks.
         stream: for layers that write to the residual stream, the points whose sum it is before.
+        further: for layers that are called more than once, what they read after that.
 
     Attributes:
         weights: of layers that were decided, by view name, [d_out, d_in] and bias [d_out] or None; whoever iterates
@@ -101,8 +105,9 @@ class LayerWalk:
         stops: Sequence[Stop],
         dense_stops: Sequence[Stop] | None = None,
         stream: Mapping[nn.Module, tuple[Point, ...]] | None = None,
+        further: Further | None = None,
     ) -> None:
-        self.block, self.stream = block, stream or {}
+        self.block, self.stream, self.further = block, stream or {}, further or {}
         self.views: dict[nn.Module, list[WeightView]] = {}
         for view in views:
             self.views.setdefault(view.module, []).append(view)
@@ -115,8 +120,7 @@ class LayerWalk:
         self._seen: dict[tuple[BlockRun, Point], Tensor] = {}
         self._decided: set[int] = set()
         # The dense model may send other tokens there.
-        layers = [module for module in block.modules() if isinstance(module, Experts)]
-        self._routed = {inner for experts in layers for inner in experts.modules()}
+        self._routed = routed_layers(block)
 
     @torch.no_grad()
     def __iter__(self) -> Iterator[Reached]:
@@ -177,14 +181,17 @@ class LayerWalk:
         known = dense is not None and dense.stop is not None and dense.stop.index == stop.index
         other = dense.stop.hidden if dense is not None and dense.stop is not None and known else None
         tokens = values.numel() // values.shape[-1]
-        routed = not run.block_stop.gives(values) and tokens != run.block_stop.hidden[..., 0].numel()
-        routed = routed or self.modules[stop.index] in self._routed
+        expert = self.modules[stop.index] in self._routed
+        routed = expert or (not run.block_stop.gives(values) and tokens != run.block_stop.hidden[..., 0].numel())
         if other is not None and (routed or other.shape != values.shape):
             other = None  # other tokens may have come here in the dense model
         error = None
         if dense is not None and other is not None and before is not None:
             error = sum(self._at(dense, point) - self._at(run, point) for point in before)
-        return LayerCall(batch, values, other, stop.mask, error if isinstance(error, Tensor) else None)
+        mask = None if expert else stop.mask
+        further = self.further.get(self.modules[stop.index])
+        again = () if further is None else further[batch]
+        return LayerCall(batch, values, other, mask, error if isinstance(error, Tensor) else None, again)
 
     def _catch_up(self, run: BlockRun, index: int | None) -> None:
         """Let a dense run pass layers that are decided, up to one that is not; all of them where no index is given."""
@@ -216,7 +223,9 @@ class LayerWalk:
             assert point.module is not None
             if point.side == "input":
                 handles.append(
-                    point.module.register_forward_pre_hook(lambda module, args, point=point: note(point, args[0]))
+                    point.module.register_forward_pre_hook(
+                        lambda module, args, kwargs, point=point: note(point, read_by(args, kwargs)), with_kwargs=True
+                    )
                 )
             else:
                 handles.append(

@@ -43,13 +43,7 @@ class Stop:
     @property
     def hidden(self) -> Tensor:
         """Hidden states that the block is given, [batch, tokens, features] or [tokens, features]."""
-        for value in [*self.args[:1], self.kwargs.get("hidden_states"), *self.args, *self.kwargs.values()]:
-            if isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 1:
-                return value
-        raise UnsupportedModelError(
-            f"a block is called without hidden states: {len(self.args)} arguments and {sorted(self.kwargs)}. Leave "
-            "its stack out (stacks=...)."
-        )
+        return read_by(self.args, self.kwargs)
 
     def cast(self, dtype: torch.dtype) -> "Stop":
         """The same call with its floating tensors in a dtype."""
@@ -117,6 +111,21 @@ class WithoutHooks(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.block.forward(*args, **kwargs)
+
+
+def read_by(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """The activation that a block, a layer or a norm is called with.
+
+    Raises:
+        UnsupportedModelError: for a call without any.
+    """
+    for value in [*args[:1], kwargs.get("hidden_states"), *args, *kwargs.values()]:
+        if isinstance(value, Tensor) and value.is_floating_point():
+            return value
+    raise UnsupportedModelError(
+        f"a block is called without hidden states: {len(args)} arguments and {sorted(kwargs)}. Leave its stack out "
+        "(stacks=...)."
+    )
 
 
 def hidden_of(output: Any) -> Tensor:

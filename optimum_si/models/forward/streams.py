@@ -59,9 +59,7 @@ class Stream:
             index: position of the block, as :attr:`next` gives it.
         """
         return {
-            batch: run.stop
-            for batch, run in enumerate(self.runs)
-            if run.stop is not None and run.stop.index == index
+            batch: run.stop for batch, run in enumerate(self.runs) if run.stop is not None and run.stop.index == index
         }
 
     def advance(self, index: int, outputs: Mapping[int, Any] | Any) -> None:

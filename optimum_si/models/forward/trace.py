@@ -39,7 +39,8 @@ def trace(
         wanted: names of blocks with weights to prune.
 
     Raises:
-        CalibrationError: for inputs that the model cannot read, or a stack with such blocks that this data does not reach; names what its tower reads.
+        CalibrationError: for inputs that the model cannot read, or a stack with such blocks that this data does not
+            reach; names what its tower reads.
         UnsupportedModelError: for a block that changes its input in place, which cannot be run twice.
     """
     kinds = {tuple(sorted(example)): example for example in reversed(list(examples))}

@@ -12,12 +12,13 @@ from optimum_si.checkpoint.gguf import release_gguf
 from optimum_si.checkpoint.load import load_model, load_tokenizer
 from optimum_si.checkpoint.outputs import check_output
 from optimum_si.checkpoint.save import replaced_directory
+from optimum_si.checkpoint.side_files import SideFiles
 from optimum_si.errors import ExportError
 from optimum_si.onnx.manifest import write_manifest
 from optimum_si.onnx.requirements import require_onnx
 
 from .options import ExportOptions
-from .side_files import find_side_files, write_side_files
+from .side_files import find_copied, write_side_files
 
 
 _TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
@@ -80,13 +81,13 @@ def export(
     check_output(output, overwrite, [given])
     if isinstance(model_or_path, PreTrainedModel):
         release_gguf(model_or_path)
-        model, source = model_or_path, model_or_path.name_or_path
-        copied = find_side_files(source) if source and Path(source).is_dir() else []
+        model, source = model_or_path, model_or_path.name_or_path or ""
+        copied = find_copied(source if Path(source).is_dir() else "", required=False)
     else:
         model = load_model(model_or_path, **kwargs)
         tokenizer = tokenizer or load_tokenizer(model_or_path, required=False, **kwargs)
         source = str(model_or_path)
-        copied = find_side_files(source, **kwargs)
+        copied = find_copied(source, required=True, **kwargs)
     write = _write_for_genai if runtime == "genai" else _write_for_onnx_runtime
     write(model, tokenizer, copied, Path(output), options, overwrite)
     return Path(output)
@@ -95,7 +96,7 @@ def export(
 def _write_for_onnx_runtime(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
-    copied: list[Path],
+    copied: SideFiles,
     output: Path,
     options: ExportOptions,
     overwrite: bool,
@@ -132,7 +133,7 @@ def _write_for_onnx_runtime(
 def _write_for_genai(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
-    copied: list[Path],
+    copied: SideFiles,
     output: Path,
     options: ExportOptions,
     overwrite: bool,
@@ -152,7 +153,8 @@ def _write_for_genai(
         files = [directory / "model.onnx"]
         verified = verify(model, files, options.dtype, options.device)
         # The builder has written the tokenizer.
-        write_side_files(directory, model, None, copied, _TORCH_DTYPES[options.computed_dtype])
+        dtype = _TORCH_DTYPES[options.computed_dtype]
+        write_side_files(directory, model, tokenizer, copied, dtype, has_tokenizer=True)
         write_manifest(directory, files, options.device, options.dtype, type(model).__name__, verified)
 
 

@@ -96,7 +96,7 @@ def test_experts_that_no_token_comes_to_stay_dense(recipe):
 def test_experts_that_no_token_comes_to_any_more_lie_on_the_grid_too(monkeypatch):
     missing = "model.layers.0.mlp.experts.list.3."
 
-    def walk(block, views, stops):
+    def walk(block, views, stops, **more):
         return LayerWalk(block, [view for view in views if not view.name.startswith(missing)], stops)
 
     monkeypatch.setattr(rounding, "LayerWalk", walk)
@@ -111,7 +111,7 @@ def test_experts_that_no_token_comes_to_any_more_lie_on_the_grid_too(monkeypatch
 def test_of_each_block_its_own_layers_are_looked_at(monkeypatch):
     streams = []
 
-    def watched(block, views, stops, dense, stream):
+    def watched(block, views, stops, dense, stream, further):
         streams.append({name for name, module in block.named_modules() if module in stream})
         return LayerWalk(block, views, stops, dense, stream)
 

@@ -253,7 +253,8 @@ def test_what_the_stream_is_short_of_before_a_layer_writes_is_short_after_it_too
             last[block.name] = moved
 
     walked = walk_through(model, batches, look)
-    assert len(errors) == 4 and len(last) == 2  # two writers in each of two blocks
+    # Two writers in each of two blocks; a decoder beside an encoder has three.
+    assert (len(errors), len(last)) == ((10, 4) if name == "t5" else (4, 2))
     if name not in ("opt-post-norm", "bert"):  # where a norm follows the last writer, the stream ends before it
         for block, moved in last.items():
             ends = [outputs_of(found, block, batches) for found in (model, walked.pruned)]

@@ -231,6 +231,21 @@ def test_what_happens_between_blocks_is_seen_by_the_blocks_that_follow():
     assert_pruned_alike(pruned, reference, batches)
 
 
+def test_a_layer_that_reads_relative_embeddings_too_is_scored_on_both():
+    def model():
+        config = DebertaV2Config(
+            vocab_size=48, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48,
+            relative_attention=True, position_buckets=8, pos_att_type=["p2c", "c2p"], share_att_key=True,
+        )  # fmt: skip
+        torch.manual_seed(0)
+        return widely_spread(DebertaV2Model(config))
+
+    batches = [{"input_ids": row[None]} for row in token_windows(6)]
+    pruned, reference = model(), model()
+    whole_model_wanda(reference, batches)
+    assert_pruned_alike(pruned, reference, batches)
+
+
 def test_what_deepstack_adds_between_blocks_is_seen_by_the_blocks_that_follow():
     torch.manual_seed(0)
     pruned = widely_spread(qwen3_vl())
@@ -239,7 +254,10 @@ def test_what_deepstack_adds_between_blocks_is_seen_by_the_blocks_that_follow():
     batches = [{name: values for name, values in batch.items()} for batch in pictures(4)]
     for batch in batches:
         batch["pixel_values"] = batch["pixel_values"].double()
-    assert {stack.name for stack in find_structure(pruned).stacks} == {"model.visual.blocks", "model.language_model.layers"}
+    assert {stack.name for stack in find_structure(pruned).stacks} == {
+        "model.visual.blocks",
+        "model.language_model.layers",
+    }
     whole_model_wanda(reference, batches)
     assert_pruned_alike(pruned, reference, batches)
 
