@@ -9,7 +9,7 @@ from optimum_si.algorithms.recovery.recover import Recovered, recover
 from optimum_si.algorithms.recovery.references import References
 from optimum_si.config.recovery import RecoveryConfig
 from optimum_si.models.structure import Structure
-from optimum_si.report.records import RecoveryReport
+from optimum_si.report.recovery import RecoveryReport
 
 from .plan import Plan
 

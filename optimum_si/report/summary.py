@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Iterable
 
 from .kinds import KindOfLayer, kinds_of_layers, largest_kinds, worst_layers
-from .records import CHOICES, LayerReport, RecoveryReport, RunReport
+from .records import CHOICES, LayerReport, RunReport
+from .recovery import RecoveryReport
 from .table import format_table
 from .text import printable
 

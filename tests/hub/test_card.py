@@ -50,7 +50,10 @@ def test_the_metadata_says_what_the_model_is(saved):
 
 def test_the_text_says_what_was_done(saved):
     text = card_of(saved)
-    assert text.count("# sparse-opt\n") == 1 and "pruned to 2:4 with Wanda, without induction" in text
+    assert (
+        text.count("# sparse-opt\n") == 1
+        and "pruned to 2:4 in the layers that hold 80% of its weights with Wanda, without induction" in text
+    )
     assert "| zeros in the pruned layers | 50.00% |" in text
     worst = max(Report.load(saved).layers, key=lambda layer: layer.error_after)
     assert "| `fc2` | 2 | 50.00% | " in text and text.count("model.decoder.layers.") == 5

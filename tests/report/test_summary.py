@@ -7,7 +7,7 @@ from support.example_reports import KINDS, example
 from support.models import prune, tiny
 
 from optimum_si.report.kinds import MAX_KINDS, MAX_WORST, kinds_of_layers, worst_layers
-from optimum_si.report.records import RecoveryReport
+from optimum_si.report.recovery import RecoveryReport
 
 
 def test_a_kind_is_counted_and_measured_over_all_blocks():

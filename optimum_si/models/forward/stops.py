@@ -136,8 +136,25 @@ def hidden_of(output: Any) -> Tensor:
 
 
 def _held(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, Any], ...]:
-    found = [value for value in [*args, *kwargs.values()] if isinstance(value, (MutableMapping, list))]
-    return tuple((value, copy(value)) for value in found)
+    found: dict[int, Any] = {}
+    for value in [*args, *kwargs.values()]:
+        _find_containers(value, found)
+    return tuple((value, copy(value)) for value in found.values())
+
+
+def _find_containers(value: Any, found: dict[int, Any]) -> None:
+    """Mappings, lists, and attributes of caches, in which a block may leave something."""
+    if type(value).__module__ == "transformers.cache_utils" and not isinstance(value, MutableMapping):
+        value = value.__dict__
+        inner = [*value.values()]
+    elif isinstance(value, (MutableMapping, list)):
+        inner = [*(value if isinstance(value, list) else value.values())]
+    else:
+        return
+    if id(value) not in found:
+        found[id(value)] = value
+        for entry in inner:
+            _find_containers(entry, found)
 
 
 def cast(value: Any, dtype: torch.dtype) -> Any:
