@@ -9,8 +9,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from optimum_si.calibration.hub import load_calibration_dataset
-from optimum_si.checkpoint.load import accept, load_pretrained, maximum_length, move, saved_scales_path
+from optimum_si.checkpoint.load import accept, load_pretrained, move, saved_scales
 from optimum_si.checkpoint.outputs import check_output
+from optimum_si.checkpoint.processor import load_processor
 from optimum_si.checkpoint.save import replaced_directory
 from optimum_si.checkpoint.saved_scales import SavedScales, transformations_of
 from optimum_si.checkpoint.side_files import SideFiles, find_side_files
@@ -19,13 +20,12 @@ from optimum_si.config.si_config import SIConfig
 from optimum_si.hub.base_model import base_of, public_name
 from optimum_si.hub.card import CARD_NAME, read_card, take_over, write_card
 from optimum_si.models.experts.unfused import experts_as_linears
-from optimum_si.pipeline.checks import check_vocabulary
+from optimum_si.pipeline.examples import examples_of
 from optimum_si.pipeline.plan import make_plan
 from optimum_si.pipeline.recover_alone import Alone
 from optimum_si.pipeline.run import RunResult, run
 from optimum_si.report.recorded import sparsity_record
 
-from .calibration import run_data
 from .errors import ConfigurationError
 from .report import Report
 
@@ -40,25 +40,26 @@ class SIPruner:
     Args:
         model: changed in place.
         tokenizer: needed where calibration data is text; saved beside the model.
+        processor: or its place; needed for images and sounds, where None tries the model's own. A given one is saved.
 
     Attributes:
         report: of the last run, a :class:`Report`; None before.
         source: Hub id or absolute path that the model was loaded from; "" where it was made in memory.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, processor: Any = None
+    ) -> None:
         accept(model)
-        self.model = model
-        self.tokenizer = tokenizer
+        self.model, self._processor = model, processor
+        self.tokenizer = getattr(processor, "tokenizer", None) if tokenizer is None else tokenizer
         self.source: str = getattr(model, "name_or_path", "") or ""
         self._place: dict[str, Any] = {}
         self._saved: Path | None = None
         self._beside: SideFiles | None = None
         self.config: SIConfig | None = None
         self.report: Report | None = None
-        # What `induce` left beside the weights of a model that was loaded by transformers alone.
-        path = saved_scales_path(model, self.source)
-        self.scales = None if path is None else SavedScales.load(path)
+        self.scales = saved_scales(model, self.source)
 
     @classmethod
     def from_pretrained(
@@ -66,6 +67,7 @@ class SIPruner:
         model_or_path: PreTrainedModel | str | Path,
         tokenizer: PreTrainedTokenizerBase | str | Path | None = None,
         *,
+        processor: Any = None,
         device: str | torch.device | None = None,
         **kwargs: Any,
     ) -> Self:
@@ -73,7 +75,7 @@ class SIPruner:
 
         Args:
             model_or_path: a ``PreTrainedModel``, a directory, a GGUF file or a Hub id; adapters there are merged.
-            tokenizer: a tokenizer, or where to load one; None tries the model's own place.
+            tokenizer, processor: loaded, or where to load it; None tries the model's own place.
             device: where to compute; None leaves a loaded model where it is.
             kwargs: for ``from_pretrained`` of the model: ``dtype``, ``revision``, ``trust_remote_code``, ...;
                 ``gguf_file`` names a GGUF file in the directory or repository.
@@ -86,14 +88,17 @@ class SIPruner:
         model, own_tokenizer, source = load_pretrained(model_or_path, tokenizer, **kwargs)
         if device is not None:
             move(model, device)
-        pruner = cls(model, own_tokenizer)
+        pruner = cls(model, own_tokenizer, processor)
         pruner.source, pruner._place = source, kwargs
         # Now, and not after hours, when the connection may be lost.
         pruner._beside = find_side_files(source, required=model is not model_or_path, **kwargs)
-        if kwargs and (path := saved_scales_path(model, source, **kwargs)) is not None:
-            # Those of the revision or subfolder that the model came from.
-            pruner.scales = SavedScales.load(path)
+        pruner.scales = saved_scales(model, source, **kwargs) or pruner.scales
         return pruner
+
+    @property
+    def processor(self) -> Any:
+        """What makes inputs of images and sounds: as given, or from the model's place; None where there is none."""
+        return load_processor(self._processor, self.source, **self._place)
 
     def prune(
         self,
@@ -110,8 +115,7 @@ class SIPruner:
             dataset: calibration data in any form that :func:`prepare_examples` takes, or "self" for what the model
                 writes; None uses ``config.calibration.dataset``.
             save_dir: also save the result there, see :meth:`save_pretrained`.
-            overwrite: replace what is in ``save_dir``.
-            progress: show a progress bar.
+            overwrite, progress: replace what is in ``save_dir``, show a progress bar.
 
         Returns:
             The model, an ordinary ``PreTrainedModel`` with exact zeros and ``config.sparsity_config``.
@@ -171,6 +175,7 @@ class SIPruner:
         """
         in_place = save_dir is not None and Path(save_dir).resolve() == Path(self.source).resolve()
         alone = Alone.of(self.model, self.tokenizer, self.source, self.report, self.config, config, minutes)
+        alone.load_processor = lambda: self.processor
         sources = [dense, dataset, alone.recipe.calibration.dataset, *([] if in_place else [self.source])]
         if save_dir is not None:
             check_output(save_dir, overwrite, sources)
@@ -207,8 +212,7 @@ class SIPruner:
     def _save(self, directory: str | Path, overwrite: bool, sources: list[Any], **kwargs: Any) -> None:
         """:meth:`save_pretrained`, which does not replace ``sources``."""
         target = check_output(directory, overwrite, sources).resolve()
-        card = target / CARD_NAME
-        previous = read_card(card) if card.is_file() else None
+        previous = read_card(target / CARD_NAME) if (target / CARD_NAME).is_file() else None
         with replaced_directory(target, overwrite, sources) as fresh:
             self._write(fresh, **kwargs)
             if self.report is not None:
@@ -261,13 +265,11 @@ class SIPruner:
     def _write(self, directory: Path, **kwargs: Any) -> None:
         """Everything but the card, into an empty directory."""
         self.model.save_pretrained(directory, **kwargs)
-        for part in (self.tokenizer, self.config):
-            if part is not None:
-                part.save_pretrained(directory)
+        for part in filter(None, (self.tokenizer, self._processor and self.processor, self.config)):
+            part.save_pretrained(directory)
         (self._beside or find_side_files(self.source)).save(directory, self.tokenizer)
-        for record in (self.report, self.scales):
-            if record is not None:
-                record.save(directory)
+        for save in [record.save for record in (self.report, self.scales) if record is not None]:
+            save(directory)
 
     def _run(
         self, write: bool, config: SIConfig, dataset: Any, save_dir: str | Path | None, overwrite: bool, progress: bool
@@ -278,8 +280,7 @@ class SIPruner:
             result = self._result(write, config, dataset, progress)
         self.report, self.config = result.report, config.with_dataset(dataset)
         self.report.base = base_of(self.source, **self._place)
-        name = self.config.calibration.dataset
-        self.report.dataset = None if name is None else public_name(name)
+        self.report.dataset = (name := self.config.calibration.dataset) and public_name(name)
         learned = {name: (block.scaling, block.absorbed) for name, block in result.blocks.items()}
         self.scales = None if write else SavedScales.of(config, learned, self.report.transformations)
         self.model.config.sparsity_config = sparsity_record(config, write, self.report)
@@ -289,15 +290,10 @@ class SIPruner:
 
     def _result(self, write: bool, config: SIConfig, dataset: Any, progress: bool) -> RunResult:
         plan = make_plan(config, self.model, write)
-        num_fresh = config.recovery.num_samples if write and config.recovery is not None else None
-        own = self.model, self.tokenizer, maximum_length(self.model)
-        examples, fresh = run_data(dataset, config.calibration, num_fresh, *own, progress)
-        check_vocabulary([*examples, *fresh], self.model)
-        if self.scales is not None and config.induction is not None:
-            if write and self.scales.fit(config):
-                plan = plan.with_saved(self.scales.scalings(config, self.model.device))
-            # A run that fails from here on must not undo them a second time when it is repeated.
-            self.scales = self.scales.taken_out(plan.structure.blocks)
+        own = self.model, self.tokenizer, lambda: self.processor
+        examples, fresh = examples_of(config, dataset, *own, write, progress)
+        # A run that fails from here on must not undo scales a second time when it is repeated.
+        plan, self.scales = plan.taking_up(self.scales)
         # What was measured of an earlier result says nothing of this one.
         self._saved = None
         padding = getattr(self.tokenizer, "pad_token_id", None) or 0

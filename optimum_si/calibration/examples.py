@@ -1,6 +1,6 @@
 """Tokenized rows -> examples, whichever way a user holds them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from numbers import Number
 from typing import Any
 
@@ -14,27 +14,43 @@ from optimum_si.errors import CalibrationError
 # Dimensions of one unbatched input; the first name that a row has tells whether the row is batched.
 INPUT_RANKS = {"input_ids": 1, "inputs_embeds": 2, "pixel_values": 3, "input_features": 2, "input_values": 1}
 
+# Patches of all images of a prompt in one list, and what says how many are of which image (Qwen2-VL).
+PATCHES = {"pixel_values": "image_grid_thw", "pixel_values_videos": "video_grid_thw"}
 
-def tokenized_examples(rows: Sequence[Any], max_length: int | None = None) -> list[dict[str, Tensor]]:
+
+def tokenized_examples(
+    rows: Iterable[Any], max_length: int | None = None, count: int | None = None, main_input: str = "input_ids"
+) -> list[dict[str, Tensor]]:
     """Rows as dicts of tensors, one example each.
 
     Args:
         rows: mappings, or token ids alone, as tensors, arrays or lists; batched ones are split. Entries that are one
             number, a string or None for each example (an index, a class label, the text) are left out.
         max_length: longest ``input_ids`` accepted; None for any.
+        count: examples wanted, the first ones; None for all.
+        main_input: name of values without one that are no token ids.
 
     Returns:
-        Dicts of tensors with a leading dimension of 1; ``input_ids`` and ``attention_mask`` (ones when absent) are
-        int64 [1, T].
+        Dicts of tensors with a leading dimension of 1, but for patches that no row of their own holds;
+        ``input_ids`` and ``attention_mask`` (ones when absent) are int64 [1, T].
 
     Raises:
         CalibrationError: names the row that has nothing usable, is too long or has entries that disagree.
     """
-    examples = []
+    examples: list[dict[str, Tensor]] = []
     for index, row in enumerate(rows):
-        named = row if isinstance(row, Mapping) else {"input_ids": row}
-        examples += [_checked(example, index, max_length) for example in _split(named, index)]
+        named = row if isinstance(row, Mapping) else {name_of_input(row, main_input): row}
+        for example in _split(named, index):
+            examples.append(_checked(example, index, max_length))
+            if len(examples) == count:
+                return examples
     return examples
+
+
+def name_of_input(values: Any, main_input: str) -> str:
+    """What values without a name are: token ids, or a model's main input."""
+    is_float = isinstance(values, (Tensor, np.ndarray)) and torch.as_tensor(values[:0]).is_floating_point()
+    return main_input if is_float or rank(values) > 2 else "input_ids"
 
 
 def rank(value: Any) -> int:
@@ -56,11 +72,16 @@ def _split(row: Mapping[str, Any], index: int) -> Iterator[dict[str, Tensor]]:
             f"Example {index} has no usable input: got {given}; expected non-empty 'input_ids' of shape [T] or [n, T] "
             "or other tensors, such as 'pixel_values'."
         )
-    if rank(row[lead]) == INPUT_RANKS.get(lead):
-        yield {name: _tensor(value, name, index)[None] for name, value in row.items() if rank(value) >= 1}
+    row = {**row, **(whole := _patches(row, index))}
+    if rank(row[lead]) == INPUT_RANKS.get(lead) and lead not in whole:
+        tensors = {name: _tensor(value, name, index) for name, value in row.items() if rank(value) >= 1}
+        yield {name: value if name in whole else value[None] for name, value in tensors.items()}
         return
     batched = {name: value for name, value in row.items() if rank(value) >= 2}
     size = len(row[lead])
+    if size > 1 and whole and lead not in whole:
+        yield from _one_image_each(batched, size, index)
+        return
     for entry in range(size):
         example = {}
         for name, value in batched.items():
@@ -74,6 +95,34 @@ def _split(row: Mapping[str, Any], index: int) -> Iterator[dict[str, Tensor]]:
                     "agree."
                 )
         yield example
+
+
+def _patches(row: Mapping[str, Any], index: int) -> dict[str, Tensor]:
+    """The entries of a row that hold patches of all its images, or how many these are; none where no row does."""
+    found = {}
+    for name, grid in PATCHES.items():
+        if rank(row.get(name)) == 2 and rank(row.get(grid)) in (1, 2):
+            found[name] = _tensor(row[name], name, index)
+            found[grid] = _tensor(row[grid], grid, index).reshape(-1, 3)
+    return found
+
+
+def _one_image_each(row: Mapping[str, Any], size: int, index: int) -> Iterator[dict[str, Tensor]]:
+    """The examples of a batch of prompts with one image each."""
+    patches = {name: grid for name, grid in PATCHES.items() if grid in row}
+    tensors = {name: _tensor(value, name, index) for name, value in row.items()}
+    counts = {name: tensors[grid].prod(dim=1).tolist() for name, grid in patches.items()}
+    agree = all(len(counts[name]) == size and sum(counts[name]) == len(tensors[name]) for name in patches)
+    if not agree or any(len(value) != size for name, value in tensors.items() if name not in patches):
+        raise CalibrationError(
+            f"Example {index} is a batch of {size} prompts whose images cannot be told apart: give a row for each "
+            "prompt."
+        )
+    parts = {name: tensors[name].split(counts[name]) for name in patches}
+    for entry in range(size):
+        yield {
+            name: parts[name][entry] if name in parts else value[entry : entry + 1] for name, value in tensors.items()
+        }
 
 
 def _tensor(value: Any, name: str, index: int) -> Tensor:

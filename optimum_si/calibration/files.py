@@ -1,4 +1,4 @@
-"""Local files -> a source: a document a file, JSON, JSON lines or Parquet."""
+"""Local files -> a source: a document or an image a file, JSON, JSON lines or Parquet."""
 
 import glob
 import gzip
@@ -6,6 +6,7 @@ import json
 import os
 import zlib
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ from typing import Any
 from optimum_si.errors import CalibrationError
 from optimum_si.warnings import warn
 
-from .rows import Source, as_source, is_tokenized, text_column
+from .columns import find_columns, is_tokenized
+from .media import IMAGE_FILES, IMAGES
+from .reader import TEXT, Reader
+from .rows import Source, as_source
 
 
 #: Bytes of text that are read of one file, and of all: calibration takes a few megabytes of them, and a small archive
@@ -21,6 +25,8 @@ from .rows import Source, as_source, is_tokenized, text_column
 MOST_OF_FILE, MOST_OF_ALL = 1 << 25, 1 << 27
 #: Files and folders that are looked through.
 MOST = 100_000
+#: Which columns are wanted, by the first row; None for all.
+ColumnsOf = Callable[[dict[str, Any]], list[str] | None]
 
 
 def find_files(name: str) -> list[Path] | None:
@@ -41,9 +47,10 @@ def find_files(name: str) -> list[Path] | None:
         matches = [Path(match) for match in islice(glob.iglob(name, recursive=True), MOST)]
         if not matches:
             return None
-    files = sorted(file for file in matches if _kind(file) in READERS and _is_file(file))
+    known = (*READERS, *IMAGE_FILES)
+    files = sorted(file for file in matches if (_kind(file) in READERS or is_image_file(file)) and _is_file(file))
     if not files:
-        raise CalibrationError(f"dataset={name!r} holds no file that can be read; accepted: {', '.join(READERS)}.")
+        raise CalibrationError(f"dataset={name!r} holds no file that can be read; accepted: {', '.join(known)}.")
     return files
 
 
@@ -54,11 +61,17 @@ def _is_file(file: Path) -> bool:
         return False
 
 
+def is_image_file(file: Path) -> bool:
+    """Whether the name of a file is that of an image."""
+    return file.suffix.lower() in IMAGE_FILES
+
+
 def looks_like_a_path(name: str) -> bool:
     """Whether a name that exists nowhere was meant as a path, and not as a Hub name ("name", "owner/name")."""
     return (
         glob.has_magic(name)
         or _kind(Path(name)) in READERS
+        or is_image_file(Path(name))
         or name.startswith((".", os.sep))
         or name.endswith(("/", os.sep))
         or name.count("/") > 1
@@ -66,24 +79,35 @@ def looks_like_a_path(name: str) -> bool:
     )
 
 
-def read_files(files: list[Path], column: str | None) -> Source:
-    """All files as one source.
+def read_files(
+    files: list[Path], column: str | None, reader: Reader | None = None, target: str | None = None
+) -> Source:
+    """All files as one source; images among texts are left out for a model that reads text, and texts for others.
 
     Raises:
-        CalibrationError: names the file that cannot be read, or says that some are text and some tokenized.
+        CalibrationError: names the file that cannot be read, or says that files are of several kinds.
     """
+    reader = reader or Reader()
+    images = [file for file in files if is_image_file(file)]
+    texts = [file for file in files if not is_image_file(file)]
+    if images and (not texts or not reader.reads(TEXT)):
+        return as_source(images, column, f"a folder of {IMAGES}", reader, target)
     sources: list[Source] = []
     left = MOST_OF_ALL
-    for file in files:
+    for file in texts:
         if left <= 0:
-            warn(f"only the first {len(sources)} of {len(files)} files are read, which hold {MOST_OF_ALL >> 20} MiB.")
+            warn(f"only the first {len(sources)} of {len(texts)} files are read, which hold {MOST_OF_ALL >> 20} MiB.")
             break
-        if rows := READERS[_kind(file)](file, column):
-            sources.append(as_source(rows, column, str(file)))
+        if rows := READERS[_kind(file)](file, partial(_columns, column, target, str(file), reader)):
+            sources.append(as_source(rows, column, str(file), reader, target))
         left -= max(file.stat().st_size, sum(map(_size, rows)))
-    if len({source.is_text for source in sources}) > 1:
-        raise CalibrationError("Some of the files are text and some are tokenized: give a glob of one kind.")
-    return Source([row for source in sources for row in source.rows], all(source.is_text for source in sources))
+    if not sources:
+        return Source([], "text")
+    if len({(source.kind, source.columns) for source in sources}) > 1:
+        kinds = " and ".join(sorted({source.kind for source in sources}))
+        raise CalibrationError(f"The files hold {kinds}, not all in the same columns: give a glob of one kind.")
+    first = sources[0]
+    return Source([row for source in sources for row in source.rows], first.kind, first.columns)
 
 
 def _read(file: Path) -> tuple[str, bool]:
@@ -100,11 +124,11 @@ def _read(file: Path) -> tuple[str, bool]:
         raise CalibrationError(f"{file} cannot be read as UTF-8 text: {error}.") from error
 
 
-def _read_document(file: Path, column: str | None) -> list[Any]:
+def _read_document(file: Path, columns_of: ColumnsOf) -> list[Any]:
     return [_read(file)[0]]
 
 
-def _read_json(file: Path, column: str | None) -> list[Any]:
+def _read_json(file: Path, columns_of: ColumnsOf) -> list[Any]:
     text, is_whole = _read(file)
     if not is_whole and text.lstrip().startswith("[") and not text.partition("\n")[0].rstrip().endswith("]"):
         raise CalibrationError(
@@ -120,7 +144,7 @@ def _read_json(file: Path, column: str | None) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _read_json_lines(file: Path, column: str | None) -> list[Any]:
+def _read_json_lines(file: Path, columns_of: ColumnsOf) -> list[Any]:
     return _json_lines(file, _read(file)[0])
 
 
@@ -136,7 +160,7 @@ def _json_lines(file: Path, text: str) -> list[Any]:
     return rows
 
 
-def _read_parquet(file: Path, column: str | None) -> list[Any]:
+def _read_parquet(file: Path, columns_of: ColumnsOf) -> list[Any]:
     try:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
@@ -148,7 +172,7 @@ def _read_parquet(file: Path, column: str | None) -> list[Any]:
                 return []
             first = next(table.iter_batches(batch_size=1)).to_pylist()[0]
             # Of a table of text, only that column: the others may be many times larger.
-            columns = None if is_tokenized(first, column) else [text_column(first, column, str(file))]
+            columns = columns_of(first)
             rows, size = [], 0
             # Few at a time: a row may unpack to any size.
             for batch in table.iter_batches(batch_size=16, columns=columns):
@@ -162,6 +186,15 @@ def _read_parquet(file: Path, column: str | None) -> list[Any]:
         raise CalibrationError(f"{file} cannot be read as Parquet: {error}") from error
 
 
+def _columns(
+    column: str | None, target: str | None, origin: str, reader: Reader, first: dict[str, Any]
+) -> list[str] | None:
+    if is_tokenized(first, column):
+        return None
+    sources = {name: value for name, value in first.items() if name != target}
+    return [*find_columns(sources, column, origin, reader).names, *([target] if target in first else [])]
+
+
 def _size(row: Any) -> int:
     """About how many bytes a row holds."""
     if isinstance(row, dict):
@@ -169,7 +202,7 @@ def _size(row: Any) -> int:
     return len(row) * (8 if isinstance(row, list) else 1) if isinstance(row, (str, bytes, list)) else 8
 
 
-READERS: dict[str, Callable[[Path, str | None], list[Any]]] = {
+READERS: dict[str, Callable[[Path, ColumnsOf], list[Any]]] = {
     ".txt": _read_document,
     ".md": _read_document,
     ".py": _read_document,

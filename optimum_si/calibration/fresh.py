@@ -1,14 +1,17 @@
 """Further windows of the calibration data, which share no text with those that a run has seen."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from optimum_si.config.groups import CalibrationConfig
+from optimum_si.config.option_types import MOST_WINDOWS
 from optimum_si.warnings import warn
 
-from .prepare import as_examples, draw_for
+from .prepare import as_examples, draw_for, prepare_examples, texts_of
+from .reader import Reader
 from .sources import load_source
 from .windows import Windower
 
@@ -27,6 +30,7 @@ def fresh_examples(
     config: CalibrationConfig,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     max_length: int | None = None,
+    reader: Reader | None = None,
 ) -> list[dict[str, Tensor]]:
     """Examples drawn as :func:`prepare_examples` draws them, without those that hold text of earlier ones.
 
@@ -34,7 +38,7 @@ def fresh_examples(
         seen: what :func:`prepare_examples` gave for the same data.
         count: windows wanted; single documents count by the full windows that their tokens would fill. 0 gives what
             was seen.
-        dataset, config, tokenizer, max_length: as there.
+        dataset, config, tokenizer, max_length, reader: as there.
 
     Returns:
         As there; fewer where the text ends, and what was seen where nothing else is left. A warning says so.
@@ -42,10 +46,17 @@ def fresh_examples(
     if count == 0:
         return list(seen)
     dataset = config.dataset if dataset is None else dataset
-    source = load_source(dataset, config)
+    # Of what may not end, as much as is drawn below.
+    drawn_of = replace(config, num_samples=min(len(seen) + 2 * count, MOST_WINDOWS))
+    source = load_source(dataset, drawn_of, reader=reader)
     if not source.is_text or tokenizer is None:
+        more = replace(config, num_samples=min(len(seen) + count, MOST_WINDOWS))
+        further = prepare_examples(dataset, more, tokenizer, max_length, reader)[len(seen) :]
+        if len(further) == count:
+            return further
+        kind = "tokenized" if source.kind == "tokens" else "this"
         warn(
-            f"recovery: tokenized data holds no windows but the {len(seen)} that the fits see, so these serve again; "
+            f"recovery: {kind} data holds no windows but the {len(seen)} that the fits see, so these serve again; "
             "recovery.num_samples=0 asks for them."
         )
         return list(seen)
@@ -53,7 +64,7 @@ def fresh_examples(
     known = {text for example in seen for text in _texts(example["input_ids"], 1)}
     # All that was seen may be drawn again, and of random draws a part overlaps with it: twice as many leave enough.
     wanted = -(-sum(example["input_ids"].numel() for example in seen) // windower.length) + 2 * count
-    drawn = draw_for(dataset, windower)(source.rows, windower, wanted, config.seed)
+    drawn = draw_for(dataset, windower)(texts_of(source, tokenizer), windower, wanted, config.seed)
     fresh: list[Tensor] = []
     missing = count * windower.length
     for window in drawn:

@@ -1,88 +1,116 @@
-"""Rows of any origin -> a source: documents of text, or rows that are already tokenized."""
+"""Rows of any origin -> a source: documents, conversations, images and sounds, or rows that are already tokenized."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
-from torch import Tensor
 
 from optimum_si.errors import CalibrationError
 
-from .examples import INPUT_RANKS
+from .chats import is_chat
+from .columns import Columns, find_columns, is_tokenized
+from .lazy_rows import LazyRows, row_of
+from .media import IMAGES, media_kind
+from .reader import TEXT, Reader
 
 
-TEXT_COLUMNS = ("text", "content", "document", "article", "body", "sentence", "code")
+#: Names that rows of one value get.
+_OF_VALUES = {IMAGES: "image"}
 
 
 @dataclass(frozen=True)
 class Source:
-    """Documents (strings, None for an empty one) when ``is_text``, else rows for ``tokenized_examples``."""
+    """What data holds.
+
+    Args:
+        rows: documents (strings, None for an empty one), conversations, mappings for a processor, or rows for
+            ``tokenized_examples``: as ``kind`` says.
+        kind: "text", "chats", "media", "pairs" (mappings with a text and its target) or "tokens".
+        columns: of mappings.
+    """
 
     rows: Sequence[Any]
-    is_text: bool
+    kind: str
+    columns: Columns = field(default=Columns())
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the rows are documents from which windows are drawn."""
+        return self.kind in ("text", "chats")
 
 
-def as_source(rows: Sequence[Any], column: str | None, origin: str) -> Source:
+def as_source(
+    rows: Sequence[Any],
+    column: str | None,
+    origin: str,
+    reader: Reader | None = None,
+    target: str | None = None,
+) -> Source:
     """Find out what rows hold, by the first one.
 
     Args:
-        rows: strings, mappings or tokens; a ``datasets.Dataset`` is read on access only.
-        column: the text column of mappings; None finds it.
+        rows: strings, mappings, images, conversations or tokens; a ``datasets.Dataset`` is read on access only.
+        column: of mappings, that is asked for; None finds it.
         origin: what an error calls the rows.
+        reader: of the model.
+        target: column of mappings with what a decoder writes.
 
     Raises:
-        CalibrationError: a column is missing, or rows are of different kinds.
+        CalibrationError: a column is missing, rows are of different kinds, or of one that the model does not read.
     """
+    reader = reader or Reader()
     if len(rows) == 0:
         raise CalibrationError(f"{origin} is empty: give at least one text or example.")
-    first = rows[0]
-    if isinstance(first, str):
-        _check_kind(rows, str, origin)
-        return Source(rows, is_text=True)
-    if not isinstance(first, Mapping) or is_tokenized(first, column):
-        return Source(rows, is_text=False)
-    column = text_column(first, column, origin)
+    first = row_of(rows, 0)
+    if not isinstance(first, Mapping):
+        if target is not None:
+            raise CalibrationError(f"{origin} has no columns, so none named {target!r}: give rows that are mappings.")
+        return _of_values(rows, first, origin, reader)
+    if target is not None and target not in first:
+        raise CalibrationError(
+            f"{origin} has no column {target!r}: set calibration.target_column to one of {list(first)}."
+        )
+    if media_kind(first) is not None:  # one value, such as {"array", "sampling_rate"}, and not a row of columns
+        return _of_values(rows, first, origin, reader)
+    if is_tokenized(first, column):
+        return Source(rows, "tokens")
+    columns = find_columns({name: first[name] for name in first if name != target}, column, origin, reader)
+    if columns.has_media:
+        return Source(LazyRows(rows), "media", columns)
+    if target is not None:
+        return Source(LazyRows(rows), "pairs", columns)
+    (name,) = columns.names
+    kind = "text" if columns.chat is None else "chats"
     if hasattr(rows, "column_names"):
-        return Source(rows[column], is_text=True)  # type: ignore[call-overload]
+        return Source(rows[name], kind)  # type: ignore[call-overload]
+    if kind == "chats":
+        return Source(LazyRows(rows, lambda row: row.get(name)), kind)
     _check_kind(rows, Mapping, origin)
-    texts = [row.get(column) for row in rows]
+    texts = [row.get(name) for row in rows]
     for index, text in enumerate(texts):
         if text is not None and not isinstance(text, str):
             raise CalibrationError(
-                f"Row {index} of {origin} has a {type(text).__name__} in column {column!r}: give strings there."
+                f"Row {index} of {origin} has a {type(text).__name__} in column {name!r}: give strings there."
             )
-    return Source(texts, is_text=True)
+    return Source(texts, kind)
 
 
-def is_tokenized(row: Mapping[str, Any], column: str | None) -> bool:
-    """Whether a row is to be used as it is: no column is asked for, and it has a model's inputs or tensors."""
-    return column is None and any(
-        name in INPUT_RANKS or isinstance(value, (Tensor, np.ndarray)) for name, value in row.items()
-    )
-
-
-def text_column(row: Mapping[str, Any], column: str | None, origin: str) -> str:
-    """The column that was asked for, the first one with a usual name, or the only one of strings.
-
-    Raises:
-        CalibrationError: when there is none or the choice is not clear; lists the columns.
-    """
-    strings = [name for name, value in row.items() if isinstance(value, str)]
-    if column is None:
-        usual = [name for name in TEXT_COLUMNS if name in row and (name in strings or row[name] is None)]
-        candidates = usual[:1] or strings
-        if len(candidates) != 1:
-            raise CalibrationError(
-                f"It is not clear which column of {origin} is the text: set calibration.column to one of {list(row)}."
-            )
-        return candidates[0]
-    if column not in row or not (column in strings or row[column] is None):
-        raise CalibrationError(
-            f"{origin} has no column of text named {column!r}: set calibration.column to one of "
-            f"{strings or list(row)}."
-        )
-    return column
+def _of_values(rows: Sequence[Any], first: Any, origin: str, reader: Reader) -> Source:
+    """Rows that have no columns."""
+    if isinstance(first, str):
+        _check_kind(rows, str, origin)
+        if not reader.reads(TEXT):
+            raise reader.refuse("text")
+        return Source(rows, "text")
+    if is_chat(first):
+        if not reader.reads(TEXT):
+            raise reader.refuse("conversations")
+        return Source(rows, "chats")
+    kind = media_kind(first)
+    if kind is None:
+        return Source(rows, "tokens")
+    name = _OF_VALUES.get(kind, "audio")
+    columns = find_columns({name: first}, None, origin, reader)
+    return Source(LazyRows(rows, lambda value: {name: value}), "media", columns)
 
 
 def _check_kind(rows: Sequence[Any], kind: type, origin: str) -> None:

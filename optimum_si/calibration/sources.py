@@ -12,7 +12,9 @@ from optimum_si.errors import CalibrationError
 
 from .files import find_files, looks_like_a_path, read_files
 from .own_text import OWN_TEXT
+from .reader import Reader
 from .rows import Source, as_source
+from .takes import taken_rows
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ EVALUATION_SPLITS = {
         max_windows=256,
     ),
 }
+#: What data of other kinds is, in words.
+NO_TEXTS = {"tokens": "already tokenized", "chats": "conversations", "media": "images or sounds", "pairs": "pairs"}
 
 
 def load_texts(dataset: Any, config: CalibrationConfig, evaluation: bool = False) -> list[str]:
@@ -64,17 +68,27 @@ def load_texts(dataset: Any, config: CalibrationConfig, evaluation: bool = False
         CalibrationError: there is no data, it cannot be read, or it is tokenized.
     """
     source = load_source(dataset, config, evaluation)
-    if not source.is_text:
-        raise CalibrationError("The dataset is already tokenized: give texts, or a text column as calibration.column.")
+    if source.kind != "text":
+        raise CalibrationError(
+            f"The dataset is {NO_TEXTS[source.kind]}: give texts, or a text column as calibration.column."
+        )
     return [text or "" for text in source.rows]
 
 
-def load_source(dataset: Any, config: CalibrationConfig, evaluation: bool = False) -> Source:
-    """What a dataset holds; rows of a ``datasets.Dataset`` are read on access. Same arguments as :func:`load_texts`.
+def load_source(
+    dataset: Any, config: CalibrationConfig, evaluation: bool = False, reader: Reader | None = None
+) -> Source:
+    """What a dataset holds; rows of a ``datasets.Dataset`` are read on access.
+
+    Args:
+        dataset, config, evaluation: as for :func:`load_texts`, and of any kind. Of loaders and streams as many rows
+            are read as ``num_samples`` examples need.
+        reader: of the model; None for any.
 
     Raises:
         CalibrationError: the dataset is empty, of no known kind, or cannot be read.
     """
+    reader = reader or Reader()
     published = EVALUATION_SPLITS if evaluation else CALIBRATION_SPLITS
     if isinstance(dataset, str) and dataset in published:
         return _published(dataset, published[dataset], config)
@@ -84,37 +98,30 @@ def load_source(dataset: Any, config: CalibrationConfig, evaluation: bool = Fals
             "needed. (A folder of that name is './self'.)"
         )
     if isinstance(dataset, (str, os.PathLike)):
-        return _named(os.path.expanduser(dataset), config, evaluation)
+        return _named(os.path.expanduser(dataset), config, evaluation, reader)
     if isinstance(dataset, Mapping) and any(hasattr(value, "column_names") for value in dataset.values()):
         dataset = _chosen_split(dataset, config, evaluation)
     elif isinstance(dataset, (Mapping, Tensor)):
         dataset = [dataset]
-    elif not hasattr(dataset, "__len__"):
-        raise CalibrationError(
-            f"dataset is a {type(dataset).__name__}; accepted: a Hub name, a local file, folder or glob, a list of "
-            "strings, a datasets.Dataset, tokenized examples. Of a stream, give the first rows as a list, such as "
-            "list(stream.take(1000))."
-        )
-    elif not hasattr(dataset, "__getitem__"):
-        dataset = list(dataset)
-    return as_source(dataset, config.column, "The dataset")
+    rows = taken_rows(dataset, config, reader)
+    return as_source(rows, config.column, "The dataset", reader, config.target_column)
 
 
-def _named(name: str, config: CalibrationConfig, evaluation: bool) -> Source:
+def _named(name: str, config: CalibrationConfig, evaluation: bool, reader: Reader) -> Source:
     if os.path.isdir(name):
         if os.path.exists(os.path.join(name, "dataset_dict.json")) or os.path.exists(os.path.join(name, "state.json")):
-            return load_source(_datasets(name).load_from_disk(name), config, evaluation)
+            return load_source(_datasets(name).load_from_disk(name), config, evaluation, reader)
         if config.split is not None or config.dataset_config is not None:
-            return _from_hub(name, config, evaluation)
+            return _from_hub(name, config, evaluation, reader)
     files = find_files(name)
     if files is not None:
-        source = read_files(files, config.column)
+        source = read_files(files, config.column, reader, config.target_column)
         if not source.rows:
             raise CalibrationError(f"dataset={name!r} is empty: give files with at least one text or example.")
         return source
     if not name or looks_like_a_path(name):
         raise CalibrationError(f"dataset={name!r}: no file, folder or glob match of that name exists; check the path.")
-    return _from_hub(name, config, evaluation)
+    return _from_hub(name, config, evaluation, reader)
 
 
 def _published(name: str, published: PublishedSplit, config: CalibrationConfig) -> Source:
@@ -128,13 +135,13 @@ def _published(name: str, published: PublishedSplit, config: CalibrationConfig) 
     texts: Sequence[str] = rows["text"]
     if published.rows is not None:
         texts = texts[: published.rows]
-    return Source(texts if published.joined_by is None else [published.joined_by.join(texts)], is_text=True)
+    return Source(texts if published.joined_by is None else [published.joined_by.join(texts)], "text")
 
 
-def _from_hub(name: str, config: CalibrationConfig, evaluation: bool) -> Source:
+def _from_hub(name: str, config: CalibrationConfig, evaluation: bool, reader: Reader) -> Source:
     split = config.split or _default_split(evaluation)
     rows = _load_dataset(name, {"path": name, "name": config.dataset_config, "split": split})
-    return as_source(rows, config.column, f"dataset={name!r}")
+    return as_source(rows, config.column, f"dataset={name!r}", reader, config.target_column)
 
 
 def _chosen_split(splits: Mapping[str, Any], config: CalibrationConfig, evaluation: bool) -> Any:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from optimum_si.errors import CalibrationError
 
+from .chats import RenderedChat
+
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -64,7 +66,8 @@ class Windower:
         if not text or text.isspace():
             return []
         # verbose=False: documents are meant to be longer than the model's limit, so no warning about that.
-        return self.tokenizer(well_formed(text), add_special_tokens=not self.prefix, verbose=False)["input_ids"]
+        special = not self.prefix and not isinstance(text, RenderedChat)
+        return self.tokenizer(well_formed(text), add_special_tokens=special, verbose=False)["input_ids"]
 
     def window(self, ids: Sequence[int], start: int) -> Tensor:
         """One full window, int64 [1, length], whose text starts at ``start``."""

@@ -23,7 +23,7 @@ from .claims import check_claims, check_complete, check_size
 from .gguf import find_gguf, load_gguf_model, load_gguf_tokenizer, release_gguf
 from .injected import refuse_adapters
 from .locate import PLACE, find_file, place_of
-from .saved_scales import SCALES_NAME
+from .saved_scales import SCALES_NAME, SavedScales
 
 
 #: What means nothing for a single file.
@@ -214,12 +214,13 @@ def maximum_length(model: PreTrainedModel) -> int | None:
     return None
 
 
-def saved_scales_path(model: PreTrainedModel, source: str, **kwargs: Any) -> Path | None:
-    """``si_scales.safetensors`` beside the weights that ``model`` was loaded from, when `induce` wrote them."""
+def saved_scales(model: PreTrainedModel, source: str, **kwargs: Any) -> SavedScales | None:
+    """What `induce` left beside the weights that ``model`` was loaded from; None where it did not write them."""
     record = getattr(model.config, "sparsity_config", None)
     if not source or not isinstance(record, dict) or record.get("pruned", True):
         return None
-    return find_file(source, SCALES_NAME, **kwargs)
+    path = find_file(source, SCALES_NAME, **kwargs)
+    return None if path is None else SavedScales.load(path)
 
 
 def _lasting(source: str) -> str:

@@ -141,6 +141,7 @@ def add_data_arguments(group: Any, purpose: str, split: str) -> None:
     """The arguments that name a text dataset and cut it into windows; ``split`` is the default one."""
     known = options(CalibrationConfig)
     known["dataset"] = replace(known["dataset"], help=f"{purpose}: {DATASETS}")
+    known["column"] = replace(known["column"], help="column of text")
     known["split"] = replace(known["split"], none=split)
     for name in ("dataset", "dataset_config", "split", "column", "sequence_length", "batch_size"):
         add_option(group, known[name])

@@ -26,6 +26,8 @@ HELD_OUT = 0.125
 DATASETS = (
     '"wikitext2", "c4", another Hub dataset, or local text, JSONL or Parquet files (a file, a folder or a quoted glob)'
 )
+#: What a run on any other model takes beside those.
+OR_IMAGES = ", images of a model that reads them"
 #: What a run on a causal language model takes beside those.
 OR_OWN_TEXT = ', or "self": what the dense model writes'
 
@@ -154,8 +156,9 @@ class CalibrationConfig(Configuration):
         default=128,
         type=integer(minimum=1, maximum=MOST_WINDOWS),
         flag=True,
-        help="windows to draw",
-        detail="windows of text to draw; encoders get single documents that hold as many tokens.",
+        help="windows to draw, or examples to take",
+        detail="windows of text to draw; encoders get single documents that hold as many tokens. Of tokenized data "
+        "the first so many examples are taken, of images and sounds as many at random.",
     )
     sequence_length: int = option(
         default=2048,
@@ -185,9 +188,10 @@ class CalibrationConfig(Configuration):
         default=None,
         type=text("DATA"),
         flag=True,
-        help=f"text that shows the model at work: {DATASETS}{OR_OWN_TEXT}",
+        help=f"data that shows the model at work: {DATASETS}{OR_IMAGES}{OR_OWN_TEXT}",
         detail='a Hub dataset name (`"wikitext2"` and `"c4"` mean the published splits), a local file, folder or '
-        'glob, or `"self"`: text that the model writes itself, an instruct model through its chat template.',
+        'glob of texts or images, or `"self"`: text that the model writes itself, an instruct model through its chat '
+        "template.",
         see="#calibration-data",
     )
     dataset_config: str | None = option(
@@ -209,7 +213,17 @@ class CalibrationConfig(Configuration):
         default=None,
         type=text("COLUMN"),
         flag=True,
-        help="text column",
-        detail='text column; None finds "text", "content", ... by itself.',
+        help="column of text, conversations, images or sounds",
+        detail='column of text, conversations, images or sounds; None finds "text", "messages", "image", ... by '
+        "itself.",
         none="found by itself",
+    )
+    target_column: str | None = option(
+        default=None,
+        type=text("COLUMN"),
+        flag=True,
+        help="column of what the decoder of an encoder-decoder writes",
+        detail="column of texts that the decoder of an encoder-decoder model reads, such as summaries; None lets the "
+        "dense model write them.",
+        none="the model writes it",
     )

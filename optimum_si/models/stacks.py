@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +25,8 @@ class Padding:
     Args:
         own: input of the model that masks the hidden states; None where nothing does.
         other: input that masks the states which cross attention reads.
-        frames: module whose ``_get_feature_vector_attention_mask`` brings a mask of audio samples to the frames of the
-            hidden states; None without one.
+        frames: module that brings a mask of audio to the frames of hidden states, its own or those of the encoder;
+            None without one.
     """
 
     own: str | None = "attention_mask"
@@ -136,9 +136,14 @@ def _tower(model: nn.Module, name: str) -> tuple[nn.Module, Padding]:
         return tower, Padding(own=None)
     config: Any = getattr(model, "config", None)
     if getattr(config, "is_encoder_decoder", False) and re.search(r"(^|[._])decoder", name):
-        return tower, Padding("decoder_attention_mask", "attention_mask")
-    frames = next((one for one in reversed(towers) if hasattr(one, "_get_feature_vector_attention_mask")), None)
-    return tower, Padding(frames=frames)
+        return tower, Padding("decoder_attention_mask", "attention_mask", _frames(model.modules()))
+    return tower, Padding(frames=_frames(reversed(towers)))
+
+
+def _frames(modules: Iterable[nn.Module]) -> Any:
+    """The first module that tells how many frames it makes of audio; None without one."""
+    names = ("_get_feature_vector_attention_mask", "_get_feat_extract_output_lengths")
+    return next((one for one in modules if any(hasattr(one, name) for name in names)), None)
 
 
 def modules_in_several(stacks: list[Stack]) -> list[tuple[str, nn.Module]]:

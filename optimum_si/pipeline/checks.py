@@ -102,22 +102,30 @@ def check_result(
 
 def check_vocabulary(examples: list[dict[str, Tensor]], model: PreTrainedModel) -> None:
     """Token ids that a model has no embedding for would end in an index error deep inside it."""
-    ids = [example["input_ids"] for example in examples if "input_ids" in example]
-    highest = max((int(values.max()) for values in ids), default=-1)
-    lowest = min((int(values.min()) for values in ids), default=0)
-    if lowest < 0:
-        raise CalibrationError(
-            f"the calibration data holds token {lowest}: ids begin with 0. Labels such as -100 do not belong into "
-            "input_ids; give the ids of the text itself, with an attention_mask for padding."
-        )
-    if highest < 0:
-        return
+    for name, part in (("input_ids", model), ("decoder_input_ids", _decoder(model))):
+        ids = [example[name] for example in examples if name in example]
+        if not ids:
+            continue
+        highest, lowest = max(int(values.max()) for values in ids), min(int(values.min()) for values in ids)
+        if lowest < 0:
+            raise CalibrationError(
+                f"the calibration data holds token {lowest}: ids begin with 0. Labels such as -100 do not belong into "
+                f"{name}; give the ids of the text itself, with an attention_mask for padding."
+            )
+        try:
+            size = getattr(part.get_input_embeddings(), "num_embeddings", None)
+        except NotImplementedError:  # a model of several towers
+            continue
+        if size is not None and highest >= size:
+            raise CalibrationError(
+                f"the calibration data holds token {highest}, but the model embeds {size} tokens (0 to {size - 1}): "
+                "use the tokenizer that belongs to this model."
+            )
+
+
+def _decoder(model: PreTrainedModel) -> Any:
+    """The part of a model that embeds what a decoder reads; the model itself where nothing tells."""
     try:
-        size = getattr(model.get_input_embeddings(), "num_embeddings", None)
-    except NotImplementedError:  # a model of several towers
-        return
-    if size is not None and highest >= size:
-        raise CalibrationError(
-            f"the calibration data holds token {highest}, but the model embeds {size} tokens (0 to {size - 1}): "
-            "use the tokenizer that belongs to this model."
-        )
+        return model.get_decoder() or model
+    except (AttributeError, NotImplementedError):
+        return model

@@ -18,6 +18,7 @@ from optimum_si.algorithms.reconstruction.stage import FittingStage
 from optimum_si.algorithms.reconstruction.swapping import Swapped
 from optimum_si.algorithms.refinement.stage import RefinementStage
 from optimum_si.algorithms.stage import BlockStage, Need
+from optimum_si.checkpoint.saved_scales import SavedScales
 from optimum_si.config.si_config import SIConfig
 from optimum_si.models.selection import select_views
 from optimum_si.models.structure import Block, Structure, find_structure
@@ -90,6 +91,14 @@ class Plan:
     def with_saved(self, saved: Mapping[str, Scaling] | None) -> "Plan":
         """The same run with scalings of an earlier run by block name; None learns."""
         return replace(self, saved=saved, stages=_stages(self.config, self.write, saved))
+
+    def taking_up(self, scales: SavedScales | None) -> tuple["Plan", SavedScales | None]:
+        """The same run with what `induce` left, and what is left of that: scales that this run takes out are none."""
+        if scales is None or self.config.induction is None:
+            return self, scales
+        fit = self.write and scales.fit(self.config)
+        plan = self.with_saved(scales.scalings(self.config, self.model.device)) if fit else self
+        return plan, scales.taken_out(plan.structure.blocks)
 
 
 def make_plan(config: SIConfig, model: PreTrainedModel, write: bool) -> Plan:

@@ -1,6 +1,6 @@
 """Recovery by itself, of a model that is already pruned, towards the dense model that it was made from."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -9,7 +9,14 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from optimum_si.algorithms.recovery.references import References
-from optimum_si.calibration import fresh_examples, is_own_text, prepare_examples, written_examples
+from optimum_si.calibration import (
+    Reader,
+    fresh_examples,
+    is_own_text,
+    prepare_examples,
+    with_decoder_inputs,
+    written_examples,
+)
 from optimum_si.checkpoint.load import load_model, maximum_length, move
 from optimum_si.checkpoint.locate import find_file
 from optimum_si.config.recovery import RecoveryConfig
@@ -40,6 +47,7 @@ class Alone:
         pruned_by: recipe of the run that pruned it; None where none is known.
         report: of the run that pruned it; None where there is none. Also with recovery, once it is done.
         config: how it recovers.
+        load_processor: gives the model's processor, where the data is images or sounds.
     """
 
     model: PreTrainedModel
@@ -48,6 +56,7 @@ class Alone:
     pruned_by: SIConfig | None
     report: Report | None
     config: RecoveryConfig
+    load_processor: Callable[[], Any] = lambda: None
 
     def __post_init__(self) -> None:
         self._interruptions: Interruptions | None = None
@@ -122,6 +131,7 @@ class Alone:
             return False
         dense = self._dense(dense)
         windows = self._written(dense, progress) if own else self._windows(dataset)
+        windows = with_decoder_inputs(windows, dense, self.recipe.calibration.sequence_length, self._padding)
         check_vocabulary(windows, self.model)
         if output is not None:
             self._interruptions = Interruptions(Path(output), f"{run} {digest_of_weights(self.model)}")
@@ -168,12 +178,20 @@ class Alone:
         return self.report.recovery.drawn if self.report is not None and self.report.recovery is not None else 0
 
     def _calibration_windows(self, dataset: Any) -> list[dict[str, Tensor]]:
-        return prepare_examples(dataset, self.recipe.calibration, self.tokenizer, maximum_length(self.model))
+        return prepare_examples(dataset, self.recipe.calibration, *self._reading)
+
+    @property
+    def _reading(self) -> tuple[PreTrainedTokenizerBase | None, int | None, Reader]:
+        return self.tokenizer, maximum_length(self.model), Reader.of(self.model, self.load_processor)
+
+    @property
+    def _padding(self) -> int:
+        return getattr(self.tokenizer, "pad_token_id", None) or 0
 
     def _windows(self, dataset: Any) -> list[dict[str, Tensor]]:
         """Windows that neither the fits nor earlier recoveries have seen, as far as that is known."""
         calibration, count = self.recipe.calibration, self.config.num_samples
-        text = self.tokenizer, maximum_length(self.model)
+        text = self._reading
         of_fits = calibration if self.pruned_by is None else self.pruned_by.calibration
         name = calibration.dataset if dataset is None else dataset
         if isinstance(name, str) and name != of_fits.dataset:
@@ -223,8 +241,7 @@ class Alone:
         return model
 
     def _references(self, windows: list[dict[str, Tensor]], dense: PreTrainedModel) -> References:
-        padding = getattr(self.tokenizer, "pad_token_id", None) or 0
-        settings = self.config.batch_size, self.recipe.seed, padding, self.config.hidden_weight
+        settings = self.config.batch_size, self.recipe.seed, self._padding, self.config.hidden_weight
         with evaluation_mode(dense), without_cache(dense):
             references = References.of(dense, windows, *settings)
         # Held no longer than it is needed.

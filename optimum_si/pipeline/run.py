@@ -172,7 +172,9 @@ def _batches(plan: Plan, examples: list[dict[str, Tensor]], padding_id: int) -> 
     # Enough steps to learn in an epoch.
     size = max(min(config.calibration.batch_size, len(examples) // 16), 1)
     num_held_out = held_out(len(examples), size, _held_out_fraction(config))
-    return make_batches(sorted_by_length(examples, num_held_out * size), size, padding_id), num_held_out
+    ordered, chosen_by = sorted_by_length(examples, num_held_out * size), num_held_out * size
+    held = make_batches(ordered[:chosen_by], size, padding_id)
+    return held + make_batches(ordered[chosen_by:], size, padding_id), len(held)
 
 
 def _held_out_fraction(config: SIConfig) -> float:

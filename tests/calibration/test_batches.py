@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optimum_si import CalibrationError, ConfigurationError
-from optimum_si.calibration import make_batches, sorted_by_length
+from optimum_si.calibration import make_batches, sorted_by_length, without_padding
 
 
 PAD = 99
@@ -58,16 +58,66 @@ def test_other_tensors_are_stacked_and_get_no_mask():
     )
 
 
-def test_other_tensors_of_different_shapes_are_an_error():
-    images = [{"pixel_values": torch.rand(1, 3, 2, size)} for size in (2, 2, 3)]
-    with pytest.raises(CalibrationError, match=r"'pixel_values' of example 2 has shape \[1, 3, 2, 3\]"):
-        make_batches(images, 3)
-    assert len(make_batches(images, 1)) == 3
+def test_a_batch_ends_where_shapes_cannot_be_padded():
+    images = [{"pixel_values": torch.rand(1, 3, 2, size)} for size in (2, 2, 3, 2)]
+    assert [len(batch["pixel_values"]) for batch in make_batches(images, 3)] == [2, 1, 1]
+    kept_apart = make_batches(sorted_by_length(images, 0), 3)
+    assert [list(batch["pixel_values"].shape) for batch in kept_apart] == [[3, 3, 2, 2], [1, 3, 2, 3]]
 
 
-def test_examples_with_different_entries_are_an_error():
-    with pytest.raises(CalibrationError, match="Example 3 has .*token_type_ids"):
-        make_batches([example(1), example(1), example(1), example(1, token_type_ids=torch.tensor([[0]]))], 2)
+def test_a_batch_ends_where_entries_differ():
+    typed = example(1, token_type_ids=torch.tensor([[0]]))
+    assert [len(batch["input_ids"]) for batch in make_batches([example(1), example(1), typed, example(1)], 2)] == [
+        2,
+        1,
+        1,
+    ]
+    assert [len(batch["input_ids"]) for batch in make_batches(sorted_by_length([typed, example(1), typed], 0), 2)] == [
+        2,
+        1,
+    ]
+
+
+def test_patches_without_a_batch_axis_stand_alone():
+    patches = [
+        example(1, 2, pixel_values=torch.rand(4, 6), image_grid_thw=torch.tensor([[1, 2, 2]])) for _ in range(3)
+    ]
+    batches = make_batches(patches, 2)
+    assert [tuple(batch["pixel_values"].shape) for batch in batches] == [(4, 6)] * 3
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 8), (1, 8, 5)])
+def test_features_are_padded_along_their_time_where_a_mask_tells_it(shape):
+    axis = shape.index(5)
+    short, long = torch.rand(shape), torch.rand([9 if size == 5 else size for size in shape])
+    masks = [torch.ones(1, 5).long(), torch.ones(1, 9).long()]
+    given = [{"input_features": f, "attention_mask": m} for f, m in zip((short, long), masks, strict=True)]
+    (batch,) = make_batches(given, 2)
+    assert batch["attention_mask"].sum(dim=1).tolist() == [5, 9]
+    assert torch.equal(batch["input_features"][:1].narrow(axis, 0, 5), short)
+    assert not batch["input_features"][:1].narrow(axis, 5, 4).any()
+
+
+def test_sounds_without_a_mask_are_never_padded():
+    waves = [{"input_values": torch.rand(1, length)} for length in (7, 9, 7)]
+    batches = make_batches(sorted_by_length(waves, 0), 4)
+    assert [tuple(batch["input_values"].shape) for batch in batches] == [(2, 7), (1, 9)]
+
+
+def test_decoder_inputs_are_padded_with_a_mask_of_their_own():
+    pairs = [example(1, 2, decoder_input_ids=torch.tensor([ids])) for ids in ([5], [6, 7])]
+    (batch,) = make_batches(pairs, 2, PAD)
+    assert batch["decoder_input_ids"].tolist() == [[5, PAD], [6, 7]]
+    assert batch["decoder_attention_mask"].tolist() == [[1, 0], [1, 1]]
+
+
+def test_fixed_spectrograms_keep_their_padding():
+    mask = torch.tensor([[1, 1, 0, 0]])
+    whisper = {"input_features": torch.rand(1, 8, 4), "attention_mask": mask}
+    assert without_padding(whisper)["input_features"].shape == (1, 8, 4)
+    speech = {"input_features": torch.rand(1, 4, 8), "attention_mask": mask}
+    assert without_padding(speech)["input_features"].shape == (1, 2, 8)
+    assert without_padding(speech)["attention_mask"].shape == (1, 2)
 
 
 def test_an_example_whose_mask_hides_everything_is_an_error():

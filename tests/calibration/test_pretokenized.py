@@ -13,7 +13,7 @@ from optimum_si import CalibrationConfig, CalibrationError
 from optimum_si.calibration import prepare_examples
 
 
-CONFIG = CalibrationConfig(num_samples=1, sequence_length=2)
+CONFIG = CalibrationConfig(sequence_length=2)
 ROWS = [[5, 6, 7], [8, 9, 10]]
 IDS = torch.tensor(ROWS)
 
@@ -65,6 +65,24 @@ def test_a_batch_of_the_tokenizer_is_split_with_all_its_entries(texts, bert_toke
             for name, value in example.items():
                 assert torch.equal(value, torch.as_tensor(encoding[name][index])[None])
     assert examples[1]["attention_mask"][0].tolist() == [1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("held", [IDS.repeat(3, 1), [{"input_ids": row} for row in ROWS * 3], {"input_ids": ROWS * 3}])
+def test_the_first_num_samples_are_taken_of_whatever_is_tokenized(held):
+    examples = prepare_examples(held, CalibrationConfig(num_samples=3))
+    assert [example["input_ids"][0].tolist() for example in examples] == (ROWS * 3)[:3]
+
+
+def test_patches_of_images_stay_with_their_prompt():
+    grid, patches = torch.tensor([[1, 2, 2], [1, 2, 4]]), torch.rand(12, 6)
+    for ids, size in ((torch.ones(1, 5), 1), (torch.ones(5), 1)):
+        (example,) = prepare([{"input_ids": ids.long(), "pixel_values": patches, "image_grid_thw": grid}])
+        assert example["pixel_values"].shape == (12, 6) and example["image_grid_thw"].shape == (2, 3)
+        assert example["input_ids"].shape == (size, 5)
+    one, other = prepare({"input_ids": torch.ones(2, 5).long(), "pixel_values": patches, "image_grid_thw": grid})
+    assert torch.equal(one["pixel_values"], patches[:4]) and torch.equal(other["pixel_values"], patches[4:])
+    with pytest.raises(CalibrationError, match="give a row for each prompt"):
+        prepare({"input_ids": torch.ones(3, 5).long(), "pixel_values": patches, "image_grid_thw": grid})
 
 
 def test_examples_of_different_lengths_stay_as_long_as_they_are():

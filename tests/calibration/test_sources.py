@@ -261,7 +261,7 @@ def test_a_mixture_of_texts_and_other_things_is_an_error(tmp_path):
         load_texts(["a", 1], CONFIG)
     (tmp_path / "a.txt").write_text("a")
     write_lines(tmp_path / "b.jsonl", [{"input_ids": [1, 2]}])
-    with pytest.raises(CalibrationError, match="some are tokenized"):
+    with pytest.raises(CalibrationError, match="hold text and tokens"):
         load_texts(str(tmp_path), CONFIG)
 
 
@@ -275,12 +275,10 @@ def test_lists_datasets_columns_and_records_of_text_are_the_same_data():
         load_texts(splits, CalibrationConfig(split="dev"))
 
 
-def test_streams_and_numbers_are_refused_with_what_is_accepted():
-    stream = datasets.Dataset.from_dict({"text": ["a"]}).to_iterable_dataset()
-    for given in (stream, iter(["a"]), 3):
-        with pytest.raises(CalibrationError, match="accepted: a Hub name.*stream.take"):
+def test_iterators_and_numbers_are_refused_with_what_is_accepted():
+    for given in (iter(["a"]), (text for text in "a"), 3):
+        with pytest.raises(CalibrationError, match="accepted: a Hub name.*islice"):
             load_texts(given, CONFIG)
-    assert load_texts(list(stream.take(1)), CONFIG) == ["a"]
 
 
 def test_tokenized_data_has_no_texts():

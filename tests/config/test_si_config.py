@@ -111,6 +111,7 @@ REJECTED_CALIBRATION = {
     "dataset_config": (1,),
     "split": (1,),
     "column": (1,),
+    "target_column": (1,),
 }
 
 

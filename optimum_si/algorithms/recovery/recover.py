@@ -212,7 +212,7 @@ class _Job:
         losses = []
         for wanted in (False, True):
             with fast_products(self.device, wanted), torch.no_grad():
-                losses.append(float(self.references.loss(part, self.references.answers(self.references.batch(part)))))
+                losses.append(float(self.references.loss(part, self.references.answered(part))))
         close = abs(losses[1] - losses[0]) <= TOLERANCE * max(losses[0], SMALL_LOSS * self.references.count(part))
         with fast_products(self.device, close):
             yield

@@ -82,7 +82,7 @@ class References:
         found: dict[int, Tensor] = {}
         for part in self.steps.parts(indices):
             # A copy: a view would keep the padded batch alive.
-            for index, answer in zip(part, self.answers(self.batch(part)), strict=True):
+            for index, answer in zip(part, self.answered(part), strict=True):
                 check_answers(self.answers.model, answer)
                 found[index] = answer.to(torch.bfloat16) if narrow else answer.clone()
         return found
@@ -94,7 +94,7 @@ class References:
             return False
         part = self.steps.parts(self.steps.held_out)[0]
         with fast_products(parameter.device):
-            quick = self.answers(self.batch(part))
+            quick = self.answered(part)
         quick = [answer.to(torch.bfloat16) for answer in quick]  # as they would be kept
         exact = [dense[index] for index in part]
         distance = self.answers.distance(torch.cat(quick), torch.cat(exact))
@@ -104,10 +104,10 @@ class References:
         """The same windows and answers for a pruned model; :meth:`Answers.for_model` says what it refuses."""
         return replace(self, answers=self.answers.for_model(model))
 
-    def batch(self, part: Sequence[int]) -> dict[str, Tensor]:
-        """Inputs of the model for windows that pass through it together."""
-        (batch,) = make_batches([self.windows[index] for index in part], len(part), self.padding_id)
-        return batch
+    def answered(self, part: Sequence[int]) -> list[Tensor]:
+        """What the model, as it is now, answers for windows that pass through it together, as far as they can."""
+        batches = make_batches([self.windows[index] for index in part], len(part), self.padding_id)
+        return [answer for batch in batches for answer in self.answers(batch)]
 
     @property
     def num_tokens(self) -> int:
@@ -132,5 +132,5 @@ class References:
         held_out = self.steps.held_out
         total = 0.0
         for part in self.steps.parts(held_out):
-            total += float(self.loss(part, self.answers(self.batch(part))))
+            total += float(self.loss(part, self.answered(part)))
         return total / max(self.count(held_out), 1)

@@ -170,7 +170,7 @@ def _step(references: References, trained: Trained, windows: list[int]) -> float
     count, total = references.count(windows), 0.0
     with torch.enable_grad():
         for part in references.steps.parts(windows):
-            loss = references.loss(part, references.answers(references.batch(part))) / count
+            loss = references.loss(part, references.answered(part)) / count
             loss.backward()
             total += float(loss.detach())
     trained.mask_gradients()

@@ -89,7 +89,8 @@ class ModelRun(Run):
     def masked(self, stop: Stop) -> Stop:
         padding = self.padding[stop.index]
         own, other = (self.inputs.get(name or "") for name in (padding.own, padding.other))
-        other = None if other is None or other.ndim != 2 else other.bool()
+        states = stop.other_states
+        other = None if states is None else padding_mask(other, states, padding.frames)
         return replace(stop, mask=padding_mask(own, stop.hidden, padding.frames), other_mask=other)
 
 

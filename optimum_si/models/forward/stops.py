@@ -68,6 +68,14 @@ class Stop:
         others = [*self.args[1:], *(value for name, value in self.kwargs.items() if name != "hidden_states")]
         return any(values is other for other in others) and values.ndim == 3
 
+    @property
+    def other_states(self) -> Tensor | None:
+        """Hidden states of an encoder that the block is called with."""
+        values = [*self.args, *self.kwargs.values()]
+        hidden = self.hidden
+        found = (value for value in values if isinstance(value, Tensor) and value is not hidden)
+        return next((value for value in found if value.is_floating_point() and value.ndim == 3), None)
+
     def mask_of(self, values: Tensor) -> Tensor | None:
         """The padding mask of an activation inside the block."""
         return self.other_mask if self.gives(values) else self.mask
@@ -168,20 +176,31 @@ def cast(value: Any, dtype: torch.dtype) -> Any:
     return value
 
 
+def _frames_mask(frames: Any, mask: Tensor, length: int) -> Tensor:
+    """A mask of audio at the frames of hidden states; as it is where they are not made of it."""
+    if hasattr(frames, "_get_feature_vector_attention_mask"):
+        return torch.as_tensor(frames._get_feature_vector_attention_mask(length, mask))
+    lengths = frames._get_feat_extract_output_lengths(torch.stack([mask.new_tensor(mask.shape[1]), *mask.sum(dim=1)]))
+    if not isinstance(lengths, Tensor) or int(lengths[0]) != length:
+        return mask
+    return torch.arange(length, device=mask.device) < lengths[1:, None]
+
+
 def padding_mask(mask: Tensor | None, hidden: Tensor, frames: Any = None) -> Tensor | None:
     """bool like the first two axes of hidden states [batch, tokens, features]; None where nothing is padded.
 
     Args:
         mask: an attention mask of the model's inputs, or None.
         hidden: states inside the model.
-        frames: what brings a mask of audio samples to the frames of hidden states, or None.
+        frames: module that knows how many frames of hidden states it makes of samples or of frames of a spectrogram,
+            or None.
     """
     if mask is None or mask.ndim != 2 or hidden.ndim < 3:
         return None
     if mask.shape != hidden.shape[:2] and mask.T.shape == hidden.shape[:2]:
         mask = mask.T  # tokens first (XLNet)
     if mask.shape != hidden.shape[:2] and frames is not None and len(mask) == len(hidden):
-        mask = frames._get_feature_vector_attention_mask(hidden.shape[1], mask)
+        mask = _frames_mask(frames, mask, hidden.shape[1])
     if mask.shape != hidden.shape[:2] or bool(mask.all()):
         return None
     return mask.bool().to(hidden.device)

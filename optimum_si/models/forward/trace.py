@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from optimum_si.errors import CalibrationError, UnsupportedModelError
+from optimum_si.errors import CalibrationError, SIError, UnsupportedModelError
 from optimum_si.models.structure import Block, Structure
 
 from .modes import inputs_for, without_cache
@@ -39,7 +39,8 @@ def trace(
         wanted: names of blocks with weights to prune.
 
     Raises:
-        CalibrationError: for a stack with such blocks that this data does not reach; names what its tower reads.
+        CalibrationError: for inputs that the model cannot read, or a stack with such blocks that this data does not
+            reach; names what its tower reads.
         UnsupportedModelError: for a block that changes its input in place, which cannot be run twice.
     """
     kinds = {tuple(sorted(example)): example for example in reversed(list(examples))}
@@ -82,6 +83,14 @@ def _calls(model: nn.Module, blocks: Sequence[Block], example: Mapping[str, Tens
     try:
         with torch.no_grad(), without_cache(model):
             model(**inputs_for(model, dict(example)))
+    except (SIError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # the model's own words for inputs that it cannot read
+        shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in example.items())
+        raise CalibrationError(
+            f"{type(model).__name__} cannot read the calibration data ({shapes}): "
+            f"{' '.join(str(error).split()) or type(error).__name__} Give data of the kind that it was made for."
+        ) from error
     finally:
         for handle in handles:
             handle.remove()

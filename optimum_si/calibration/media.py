@@ -1,0 +1,118 @@
+"""Images and sounds: which values are some, and what a processor reads of them."""
+
+import io
+import sys
+import wave
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from optimum_si.errors import CalibrationError
+
+
+IMAGES, SOUNDS = "images", "sounds"
+#: Files that are images.
+IMAGE_FILES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+#: How files of sound begin.
+_SOUND_MARKS = (b"RIFF", b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"\xff\xf3")
+
+
+def media_kind(value: Any) -> str | None:
+    """:data:`IMAGES` or :data:`SOUNDS` for one of these, or a list of them; None for anything else.
+
+    Known are PIL images, paths of image files, and what a column of ``datasets`` gives: {"bytes", "path"}, {"array",
+    "sampling_rate"}, and decoders of torchcodec.
+    """
+    if isinstance(value, list) and value:
+        return media_kind(value[0])
+    if isinstance(value, Path):
+        return IMAGES if value.suffix.lower() in IMAGE_FILES else None
+    if isinstance(value, Mapping):
+        if {"array", "sampling_rate"} <= value.keys():
+            return SOUNDS
+        if value.keys() == {"bytes", "path"}:
+            return _kind_of_file(value["bytes"], value["path"])
+        return None
+    if hasattr(value, "get_all_samples"):
+        return SOUNDS
+    pil = sys.modules.get("PIL.Image")
+    return IMAGES if pil is not None and isinstance(value, pil.Image) else None
+
+
+def read_images(value: Any) -> list[Any]:
+    """PIL images of three channels.
+
+    Raises:
+        CalibrationError: for a file that is no image, or without Pillow.
+    """
+    return [_image(entry) for entry in (value if isinstance(value, list) else [value])]
+
+
+def read_sound(value: Any) -> tuple[np.ndarray, int]:
+    """Samples of one channel, fp32 [T], and how many make a second.
+
+    Raises:
+        CalibrationError: for what is no sound, or cannot be decoded here.
+    """
+    if isinstance(value, Mapping) and "array" not in value:
+        return _decoded(value)
+    array, rate = value["array"], int(value["sampling_rate"])
+    samples = np.asarray(array.cpu() if isinstance(array, Tensor) else array, dtype=np.float32)
+    if samples.ndim == 2:  # the mean of the channels, whichever axis they are
+        samples = samples.mean(axis=int(np.argmin(samples.shape)))
+    if samples.ndim != 1 or not samples.size or rate < 1:
+        raise CalibrationError(
+            f"a sound has shape {list(samples.shape)} at {rate} samples a second: give samples [T], as numbers."
+        )
+    return samples, rate
+
+
+def resampled(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    """Samples at another rate: the same spectrum up to the lower of the two limits."""
+    length = max(round(len(samples) * wanted / rate), 1)
+    if rate == wanted or length == len(samples):
+        return samples
+    spectrum = np.fft.rfft(samples)[: length // 2 + 1]
+    return (np.fft.irfft(spectrum, length) * (length / len(samples))).astype(np.float32)
+
+
+def _kind_of_file(content: Any, path: Any) -> str | None:
+    if isinstance(content, bytes):
+        return SOUNDS if content.startswith(_SOUND_MARKS) and content[8:12] != b"WEBP" else IMAGES
+    if isinstance(path, str):
+        return IMAGES if path.lower().endswith(IMAGE_FILES) else SOUNDS
+    return None
+
+
+def _image(value: Any) -> Any:
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError as error:
+        raise CalibrationError("reading images needs Pillow: pip install pillow.") from error
+    try:
+        if isinstance(value, Mapping):
+            value = io.BytesIO(value["bytes"]) if value.get("bytes") else value["path"]
+        return (value if isinstance(value, Image.Image) else Image.open(value)).convert("RGB")
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+        raise CalibrationError(f"an image cannot be read: {error}.") from error
+
+
+def _decoded(value: Mapping[str, Any]) -> tuple[np.ndarray, int]:
+    """The samples of an uncompressed WAV file."""
+    content = value["bytes"]
+    try:
+        with wave.open(io.BytesIO(content) if content else str(value["path"])) as opened:
+            rate, channels, width = opened.getframerate(), opened.getnchannels(), opened.getsampwidth()
+            raw = opened.readframes(opened.getnframes())
+        if width not in (2, 4):
+            raise wave.Error(f"{8 * width} bits a sample")
+        samples = np.frombuffer(raw, dtype=f"<i{width}").astype(np.float32) / 2 ** (8 * width - 1)
+        return samples.reshape(-1, channels).mean(axis=1), rate
+    except (wave.Error, EOFError, OSError) as error:
+        raise CalibrationError(
+            f"a sound cannot be decoded here ({error}): pip install torchcodec and let datasets decode the column "
+            '(cast_column("audio", datasets.Audio())), or give {"array", "sampling_rate"}.'
+        ) from error
