@@ -114,7 +114,7 @@ def check_vocabulary(examples: list[dict[str, Tensor]], model: PreTrainedModel) 
             )
         try:
             size = getattr(part.get_input_embeddings(), "num_embeddings", None)
-        except NotImplementedError:  # a model of several towers
+        except (NotImplementedError, AttributeError):  # a model of several towers
             continue
         if size is not None and highest >= size:
             raise CalibrationError(

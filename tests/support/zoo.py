@@ -1,4 +1,4 @@
-"""Tiny random models of some two hundred classes of transformers, made from the names of their configs' fields alone."""
+"""Tiny random models of two hundred classes of transformers, made from the names of their configs' fields alone."""
 
 import dataclasses
 import inspect
@@ -119,7 +119,7 @@ ZOO: dict[str, str] = {
 }
 
 #: Overflow in fp64, or come apart with weights of more than their usual size.
-_DELICATE = {
+DELICATE = {
     "XGLMForCausalLM",
     "FSMTForConditionalGeneration",
     "ProphetNetForCausalLM",
@@ -130,12 +130,12 @@ _DELICATE = {
 def specimen(name: str) -> PreTrainedModel:
     """A tiny model of a class, the same at every call; in fp64 where it can be."""
     kind = ZOO[name]
-    model_type = next(found for found, names in _MAPPINGS[kind].items() if name in names)
+    model_type = next(found for found, names in _MAPPINGS[kind].items() if name == names or name in (*names,))
     config: Any = _config(CONFIG_MAPPING[model_type])
     config._experts_implementation = "eager"  # torch has no grouped product in fp64
     torch.manual_seed(0)
     model: Any = getattr(transformers, name)(config).eval()
-    if name in _DELICATE:
+    if name in DELICATE:
         return model
     with torch.no_grad():
         for parameter in model.parameters():
