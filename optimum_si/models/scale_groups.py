@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from .norms import weight_offset
 from .weight_view import WeightView
 
 
@@ -46,6 +47,7 @@ class ScaleGroup:
         axes: linear maps that s enters.
         norms: normalization layers whose output is divided by s (weight, and bias if there is one).
         absorbable: False where no producer can take 1 / s: then s weighs the score only.
+        offset: what norms add to their weight before they multiply by it: 1 for Gemma's, whose weight is 1 + w.
         base: s is rounded to powers of this when it is absorbed; 4 where its square root is absorbed too.
         rows_only: True for q <-> k, which scales output rows on both sides and so moves only masks whose threshold is
             shared by rows.
@@ -58,6 +60,7 @@ class ScaleGroup:
     absorbable: bool = True
     rows_only: bool = False
     base: int = 2
+    offset: float = 0.0
 
     def consumers(self) -> list[ScaledAxis]:
         """The axes whose input channels s scales."""
@@ -71,7 +74,10 @@ def score_only(name: str, views: list[WeightView]) -> ScaleGroup:
 
 def norm_to_linears(name: str, norm: nn.Module, views: list[WeightView]) -> ScaleGroup:
     """A norm whose output feeds only ``views``: gamma (and beta) / s, columns * s."""
-    return ScaleGroup(name, views[0].shape[1], tuple(ScaledAxis(view, "columns") for view in views), norms=(norm,))
+    axes, offset = tuple(ScaledAxis(view, "columns") for view in views), weight_offset(norm)
+    # A norm whose weight is no factor takes no scale.
+    absorbable = offset is not None
+    return ScaleGroup(name, views[0].shape[1], axes, norms=(norm,), absorbable=absorbable, offset=offset or 0.0)
 
 
 def linear_to_linear(name: str, producer: WeightView, consumer: WeightView, degree: int = 1) -> ScaleGroup:

@@ -7,10 +7,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .experts.pairs import expert_groups, expert_splits
 from .families import find_family
 from .families.base import UNDECLARED, Family
 from .routers import is_router
 from .scale_groups import ScaleGroup
+from .splits import split_views
 from .stacks import Padding, Stack, find_stacks, left_alone, modules_in_several
 from .weight_view import WeightView, is_conv1d, linear_views
 
@@ -89,7 +91,8 @@ def find_structure(model: nn.Module) -> Structure:
             and "adapter" not in local
             and (is_shared or id(view.module) not in apart)
         }
-        groups = [] if is_shared else of_tower.scale_groups(module, views, own)
+        views = split_views(views, {**of_tower.splits(module, own), **expert_splits(module)})
+        groups = [] if is_shared else [*of_tower.scale_groups(module, views, own), *expert_groups(module, views)]
         groups = [_unabsorbable_if_shared(group, shared) for group in groups]
         blocks.append(Block(name, module, views, groups, of_tower, stack.name, stack.padding))
         untreated += _untreated(module, name, views)
