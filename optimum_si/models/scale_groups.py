@@ -1,6 +1,6 @@
 """ScaleGroup: where one learned scale enters the weights around it, so that the function stays the same (Eq. 3)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -123,6 +123,18 @@ def query_with_key(
     of_query = of_key.repeat_interleave(query_heads // key_heads, dim=0)
     axes = (ScaledAxis(query, "rows", 1.0, of_query.reshape(-1)), ScaledAxis(key, "rows", -1.0, of_key.reshape(-1)))
     return ScaleGroup(name, key_heads * len(entries), axes, rows_only=True)
+
+
+def is_shared(group: ScaleGroup, shared: Collection[int]) -> bool:
+    """Whether a scale would enter a parameter that something else holds too.
+
+    Args:
+        group: where the scale enters.
+        shared: ids of parameters that several modules hold.
+    """
+    tensors: list[Tensor | None] = [scaled.view.tensor() for scaled in group.axes]
+    tensors += [getattr(norm, name, None) for norm in group.norms for name in ("weight", "bias")]
+    return any(id(tensor) in shared for tensor in tensors if tensor is not None)
 
 
 def with_score_only_groups(

@@ -57,7 +57,11 @@ class WeightView:
 
     def read(self) -> Tensor:
         """[d_out, d_in]; shares storage with the parameter where its layout allows."""
-        selected = self._select(self.tensor().detach())
+        return self.read_in(self.tensor().detach())
+
+    def read_in(self, whole: Tensor) -> Tensor:
+        """[d_out, d_in] of another value of the parameter."""
+        selected = self._select(whole)
         return selected.reshape(-1, selected.shape[-1])
 
     def write(self, weight: Tensor) -> None:

@@ -17,8 +17,9 @@ def scale_groups(block: Any, views: Mapping[str, WeightView], config: Any) -> li
     sandwiched = hasattr(block, "pre_feedforward_layernorm")
     # Layers that take their keys and values from another have none of their own.
     readers = [name for name in (q, k, v) if name in views]
-    if not has_any(block, ["laurel", "router"]):
+    if not has_any(block, ["laurel"]):
         pairs.norm("input_layernorm", *readers)
+    if not has_any(block, ["router"]):
         in_front = "pre_feedforward_layernorm" if sandwiched else "post_attention_layernorm"
         pairs.norm(in_front, "mlp.gate_proj", "mlp.up_proj")
     mixed = has_any(attention, ["q_norm"])

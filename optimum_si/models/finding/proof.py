@@ -1,6 +1,7 @@
 """Proof of a scale group: the block's output with a scale in all places that it enters is what it was."""
 
 from collections.abc import Iterable, Mapping
+from math import log2
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from optimum_si.models.scale_groups import ScaledAxis, ScaleGroup
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
 #: What the scale on one side alone must change at least: else the call does not show whether it holds.
 SEEN = 1e-3
+#: Largest power of two.
+_FARTHEST = 8
 
 
 class Proof:
@@ -33,63 +36,70 @@ class Proof:
         dtype = stop.hidden.dtype
         self.tolerance = TOLERANCE.get(dtype, TOLERANCE[torch.float32])
 
-    def holds(self, group: ScaleGroup) -> bool:
-        """Whether random powers of two leave the output as it was, and do not on one side alone."""
-        scale = float(group.base) ** torch.randint(-1, 3, (group.size,), generator=self._generator)
-        scale[0], scale[-1] = float(group.base), 1 / group.base  # never 1 throughout
-        return self.change(group, scale) <= self.tolerance and all(
-            self.change(group, scale, only=side) > SEEN for side in ("made", "read")
-        )
-
-    @torch.no_grad()
-    def change(self, group: ScaleGroup, scale: Tensor, only: str = "") -> float:
-        """Relative change of what the block returns under a scale; infinite where it fails.
+    def holds(self, group: ScaleGroup, sided: bool = True) -> bool:
+        """Whether random powers of two leave the output as it was.
 
         Args:
-            group: where the scale enters.
-            scale: s, [group.size].
+            group: where they enter.
+            sided: ask too whether each side alone changes the output, without which this call shows nothing.
+        """
+        scale = self._random(group)
+        return self.change([(group, scale)]) <= self.tolerance and not (
+            sided and any(self.change([(group, scale)], only=side) <= SEEN for side in ("made", "read"))
+        )
+
+    def all_hold(self, groups: Iterable[ScaleGroup]) -> bool:
+        """Whether the output stays under scales in all of them at once."""
+        return self.change([(group, self._random(group)) for group in groups]) <= self.tolerance
+
+    def _random(self, group: ScaleGroup) -> Tensor:
+        # Far apart, so that what is clipped shows even where the call itself stays within the limits.
+        most = _FARTHEST // int(log2(group.base))
+        exponents = torch.randint(-most, most + 1, (group.size,), generator=self._generator)
+        exponents[0], exponents[-1] = most, -most  # never 0 throughout
+        return torch.pow(float(group.base), exponents)
+
+    @torch.no_grad()
+    def change(self, scaled: Iterable[tuple[ScaleGroup, Tensor]], only: str = "") -> float:
+        """Relative change of what the block returns under scales; infinite where it fails.
+
+        Args:
+            scaled: where each enters, and s, [group.size].
             only: "made" for producers alone, "read" for the others; "" for both.
         """
-        read = [scaled for scaled in group.axes if scaled.power > 0]
-        made = [scaled for scaled in group.axes if scaled.power < 0]
         values: dict[str, Tensor] = {}
-        if only != "made":
-            self._scale(read, scale, values)
-        if only != "read":
-            self._scale(made, scale, values)
-            for norm in group.norms:
+        for group, scale in scaled:
+            for axis in group.axes:
+                if only != ("made" if axis.power > 0 else "read"):
+                    self._scale(axis, scale, values)
+            for norm in group.norms if only != "read" else ():
                 self._scale_norm(norm, scale, group.offset, values)
         try:
             after = self._outputs(values)
         except RuntimeError:
             return float("inf")
-        if len(after) != len(self._before) or any(
-            one.shape != other.shape for one, other in zip(after, self._before, strict=True)
-        ):
+        if [value.shape for value in after] != [value.shape for value in self._before]:
             return float("inf")
         return max((_relative(one, other) for one, other in zip(after, self._before, strict=True)), default=0.0)
 
-    def _scale(self, axes: Iterable[ScaledAxis], scale: Tensor, values: dict[str, Tensor]) -> None:
-        for scaled in axes:
-            view = scaled.view
-            weight, bias = view.read(), view.read_bias()
-            factor = scaled.factor(scale).to(weight.device, weight.dtype)
-            rows = scaled.axis == "rows"
-            name = self._names[id(view.tensor())]
-            values[name] = view.embed(
-                values.get(name, view.tensor().detach()), weight * (factor[:, None] if rows else factor)
-            )
-            holder = view.bias_tensor()
-            if rows and bias is not None and holder is not None:
-                name = self._names[id(holder)]
-                values[name] = view.embed_bias(values.get(name, holder.detach()), bias * factor)
+    def _scale(self, scaled: ScaledAxis, scale: Tensor, values: dict[str, Tensor]) -> None:
+        view, rows = scaled.view, scaled.axis == "rows"
+        name = self._names[id(view.tensor())]
+        whole = values.get(name, view.tensor().detach())
+        factor = scaled.factor(scale).to(whole.device, whole.dtype)
+        values[name] = view.embed(whole, view.read_in(whole) * (factor[:, None] if rows else factor))
+        holder = view.bias_tensor()
+        if rows and holder is not None:
+            name = self._names[id(holder)]
+            whole = values.get(name, holder.detach())
+            values[name] = view.embed_bias(whole, view.of_outputs(whole) * factor)
 
     def _scale_norm(self, norm: nn.Module, scale: Tensor, offset: float, values: dict[str, Tensor]) -> None:
         for local, added in (("weight", offset), ("bias", 0.0)):
             parameter: Tensor | None = getattr(norm, local, None)
             if parameter is not None:
-                factor = scale.to(parameter.device, parameter.dtype)
-                values[self._names[id(parameter)]] = (parameter.detach() + added) / factor - added
+                name, factor = self._names[id(parameter)], scale.to(parameter.device, parameter.dtype)
+                values[name] = (values.get(name, parameter.detach()) + added) / factor - added
 
     @torch.no_grad()
     def _outputs(self, values: Mapping[str, Tensor]) -> list[Tensor]:
