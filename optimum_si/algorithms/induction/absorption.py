@@ -41,8 +41,10 @@ def absorb(group: ScaleGroup, scale: Tensor) -> None:
             parameter: Tensor | None = getattr(norm, name, None)
             if parameter is not None:
                 values, offset = parameter.detach(), group.offset if name == "weight" else 0.0
-                scaled_values = (values.to(_wide(values)) + offset) / scale.to(values.device, _wide(values))
-                values.copy_(scaled_values - offset)
+                divisor = scale.to(values.device, _wide(values))
+                divided = (values.to(divisor.dtype) + offset) / divisor - offset
+                # 1 + w has fewer bits of w than w itself.
+                values.copy_(torch.where(divisor == 1, values.to(divisor.dtype), divided))
 
 
 def absorbed_scales(scale_groups: Iterable[ScaleGroup], scales: Mapping[str, Tensor]) -> dict[str, Tensor]:

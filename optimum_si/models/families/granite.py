@@ -1,4 +1,4 @@
-"""Granite, SmolLM3, StableLM and others made like Llama, with biases, LayerNorm or factors of their own."""
+"""Granite, SmolLM3, StableLM and the text towers of Qwen-VL: made like Llama, with factors or norms of their own."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,4 +26,4 @@ def scale_groups(block: Any, views: Mapping[str, WeightView], config: Any) -> li
     return pairs.found
 
 
-FAMILY = Family(model_types=("granite", "smollm3", "stablelm", "seed_oss", "ministral"), scale_groups=scale_groups)
+FAMILY = Family(model_types=("granite", "smollm3", "stablelm", "qwen3_vl_text", "qwen2_5_vl_text", "qwen2_vl_text"), scale_groups=scale_groups)
