@@ -1,4 +1,4 @@
-"""Fused layers: which output rows of one module are queries, keys, values, or the gate and the other half of an MLP."""
+"""Fused layers: which output rows of one module are queries, keys and values, or the two halves of a gated MLP."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -36,9 +36,7 @@ def by_size(**sizes: int) -> Split:
 def per_head(count: int, **sizes: int) -> Split:
     """Parts one below the other again and again: for each of ``count`` heads or groups, that many rows of each."""
     total = sum(sizes.values())
-    return {
-        name: Part((count, total), (slice(None), *part.index)) for name, part in by_size(**sizes).items()
-    }
+    return {name: Part((count, total), (slice(None), *part.index)) for name, part in by_size(**sizes).items()}
 
 
 def alternating(*names: str) -> Split:

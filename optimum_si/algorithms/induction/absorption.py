@@ -73,9 +73,7 @@ def exact_scale(group: ScaleGroup, scale: Tensor, stored: Mapping[int, torch.dty
     """
     exact = torch.ones(group.size, dtype=torch.bool)
 
-    def check(
-        values: Tensor, factor: Tensor, dtype: torch.dtype, index: Tensor | None, offset: float = 0.0
-    ) -> None:
+    def check(values: Tensor, factor: Tensor, dtype: torch.dtype, index: Tensor | None, offset: float = 0.0) -> None:
         scaled = ((values + offset) * factor - offset).to(dtype).to(values.dtype)
         back = (scaled + offset) / factor
         lossy = (back - offset != values) | (back != values + offset)

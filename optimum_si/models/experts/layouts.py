@@ -42,7 +42,10 @@ def stacked(module: Any) -> Experts | None:
         rows = getattr(module, first).shape[2 if module.is_transposed else 1]
         split = halves("gate", "up", rows) if module.is_concatenated else alternating("gate", "up")
         # A model's own way to gate may clamp or add.
-        splits, scaled = {first: split}, (f"{first}.up", 1) if type(module)._apply_gate is _default_apply_gate else None
+        splits, scaled = (
+            {first: split},
+            (f"{first}.up", 1) if type(module)._apply_gate is _default_apply_gate else None,
+        )
     else:
         splits, scaled = {}, None if degree is None else (first, degree)
     experts = [

@@ -29,8 +29,8 @@ class Family:
             that can declare biases they were trained without.
         invariances: (block, views by name inside the block, model config) -> the rotations and orders that a block
             lets through; None where it was not looked into.
-        splits: (block, model config) -> parts of fused layers, by the name of the layer inside the block. Each is a view
-            of its own, named such as "attn.c_attn.q".
+        splits: (block, model config) -> parts of fused layers, by the name of the layer inside the block. Each is a
+            view of its own, named such as "attn.c_attn.q".
         ends: model -> what reads and writes the residual stream outside the blocks; None keeps its basis and order.
     """
 

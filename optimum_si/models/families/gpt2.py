@@ -30,9 +30,7 @@ def scale_groups(block: Any, views: Mapping[str, WeightView], config: Any) -> li
     if hasattr(block, "crossattention"):
         k, v = (f"crossattention.c_attn.{part}" for part in "kv")
         pairs.norm("ln_cross_attn", "crossattention.q_attn")
-        pairs.attention(
-            "crossattention.q_attn", k, v, "crossattention.c_proj", head_size, name="crossattention."
-        )
+        pairs.attention("crossattention.q_attn", k, v, "crossattention.c_proj", head_size, name="crossattention.")
     pairs.through("mlp.c_fc", "mlp.c_proj", config.activation_function)
     return pairs.found
 

@@ -26,4 +26,7 @@ def scale_groups(block: Any, views: Mapping[str, WeightView], config: Any) -> li
     return pairs.found
 
 
-FAMILY = Family(model_types=("granite", "smollm3", "stablelm", "qwen3_vl_text", "qwen2_5_vl_text", "qwen2_vl_text"), scale_groups=scale_groups)
+FAMILY = Family(
+    model_types=("granite", "smollm3", "stablelm", "qwen3_vl_text", "qwen2_5_vl_text", "qwen2_vl_text"),
+    scale_groups=scale_groups,
+)

@@ -93,9 +93,7 @@ def first_layers(module: Any, name: str, views: Mapping[str, WeightView]) -> lis
         return [None]
     routed = {id(inner) for part in module.modules() if isinstance(part, Experts) for inner in part.modules()}
     known = {id(view.module) for view in views.values()}
-    last = tuple(
-        f"{name}.{local}.{part.last}" for local, part in module.named_modules() if isinstance(part, Expert)
-    )
+    last = tuple(f"{name}.{local}.{part.last}" for local, part in module.named_modules() if isinstance(part, Expert))
     found: list[WeightView | None] = [
         view
         for local, view in views.items()

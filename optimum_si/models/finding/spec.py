@@ -119,4 +119,3 @@ def readers(block: nn.Module, views: Mapping[str, WeightView], name: str) -> lis
         if isinstance(module, Expert) and local.startswith(f"{around}.")
     }
     return [view for local, view in views.items() if local.startswith(f"{around}.") and local not in last]
-
