@@ -70,6 +70,22 @@ def test_what_is_found_leaves_the_function_as_it_was(name):
     assert all(torch.equal(value, stored[key]) for key, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["gpt-neo-pairs", "switch"])
+def test_found_pairs_are_taken_out_of_a_saved_model_by_their_names(name, dtype, tmp_path):
+    inputs = family_inputs(name, family_model(name))
+    data = [{key: value[row : row + 1] for key, value in inputs.items()} for row in (0, 1, 2, 0)]
+    config = SIConfig("wanda", pattern="2:4", induction={"epochs": 4, "learning_rate": 0.04})
+    with pytest.warns(UserWarning, match="not declared"):
+        SIPruner(family_model(name, dtype)).induce(config, data, tmp_path, progress=False)
+        later = SIPruner.from_pretrained(tmp_path)
+        later.prune(config, data, progress=False)
+        at_once = SIPruner(family_model(name, dtype))
+        at_once.prune(config, data, progress=False)
+    expected = at_once.model.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in later.model.state_dict().items())
+
+
 class Made(nn.Module):
     """A block whose layers are put together by a function."""
 
