@@ -20,6 +20,7 @@ from support.models import (
 from transformers import LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
 from optimum_si import NumericalError, SIConfig, SIPruner
+from optimum_si.models.structure import find_structure
 
 
 TARGETS = [{"sparsity": 0.5}, {"pattern": "2:4"}]
@@ -71,7 +72,8 @@ def test_no_sparsity_changes_no_bit(method, induction):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_plain_methods_touch_nothing_but_weights_inside_blocks(name, method):
     before, after = tiny(name), prune(tiny(name), method, induction=None).model
-    weights = {f"{layer}.weight" for layer in block_weights(before)}
+    blocks = find_structure(before).blocks
+    weights = {f"{view.owner}.weight" for block in blocks for view in block.views.values()}
     for parameter, value in before.state_dict().items():
         assert torch.equal(value, after.state_dict()[parameter]) == (parameter not in weights), parameter
 
@@ -126,7 +128,7 @@ def test_induction_moves_weights_and_keeps_the_function(name):
     inputs = inputs_of(name, 4)
     pruner = induce(tiny(name), "magnitude", pattern="2:4", induction=STRONG)
     assert relative_change(logits(pruner.model, inputs), logits(tiny(name), inputs)) <= 1e-5
-    assert same_bytes(pruner.model, tiny(name)) == (name not in DECLARED)
+    assert not same_bytes(pruner.model, tiny(name))
     assert pruner.model.config.sparsity_config["pruned"] is False
 
 

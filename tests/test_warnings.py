@@ -9,7 +9,7 @@ from optimum_si import SIConfig, SIPruner
 
 
 def test_a_warning_from_deep_inside_names_the_line_that_called_the_package():
-    pruner = SIPruner(tiny("gpt2"))  # an undeclared family, which the run warns of
+    pruner = SIPruner(tiny("gpt-neo"))  # an undeclared family, which the run warns of
     examples = [{"input_ids": row} for row in token_windows()]
     with warnings.catch_warnings(record=True) as caught, torch.no_grad():
         warnings.simplefilter("always")

@@ -170,7 +170,7 @@ class BlockState:
         inside, bare = len(self.name) + 1, WithoutHooks(self.block)
         overrides: dict[str, Tensor] = dict(norm_params or {})
         for layer in self.layers:
-            layer.view.override(overrides, f"{layer.view.name[inside:]}.", *weights[layer.view.name])
+            layer.view.override(overrides, f"{layer.view.owner[inside:]}.", *weights[layer.view.name])
         inner = {f"block.{name}": value for name, value in overrides.items()}
         return stop.call(lambda *args, **kwargs: torch.func.functional_call(bare, inner, args, kwargs))
 

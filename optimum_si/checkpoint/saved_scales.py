@@ -22,7 +22,9 @@ from optimum_si.algorithms.induction.absorption import absorb
 from optimum_si.algorithms.layers import Scaling
 from optimum_si.config.si_config import SIConfig
 from optimum_si.errors import CheckpointError
-from optimum_si.models.scale_groups import INPUT_OF
+from optimum_si.models.families.base import UNDECLARED
+from optimum_si.models.finding.spec import Spec
+from optimum_si.models.scale_groups import INPUT_OF, ScaleGroup
 from optimum_si.models.structure import Block
 from optimum_si.warnings import warn
 
@@ -90,10 +92,11 @@ class SavedScales:
     def undo(self, block: Block) -> None:
         """Take the absorbed powers of two out of a block again, which restores it bit for bit."""
         # Last in, first out: in between, every weight is one that its dtype held before.
-        for group in reversed(block.scale_groups):
-            absorbed = self.tensors.get(f"{block.name}|absorbed|{group.name}")
-            if absorbed is not None:
-                absorb(group, 1 / absorbed)
+        absorbed = self._of(block.name, "absorbed", torch.device("cpu"))
+        groups = [_group(block, name) for name in absorbed.keys() - {group.name for group in block.scale_groups}]
+        for group in reversed([*block.scale_groups, *(group for group in groups if group is not None)]):
+            if group.name in absorbed:
+                absorb(group, 1 / absorbed[group.name])
 
     def scalings(self, config: SIConfig, device: torch.device) -> dict[str, Scaling]:
         """The saved scaling of each block that has one, by its name.
@@ -220,4 +223,14 @@ def _fits(block: Block, kind: str, name: str, size: int) -> bool:
     if name.startswith(INPUT_OF):
         views = [block.views.get(local) for local in name[len(INPUT_OF) :].split(",")]
         return all(view is not None and view.shape[1] == size for view in views)
-    return any(group.name == name and group.size == size for group in block.scale_groups)
+    group = _group(block, name)
+    return group is not None and group.size == size
+
+
+def _group(block: Block, name: str) -> ScaleGroup | None:
+    """A pair of a block by its name: one that its family declares, or one that was found."""
+    declared = next((group for group in block.scale_groups if group.name == name), None)
+    if declared is not None or block.family is not UNDECLARED:
+        return declared
+    spec = Spec.parsed(name)
+    return None if spec is None else spec.group(block.module, block.views)

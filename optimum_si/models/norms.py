@@ -1,5 +1,6 @@
 """Which modules are norms, and what may pass through them."""
 
+import torch
 from torch import Tensor, nn
 
 
@@ -33,3 +34,26 @@ def norm_parameters(block: nn.Module) -> dict[str, nn.Parameter]:
         if is_norm(module)
         for local, value in module.named_parameters(recurse=False)
     }
+
+
+@torch.no_grad()
+def weight_offset(norm: nn.Module) -> float | None:
+    """What a norm adds to its weight before it multiplies by it: 0, or 1 (Gemma).
+
+    Seen by running it: it returns only its bias, if it has one, where the sum is zero. None for a norm without a
+    weight, or one that does something else with it.
+    """
+    weight = getattr(norm, "weight", None)
+    if not isinstance(weight, Tensor) or weight.ndim != 1:
+        return None
+    inputs = torch.linspace(-1, 2, len(weight), dtype=weight.dtype, device=weight.device).expand(1, 1, -1)
+    for offset in (0.0, 1.0):
+        values = {name: torch.zeros_like(value) for name, value in norm.named_parameters(recurse=False)}
+        values["weight"] = torch.full_like(weight, -offset)
+        try:
+            outputs = torch.func.functional_call(norm, values, (inputs,))
+        except (TypeError, RuntimeError, ValueError, AttributeError):
+            return None  # called with something else beside its input
+        if isinstance(outputs, Tensor) and not bool(outputs.any()):
+            return offset
+    return None

@@ -1,12 +1,13 @@
 """ScaleGroup: where one learned scale enters the weights around it, so that the function stays the same (Eq. 3)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from .norms import weight_offset
 from .weight_view import WeightView
 
 
@@ -46,6 +47,7 @@ class ScaleGroup:
         axes: linear maps that s enters.
         norms: normalization layers whose output is divided by s (weight, and bias if there is one).
         absorbable: False where no producer can take 1 / s: then s weighs the score only.
+        offset: what norms add to their weight before they multiply by it: 1 for Gemma's, whose weight is 1 + w.
         base: s is rounded to powers of this when it is absorbed; 4 where its square root is absorbed too.
         rows_only: True for q <-> k, which scales output rows on both sides and so moves only masks whose threshold is
             shared by rows.
@@ -58,6 +60,7 @@ class ScaleGroup:
     absorbable: bool = True
     rows_only: bool = False
     base: int = 2
+    offset: float = 0.0
 
     def consumers(self) -> list[ScaledAxis]:
         """The axes whose input channels s scales."""
@@ -71,7 +74,10 @@ def score_only(name: str, views: list[WeightView]) -> ScaleGroup:
 
 def norm_to_linears(name: str, norm: nn.Module, views: list[WeightView]) -> ScaleGroup:
     """A norm whose output feeds only ``views``: gamma (and beta) / s, columns * s."""
-    return ScaleGroup(name, views[0].shape[1], tuple(ScaledAxis(view, "columns") for view in views), norms=(norm,))
+    axes, offset = tuple(ScaledAxis(view, "columns") for view in views), weight_offset(norm)
+    # A norm whose weight is no factor takes no scale.
+    absorbable = offset is not None
+    return ScaleGroup(name, views[0].shape[1], axes, norms=(norm,), absorbable=absorbable, offset=offset or 0.0)
 
 
 def linear_to_linear(name: str, producer: WeightView, consumer: WeightView, degree: int = 1) -> ScaleGroup:
@@ -117,6 +123,18 @@ def query_with_key(
     of_query = of_key.repeat_interleave(query_heads // key_heads, dim=0)
     axes = (ScaledAxis(query, "rows", 1.0, of_query.reshape(-1)), ScaledAxis(key, "rows", -1.0, of_key.reshape(-1)))
     return ScaleGroup(name, key_heads * len(entries), axes, rows_only=True)
+
+
+def is_shared(group: ScaleGroup, shared: Collection[int]) -> bool:
+    """Whether a scale would enter a parameter that something else holds too.
+
+    Args:
+        group: where the scale enters.
+        shared: ids of parameters that several modules hold.
+    """
+    tensors: list[Tensor | None] = [scaled.view.tensor() for scaled in group.axes]
+    tensors += [getattr(norm, name, None) for norm in group.norms for name in ("weight", "bias")]
+    return any(id(tensor) in shared for tensor in tensors if tensor is not None)
 
 
 def with_score_only_groups(

@@ -51,7 +51,7 @@ def select_views(
         chosen = {}
         for local, view in block.views.items() if in_stack(block) else ():
             # Two modules that share one parameter are one weight: it is pruned once.
-            identity = (id(view.tensor()), str(view.index))
+            identity = (id(view.tensor()), str(view.unfold), str(view.index))
             if wanted(view) and identity not in seen:
                 seen.add(identity)
                 chosen[local] = view

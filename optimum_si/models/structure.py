@@ -5,12 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
+from .experts.pairs import expert_groups, expert_splits
 from .families import find_family
 from .families.base import UNDECLARED, Family
 from .routers import is_router
-from .scale_groups import ScaleGroup
+from .scale_groups import ScaleGroup, is_shared
+from .splits import split_views
 from .stacks import Padding, Stack, find_stacks, left_alone, modules_in_several
 from .weight_view import WeightView, is_conv1d, linear_views
 
@@ -48,6 +50,7 @@ class Structure:
         family: of the whole model, or :data:`UNDECLARED`.
         untreated: names of weights inside blocks that no method treats (convolutions, routers of their own make, ...).
         left_alone: names of lists that are no stacks: adapters, heads, what stands between towers.
+        shared: ids of parameters that more than one module holds.
     """
 
     blocks: list[Block]
@@ -55,6 +58,7 @@ class Structure:
     family: Family
     untreated: list[str]
     left_alone: list[str]
+    shared: frozenset[int] = frozenset()
 
     @property
     def undeclared(self) -> list[str]:
@@ -78,7 +82,7 @@ def find_structure(model: nn.Module) -> Structure:
     shared, several = _shared_parameters(model), modules_in_several(stacks)
     apart = {id(inner) for _, module in several for inner in module.modules()}
     blocks, untreated = [], []
-    for stack, name, module, is_shared in _places(stacks, several):
+    for stack, name, module, in_several in _places(stacks, several):
         own: Any = getattr(stack.tower, "config", config)
         of_tower = find_family(own.model_type) or UNDECLARED
         views = {view.name[len(name) + 1 :]: view for view in linear_views(module, name)}
@@ -87,14 +91,16 @@ def find_structure(model: nn.Module) -> Structure:
             for local, view in views.items()
             if not is_router(local, view, own)
             and "adapter" not in local
-            and (is_shared or id(view.module) not in apart)
+            and (in_several or id(view.module) not in apart)
         }
-        groups = [] if is_shared else of_tower.scale_groups(module, views, own)
-        groups = [_unabsorbable_if_shared(group, shared) for group in groups]
+        views = split_views(views, {**of_tower.splits(module, own), **expert_splits(module)})
+        groups = [] if in_several else [*of_tower.scale_groups(module, views, own), *expert_groups(module, views)]
+        # A parameter that serves twice must not be scaled for one of its uses.
+        groups = [replace(group, absorbable=False) if is_shared(group, shared) else group for group in groups]
         blocks.append(Block(name, module, views, groups, of_tower, stack.name, stack.padding))
         untreated += _untreated(module, name, views)
     family = find_family(config.model_type) or UNDECLARED
-    return Structure(blocks, stacks, family, untreated, left_alone(model))
+    return Structure(blocks, stacks, family, untreated, left_alone(model), shared)
 
 
 def _places(stacks: list[Stack], several: list[tuple[str, nn.Module]]) -> Iterator[tuple[Stack, str, nn.Module, bool]]:
@@ -107,21 +113,10 @@ def _places(stacks: list[Stack], several: list[tuple[str, nn.Module]]) -> Iterat
             yield stack, name, module, False
 
 
-def _shared_parameters(model: nn.Module) -> set[int]:
+def _shared_parameters(model: nn.Module) -> frozenset[int]:
     """ids of parameters that more than one module holds."""
     uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
-    return {identity for identity, count in uses.items() if count > 1}
-
-
-def _unabsorbable_if_shared(group: ScaleGroup, shared: set[int]) -> ScaleGroup:
-    """A parameter that serves twice must not be scaled for one of its uses."""
-    tensors: list[Tensor | None] = [scaled.view.tensor() for scaled in group.axes]
-    tensors += [getattr(norm, name, None) for norm in group.norms for name in ("weight", "bias")]
-    return (
-        replace(group, absorbable=False)
-        if any(id(tensor) in shared for tensor in tensors if tensor is not None)
-        else group
-    )
+    return frozenset(identity for identity, count in uses.items() if count > 1)
 
 
 def _untreated(module: nn.Module, prefix: str, views: Mapping[str, WeightView]) -> list[str]:

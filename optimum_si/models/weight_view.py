@@ -1,6 +1,7 @@
 """Weight views: a 2-D [d_out, d_in] matrix inside a parameter, whatever the parameter's own layout."""
 
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ class WeightView:
     """One linear map of a block: ``parameter[index]``, oriented as [d_out, d_in].
 
     Args:
-        name: full module name, such as "model.layers.0.mlp.up_proj".
+        name: full module name, such as "model.layers.0.mlp.up_proj", and the part of a fused module that this is.
         module: owner of the parameter; its input is the input of this map.
         parameter: attribute that holds the weight.
         bias: attribute that holds the bias; it may be None there.
@@ -20,6 +21,7 @@ class WeightView:
         unfold: sizes into which the output rows are split before ``index`` picks some of them, for fused projections
             such as [heads, 3, head_size].
         index: picks this view out of the (unfolded) output rows of a fused parameter.
+        part: what of a fused module this is, such as "q", the end of its name; "" for all of it.
     """
 
     name: str
@@ -29,6 +31,12 @@ class WeightView:
     transposed: bool = False
     unfold: tuple[int, ...] | None = None
     index: tuple[Any, ...] = field(default=())
+    part: str = ""
+
+    @property
+    def owner(self) -> str:
+        """Full name of the module."""
+        return self.name.removesuffix(f".{self.part}") if self.part else self.name
 
     def tensor(self) -> nn.Parameter:
         """The parameter that this view lives in."""
@@ -49,7 +57,11 @@ class WeightView:
 
     def read(self) -> Tensor:
         """[d_out, d_in]; shares storage with the parameter where its layout allows."""
-        selected = self._select(self.tensor().detach())
+        return self.read_in(self.tensor().detach())
+
+    def read_in(self, whole: Tensor) -> Tensor:
+        """[d_out, d_in] of another value of the parameter."""
+        selected = self._select(whole)
         return selected.reshape(-1, selected.shape[-1])
 
     def write(self, weight: Tensor) -> None:
@@ -115,8 +127,8 @@ class WeightView:
     @property
     def shape(self) -> tuple[int, int]:
         """(d_out, d_in)."""
-        rows, columns = self.read().shape
-        return rows, columns
+        *rows, columns = self._select(self.tensor().detach()).shape
+        return prod(rows), columns
 
 
 def linear_views(block: nn.Module, prefix: str) -> list[WeightView]:

@@ -14,6 +14,8 @@ from optimum_si.algorithms.calls import Calls
 from optimum_si.algorithms.induction.absorption import absorb, absorbed_scales, exact_scale
 from optimum_si.algorithms.layers import Layer, Scaling, view_factor
 from optimum_si.algorithms.stage import Need
+from optimum_si.models.families.base import UNDECLARED
+from optimum_si.models.finding.finder import Finder
 from optimum_si.models.forward.flow import Flow, flow_of
 from optimum_si.models.forward.further_calls import called_again, further_inputs
 from optimum_si.models.forward.layer_inputs import collect
@@ -59,6 +61,7 @@ class BlockPruner:
         self.plan, self.num_held_out = plan, num_held_out
         # What flows inside a block is the same in all of one make.
         self._flows: dict[Any, tuple[nn.Module, Flow]] = {}
+        self._finder = Finder(plan.structure.shared)
 
     def prune(self, index: int, streams: Streams) -> BlockResult:
         """Treat one block, whose runs wait at it, and let them go on to the next.
@@ -153,7 +156,10 @@ class BlockPruner:
         if views and Need.FLOW in plan.needs:
             flow = self._flow(block.module, views, calls)
             own = induction is not None and induction.own_scales
-            groups = with_score_only_groups(block.name, block.scale_groups, flow.among(views), own)
+            pairs = block.scale_groups
+            if block.family is UNDECLARED and induction is not None:
+                pairs = [*pairs, *self._finder.groups(block.module, block.views, calls.dense or calls.pruned)]
+            groups = with_score_only_groups(block.name, pairs, flow.among(views), own)
             state = replace(state, flow=flow, scale_groups=groups)
         return state
 

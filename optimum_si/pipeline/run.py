@@ -243,7 +243,7 @@ def _warn_about(structure: Structure) -> None:
     if undeclared := structure.undeclared:
         warn(
             f"the model family behind {', '.join(map(repr, undeclared))} is not declared in optimum-si: it is pruned "
-            "by every method, but without pairs that could absorb a scale."
+            "by every method; scales are absorbed only where a trial on its blocks shows that they may be."
         )
     if structure.untreated:
         warn(

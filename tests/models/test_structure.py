@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.models import DECLARED, FAMILIES, UNDECLARED, block_weights, prune, tiny
+from support.models import FAMILIES, UNDECLARED, block_weights, prune, tiny
 from transformers import LlamaConfig, PreTrainedModel
 
 from optimum_si.errors import ConfigurationError, UnsupportedModelError
@@ -27,24 +27,32 @@ PAIRS = {
     "opt-post-norm": {"v->out", "q<->k", "fc1->fc2"},
     "bert": {"value->output", "query<->key"},
     "bert-relu": {"value->output", "query<->key", "intermediate->output"},
+    "gpt2": {"ln_1->q,k,v", "ln_2->c_fc", "v->o", "q<->k"},
+    "gpt-neox": {"input_layernorm->q,k,v", "post_attention_layernorm->dense_h_to_4h", "v->o", "q<->k"},
+    "vit": {"layernorm_before->q,k,v", "layernorm_after->fc1", "v->o", "q<->k"},
+    "t5": {"layer.0.layer_norm->q,k,v", "wi->wo", "SelfAttention.v->o", "SelfAttention.q<->k"},
     **dict.fromkeys(UNDECLARED, set()),
 }
-COUNTS = (
-    dict.fromkeys(DECLARED, 7)
-    | dict.fromkeys(("opt", "opt-post-norm", "bert", "bert-relu", "vit", "t5"), 6)
-    | dict.fromkeys(("gpt2", "gpt-neox"), 4)
-)
+#: What T5 has more, in decoders and encoders.
+CROSS = {
+    True: {"layer.1.layer_norm->q", "layer.2.layer_norm->wi", "EncDecAttention.v->o", "EncDecAttention.q<->k"},
+    False: {"layer.1.layer_norm->wi"},
+}
+COUNTS = dict.fromkeys(FAMILIES, 6) | dict.fromkeys(("llama", "llama-tied-biased", "mistral", "qwen2", "qwen3"), 7)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_each_family_declares_just_the_pairs_that_hold(name):
     structure = find_structure(tiny(name))
-    assert (not structure.undeclared) == (name in DECLARED)
+    assert (not structure.undeclared) == (name not in UNDECLARED)
     assert len(structure.blocks) == (4 if name == "t5" else 2) and not structure.untreated
     for block in structure.blocks:
-        assert {group.name for group in block.scale_groups} == PAIRS[name]
+        reads_encoder = block.name.startswith("decoder.")
+        assert {group.name for group in block.scale_groups} == PAIRS[name] | (
+            CROSS[reads_encoder] if name == "t5" else set()
+        )
         assert all(group.absorbable for group in block.scale_groups)
-        assert len(block.views) == COUNTS[name] + 4 * block.name.startswith("decoder.")
+        assert len(block.views) == COUNTS[name] + 4 * reads_encoder
 
 
 def test_names_are_those_of_modules():
@@ -144,11 +152,11 @@ def test_each_input_has_a_scale():
 
 
 def test_scales_of_undeclared_inputs_only_weigh_the_score():
-    block = find_structure(tiny("gpt2")).blocks[0]
+    block = find_structure(tiny("gpt-neo")).blocks[0]
     scale_groups = with_score_only_groups(
         block.name, block.scale_groups, [[view] for view in block.views.values()], own=False
     )
-    assert len(scale_groups) == 4 and not any(entry.absorbable for entry in scale_groups)
+    assert len(scale_groups) == 6 and not any(entry.absorbable for entry in scale_groups)
 
 
 def test_a_model_without_blocks_names_what_was_seen():

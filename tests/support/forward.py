@@ -12,6 +12,7 @@ from optimum_si.models.forward.runs import suspending
 from optimum_si.models.forward.stops import Stop
 from optimum_si.models.forward.streams import Stream
 from optimum_si.models.structure import Block, find_structure
+from optimum_si.models.weight_view import WeightView
 
 
 def modules_of(model: PreTrainedModel) -> list[nn.Module]:
@@ -35,7 +36,9 @@ def stopped_at(model: PreTrainedModel, inputs: dict[str, Tensor], index: int = 0
 @torch.no_grad()
 def whole_model_wanda(model: PreTrainedModel, batches: list[dict[str, Tensor]]) -> None:
     """Half of each row pruned by |W| sqrt(H_jj), layer after layer, each on forward passes of the whole model."""
-    views = {view.module: view for block in find_structure(model).blocks for view in block.views.values()}
+    views: dict[nn.Module, list[WeightView]] = {}
+    for view in (view for block in find_structure(model).blocks for view in block.views.values()):
+        views.setdefault(view.module, []).append(view)
     for module in forward_order(model, views, batches):
         seen: list[Tensor] = []
         handle = module.register_forward_pre_hook(lambda module, args, seen=seen: seen.append(args[0]))
@@ -43,9 +46,10 @@ def whole_model_wanda(model: PreTrainedModel, batches: list[dict[str, Tensor]]) 
             model(**batch)
         handle.remove()
         energy = sum(values.double().flatten(0, -2).square().sum(0) for values in seen)
-        weight = views[module].read()
-        score = weight.abs() * energy.sqrt().to(weight.dtype)
-        weight.scatter_(1, score.argsort(dim=1, stable=True)[:, : weight.shape[1] // 2], 0)
+        for view in views[module]:
+            weight = view.read()
+            score = weight.abs() * energy.sqrt().to(weight.dtype)
+            view.write(weight.scatter(1, score.argsort(dim=1, stable=True)[:, : weight.shape[1] // 2], 0))
 
 
 @torch.no_grad()

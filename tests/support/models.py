@@ -14,6 +14,8 @@ from transformers import (
     BertForMaskedLM,
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
     LlamaConfig,
@@ -64,7 +66,8 @@ DECLARED = {
     "bert": lambda: BertForMaskedLM(BertConfig(**_BERT)),
     "bert-relu": lambda: BertForMaskedLM(BertConfig(**_BERT, hidden_act="relu")),
 }
-UNDECLARED = {
+#: Families whose pages say pairs alone, without rotations and orders; the others are in :mod:`support.families`.
+PAIRS_ONLY = {
     "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=40)),
     "gpt-neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**_BERT)),
     "t5": lambda: T5ForConditionalGeneration(
@@ -81,7 +84,19 @@ UNDECLARED = {
         )
     ),
 }
-FAMILIES = {**DECLARED, **UNDECLARED}
+UNDECLARED = {
+    "gpt-neo": lambda: GPTNeoForCausalLM(
+        GPTNeoConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=32,
+            num_layers=2,
+            num_heads=4,
+            attention_types=[[["global", "local"], 1]],
+            max_position_embeddings=40,
+        )
+    ),
+}
+FAMILIES = {**DECLARED, **PAIRS_ONLY, **UNDECLARED}
 #: These take a mean in fp32 (RMSNorm, RoPE) whatever the dtype of the model.
 UPCASTING = ("llama", "llama-tied-biased", "mistral", "qwen2", "qwen3")
 METHODS = ("magnitude", "wanda", "sparsegpt")

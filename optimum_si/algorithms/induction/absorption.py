@@ -40,8 +40,11 @@ def absorb(group: ScaleGroup, scale: Tensor) -> None:
         for name in ("weight", "bias"):
             parameter: Tensor | None = getattr(norm, name, None)
             if parameter is not None:
-                values = parameter.detach()
-                values.copy_(values.to(_wide(values)) / scale.to(values.device, _wide(values)))
+                values, offset = parameter.detach(), group.offset if name == "weight" else 0.0
+                divisor = scale.to(values.device, _wide(values))
+                divided = (values.to(divisor.dtype) + offset) / divisor - offset
+                # 1 + w has fewer bits of w than w itself.
+                values.copy_(torch.where(divisor == 1, values.to(divisor.dtype), divided))
 
 
 def absorbed_scales(scale_groups: Iterable[ScaleGroup], scales: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -70,9 +73,11 @@ def exact_scale(group: ScaleGroup, scale: Tensor, stored: Mapping[int, torch.dty
     """
     exact = torch.ones(group.size, dtype=torch.bool)
 
-    def check(values: Tensor, factor: Tensor, dtype: torch.dtype, index: Tensor | None) -> None:
-        scaled = (values * factor).to(dtype).to(values.dtype)
-        lossy = (((scaled / factor) != values) & torch.isfinite(values)).reshape(len(values), -1).any(dim=1).cpu()
+    def check(values: Tensor, factor: Tensor, dtype: torch.dtype, index: Tensor | None, offset: float = 0.0) -> None:
+        scaled = ((values + offset) * factor - offset).to(dtype).to(values.dtype)
+        back = (scaled + offset) / factor
+        lossy = (back - offset != values) | (back != values + offset)
+        lossy = (lossy & torch.isfinite(values)).reshape(len(values), -1).any(dim=1).cpu()
         exact[torch.nonzero(lossy).flatten() if index is None else index[lossy]] = False
 
     for scaled in group.axes:
@@ -89,7 +94,8 @@ def exact_scale(group: ScaleGroup, scale: Tensor, stored: Mapping[int, torch.dty
             parameter: Tensor | None = getattr(norm, name, None)
             if parameter is not None:
                 values = parameter.detach().to(_wide(parameter))
-                check(values, 1 / scale.to(values.device, values.dtype), stored[id(parameter)], None)
+                offset = group.offset if name == "weight" else 0.0
+                check(values, 1 / scale.to(values.device, values.dtype), stored[id(parameter)], None, offset)
     return torch.where(exact.to(scale.device), scale, torch.ones_like(scale))
 
 

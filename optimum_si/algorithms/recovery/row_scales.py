@@ -32,7 +32,11 @@ class RowScales:
     def applied(self) -> Iterator[None]:
         """Layers give their outputs times the factors for a while."""
         handles = [
-            view.module.register_forward_hook(lambda module, args, output, factor=self.values[name]: output * factor)
+            view.module.register_forward_hook(
+                lambda module, args, output, view=view, factor=self.values[name]: (
+                    output * view.embed_bias(factor.new_ones(output.shape[-1]), factor)
+                )
+            )
             for name, view in self.views.items()
         ]
         try:

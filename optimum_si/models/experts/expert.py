@@ -7,6 +7,8 @@ from math import ceil
 import torch
 from torch import Tensor, nn
 
+from optimum_si.models.splits import Split
+
 
 #: True at the real tokens of the call that is on its way, [tokens]; padding is sent to no expert.
 REAL_TOKENS: ContextVar[Tensor | None] = ContextVar("real_tokens", default=None)
@@ -20,6 +22,9 @@ class Expert(nn.Module):
         combine: their outputs -> input of the last layer.
         last: name and layer of the output.
         after: what the output passes through.
+        splits: parts of fused layers, by the name of the layer.
+        scaled: the layer, or part of one, whose scaled outputs come to the last layer as scaled inputs, and the degree
+            to which; None where none is like that.
     """
 
     def __init__(
@@ -28,13 +33,21 @@ class Expert(nn.Module):
         combine: Callable[..., Tensor],
         last: tuple[str, nn.Linear],
         after: Callable[[Tensor], Tensor] | None = None,
+        splits: Mapping[str, Split] | None = None,
+        scaled: tuple[str, int] | None = None,
     ) -> None:
         super().__init__()
+        self.splits, self.scaled = splits or {}, scaled
         for name, layer in [*first.items(), last]:
             self.add_module(name, layer)
         self._names, self._combine = ([*first], last[0]), combine
         # In a list: these belong to the module that the weights come from.
         self._after = [] if after is None else [after]
+
+    @property
+    def last(self) -> str:
+        """Name of the layer that gives the output."""
+        return self._names[1]
 
     def forward(self, tokens: Tensor) -> Tensor:
         first, last = self._names

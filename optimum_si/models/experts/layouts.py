@@ -5,6 +5,10 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
+from transformers.integrations.moe import _default_apply_gate
+
+from optimum_si.models.activations import degree_of
+from optimum_si.models.splits import alternating, halves
 
 from .expert import BatchedExperts, ChosenExperts, Expert, Experts, RoutedExperts, SortedExperts
 
@@ -32,8 +36,19 @@ def stacked(module: Any) -> Experts | None:
     combine = module._apply_gate if gated else module.act_fn
     after = module.post_expert_norm if module.has_post_expert_norm else None
     part = partial(_layer, module, transposed=module.is_transposed)
+    degree = degree_of(getattr(module, "act_fn", None))
+    if gated:
+        rows = getattr(module, first).shape[2 if module.is_transposed else 1]
+        split = halves("gate", "up", rows) if module.is_concatenated else alternating("gate", "up")
+        # A model's own way to gate may clamp or add.
+        splits, scaled = (
+            {first: split},
+            (f"{first}.up", 1) if type(module)._apply_gate is _default_apply_gate else None,
+        )
+    else:
+        splits, scaled = {}, None if degree is None else (first, degree)
     experts = [
-        Expert({first: part(first, number)}, combine, ("down_proj", part("down_proj", number)), after)
+        Expert({first: part(first, number)}, combine, ("down_proj", part("down_proj", number)), after, splits, scaled)
         for number in range(len(down))
     ]
     return RoutedExperts(_numbered(experts), module)
@@ -51,8 +66,15 @@ def batched(module: Any) -> Experts | None:
         return gated
 
     part = partial(_layer, module, transposed=True)
+    splits = {"gate_up_proj": halves("gate", "up", module.gate_up_proj.shape[2])}
     experts = [
-        Expert({"gate_up_proj": part("gate_up_proj", number)}, combine, ("down_proj", part("down_proj", number)))
+        Expert(
+            {"gate_up_proj": part("gate_up_proj", number)},
+            combine,
+            ("down_proj", part("down_proj", number)),
+            splits=splits,
+            scaled=("gate_up_proj.up", 1),
+        )
         for number in range(len(down))
     ]
     return BatchedExperts(_numbered(experts), module)
@@ -84,7 +106,9 @@ def flattened(module: Any) -> Experts | None:
         return gated
 
     experts = [
-        Expert({name: part(name, number) for name in ("w1", "v1")}, combine, ("w2", part("w2", number)))
+        Expert(
+            {name: part(name, number) for name in ("w1", "v1")}, combine, ("w2", part("w2", number)), scaled=("v1", 1)
+        )
         for number in range(module.num_experts)
     ]
     return RoutedExperts(_numbered(experts), module)

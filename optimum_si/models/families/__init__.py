@@ -1,4 +1,4 @@
-"""Model families: each file here but ``base`` declares one in ``FAMILY``; others are pruned without pairs."""
+"""Model families: each file here that has a ``FAMILY`` declares one; pairs of others are found by trial."""
 
 from importlib import import_module
 from pkgutil import iter_modules

@@ -8,11 +8,12 @@ from torch import nn
 
 from optimum_si.models.invariances import BlockInvariances, ModelEnds
 from optimum_si.models.scale_groups import ScaleGroup
+from optimum_si.models.splits import Split
 from optimum_si.models.weight_view import WeightView
 
 
-#: s passes through an activation of this degree as s ** (1 / degree); other activations let no scale through.
-HOMOGENEOUS_DEGREE = {"relu": 1, "leaky_relu": 1, "relu2": 2}
+def _no_splits(block: nn.Module, config: Any) -> Mapping[str, Split]:
+    return {}
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Family:
             that can declare biases they were trained without.
         invariances: (block, views by name inside the block, model config) -> the rotations and orders that a block
             lets through; None where it was not looked into.
+        splits: (block, model config) -> parts of fused layers, by the name of the layer inside the block. Each is a
+            view of its own, named such as "attn.c_attn.q".
         ends: model -> what reads and writes the residual stream outside the blocks; None keeps its basis and order.
     """
 
@@ -37,6 +40,7 @@ class Family:
     new_biases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     invariances: Callable[[nn.Module, Mapping[str, WeightView], Any], BlockInvariances] | None = None
     ends: Callable[[Any], ModelEnds | None] | None = None
+    splits: Callable[[Any, Any], Mapping[str, Split]] = _no_splits
 
 
 UNDECLARED = Family(model_types=(), scale_groups=lambda block, views, config: [])

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from optimum_si.models.activations import HOMOGENEOUS_DEGREE
 from optimum_si.models.invariances import (
     BlockInvariances,
     ModelEnds,
@@ -20,7 +21,7 @@ from optimum_si.models.scale_groups import (
 )
 from optimum_si.models.weight_view import WeightView, linear_views
 
-from .base import HOMOGENEOUS_DEGREE, Family
+from .base import Family
 
 
 def scale_groups(block: Any, views: Mapping[str, WeightView], config: Any) -> list[ScaleGroup]:

@@ -28,7 +28,7 @@ STREAM = {
 READERS = {
     "llama": [["q_proj", "k_proj", "v_proj"], ["o_proj"], ["gate_proj", "up_proj"], ["down_proj"]],
     "opt": [["q_proj", "k_proj", "v_proj"], ["out_proj"], ["fc1"], ["fc2"]],
-    "gpt2": [["c_attn"], ["c_proj"], ["c_fc"], ["c_proj"]],
+    "gpt2": [["q", "k", "v"], ["c_proj"], ["c_fc"], ["c_proj"]],
 }
 
 
