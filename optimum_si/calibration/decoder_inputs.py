@@ -1,6 +1,7 @@
 """What the decoder of an encoder-decoder reads: given, made of labels, or written by the model itself."""
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,7 +40,8 @@ def with_decoder_inputs(
     Raises:
         CalibrationError: where a model cannot make decoder inputs.
     """
-    if not getattr(model.config, "is_encoder_decoder", False):
+    # Those of some detectors read no tokens.
+    if not getattr(model.config, "is_encoder_decoder", False) or not reads_tokens(model):
         return [dict(example) for example in examples]
     found = [_of_labels(example, model) for example in examples]
     missing = [index for index, example in enumerate(found) if not example.keys() & {IDS, "decoder_inputs_embeds"}]
@@ -166,3 +168,8 @@ def _positions(model: Any) -> int:
         if isinstance(limit := getattr(config, name, None), int) and limit > 1:
             return limit
     return 1 << 30
+
+
+def reads_tokens(model: "PreTrainedModel") -> bool:
+    """Whether the decoder of a model reads tokens that somebody has to give or to make."""
+    return IDS in signature(model.forward).parameters

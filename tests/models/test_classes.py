@@ -24,12 +24,47 @@ DAILY = (
     "T5ForConditionalGeneration BertForMaskedLM DebertaV2ForMaskedLM AlbertForMaskedLM ViTForImageClassification "
     "WhisperForConditionalGeneration CLIPModel Qwen3VLForConditionalGeneration"
 ).split()
-JOINT: set[str] = set()
-PADS_INSIDE: set[str] = set()
-FP32: set[str] = set()
-LEFT_DENSE: dict[str, tuple[float, str]] = {}
-OUTSIDE = {"embeddings", "output heads", "norms and biases", "outside the blocks", "routers"}
-EACH = [pytest.param(name, marks=() if name in DAILY else pytest.mark.slow) for name in ZOO]
+#: Blocks that are called several times are pruned on all their calls at once, which no layer after layer can do.
+JOINT = {"AlbertForMaskedLM", "AlbertModel-groups", "FunnelForMaskedLM", "FunnelBaseModel", "LxmertModel"}
+#: Pads to whole windows inside, where nothing tells its padding.
+PADS_INSIDE = {"PegasusXForConditionalGeneration"}
+#: Reads a number for each example, which calibration leaves out as it does labels: the default language is seen.
+NUMBERED = {"XmodModel"}
+#: Draws which patches it reads, another time others.
+DRAWS = {"ViltForQuestionAnswering"}
+#: Know no fp64.
+FP32 = {
+    "XGLMForCausalLM",
+    "MraModel",
+    "FSMTForConditionalGeneration",
+    "Gemma4ForConditionalGeneration",
+    "CanineModel",
+    "ProphetNetForConditionalGeneration",
+}
+#: Without a list of blocks that hold linear layers.
+REFUSED = {"SqueezeBertForMaskedLM", "IBertModel", "PoolFormerModel"}
+#: Layers that stay dense since nothing is sent through them, and why.
+NOT_REACHED = {
+    **dict.fromkeys(
+        ("MambaForCausalLM", "FalconMambaForCausalLM", "JambaForCausalLM"), "dt_proj is read past the layer"
+    ),
+    **dict.fromkeys(("WavLMForSequenceClassification", "WavLMModel-stable"), "attention reads its weights itself"),
+    "BridgeTowerModel": "attention of the vision tower reads its weights itself",
+    "BlipModel": "no image is given to the cross attention of the text tower",
+    "JetMoeForCausalLM": "its experts take sorted tokens alone, so those without any stay dense",
+}
+#: What stays dense of every model: no linear layer of a block, or one that chooses.
+OUTSIDE = {
+    "embeddings",
+    "output heads",
+    "norms and biases",
+    "outside the blocks",
+    "routers",
+    "adapters",
+    "convolutions",
+    "of no known kind",
+}
+EACH = [pytest.param(name, marks=() if name in DAILY else pytest.mark.slow) for name in ZOO if name not in REFUSED]
 
 
 @pytest.mark.parametrize("name", EACH)
@@ -42,8 +77,10 @@ def test_every_matrix_in_blocks_reaches_the_target_and_masks_are_those_of_a_wand
     pruner.prune(plain, data, progress=False)
     report = pruner.report
     assert report.sparsity >= 0.48  # some rows are three weights
-    names = [layer.name for layer in report.layers]
-    if name not in JOINT | PADS_INSIDE | FP32:
+    # Parts of a fused layer are told by a name after its own; rows do not care.
+    modules = {known for known, module in with_linear_experts(model) if is_linear(module)}
+    names = list(dict.fromkeys(one if one in modules else one.rpartition(".")[0] for one in layer_names(report)))
+    if name not in JOINT | PADS_INSIDE | FP32 | NUMBERED:
         whole_model_wanda(reference, names, data)
         expected = dict(reference.named_parameters())
         for key, value in model.named_parameters():
@@ -52,13 +89,12 @@ def test_every_matrix_in_blocks_reaches_the_target_and_masks_are_those_of_a_wand
     again = specimen(name)
     topped = SIPruner(again)
     topped.prune(config, data, progress=False)
-    pruned = sum(layer.num_weights for layer in topped.report.layers)
-    dense = sum(count for why, count in topped.report.dense_parts.items() if why not in OUTSIDE)
-    least, why = LEFT_DENSE.get(name, (0.0, ""))
-    assert dense <= least * (pruned + dense), (topped.report.dense_parts, why)
+    dense = {why: count for why, count in topped.report.dense_parts.items() if why not in OUTSIDE}
+    assert not dense or (name in NOT_REACHED and set(dense) == {"not reached by the data"}), dense
     pruner.save_pretrained(tmp_path / "saved")
     dtype = next(model.parameters()).dtype
-    loaded = type(model).from_pretrained(tmp_path / "saved", dtype=dtype).to(dtype)  # and its buffers
+    loaded = type(model).from_pretrained(tmp_path / "saved", dtype=dtype)
+    loaded = loaded.double() if dtype == torch.float64 else loaded  # and its buffers
     loaded.config._experts_implementation = "eager"
     for (key, value), (_, other) in zip(model.state_dict().items(), loaded.state_dict().items(), strict=True):
         assert torch.equal(value, other), key
@@ -68,7 +104,7 @@ def test_every_matrix_in_blocks_reaches_the_target_and_masks_are_those_of_a_wand
     )
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", [one for one in EACH if one.values[0] not in DRAWS])
 def test_blocks_called_at_their_stops_give_what_they_give_in_a_forward_pass(name):
     model, data = specimen(name), data_of(name, 2)
     with experts_as_linears(model), without_cache(model), torch.no_grad():
@@ -108,6 +144,15 @@ def data_of(name: str, count: int = 4) -> list[dict[str, torch.Tensor]]:
         {key: value.double() if value.is_floating_point() else value for key, value in example.items()}
         for example in examples
     ]
+
+
+def layer_names(report) -> list[str]:
+    return [layer.name for layer in report.layers]
+
+
+def with_linear_experts(model: PreTrainedModel) -> list[tuple[str, nn.Module]]:
+    with experts_as_linears(model):
+        return list(model.named_modules())
 
 
 def is_linear(module: nn.Module) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 from typing import Any
 
 from torch import Tensor, nn
@@ -58,6 +59,8 @@ def batched(module: Any) -> Experts | None:
     """Llama 4: transposed, gate then up, called with a copy of all tokens for each expert."""
     down = _stack(module, "down_proj")
     if down is None or _stack(module, "gate_up_proj") is None or hasattr(module, "is_transposed"):
+        return None
+    if len(signature(module.forward).parameters) != 1:  # called with a choice of experts, in a way of its own
         return None
 
     def combine(gate_up: Tensor) -> Tensor:
