@@ -48,6 +48,7 @@ def test_calibration_flags_set_the_calibration():
         "dataset_config": "en",
         "split": "s",
         "column": "c",
+        "target_column": None,
         "num_samples": 4,
         "sequence_length": 64,
         "batch_size": 2,
