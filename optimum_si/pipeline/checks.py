@@ -12,7 +12,7 @@ from optimum_si.algorithms.block_state import BlockState
 from optimum_si.algorithms.layers import Layer
 from optimum_si.algorithms.soundness import fault
 from optimum_si.config.si_config import SIConfig
-from optimum_si.errors import CalibrationError, ConfigurationError, NumericalError
+from optimum_si.errors import CalibrationError, ConfigurationError, NumericalError, UnsupportedModelError
 from optimum_si.models.weight_view import WeightView
 from optimum_si.report import BlockReport
 
@@ -28,6 +28,16 @@ def check_call(config: Any) -> None:
     config.validate()
     if torch.is_inference_mode_enabled():
         raise ConfigurationError("pruning changes weights: leave torch.inference_mode() before calling it.")
+
+
+def check_placed(model: PreTrainedModel) -> None:
+    """Raise :class:`UnsupportedModelError` where weights lie on a disk or were never loaded."""
+    away = [name for name, parameter in model.named_parameters() if parameter.device.type == "meta"]
+    if away:
+        raise UnsupportedModelError(
+            f"{len(away)} weights are offloaded or not loaded, such as {away[0]!r}: load the model where all of it "
+            "fits into memory, without device_map or with device_map='cpu', in a narrower dtype if need be."
+        )
 
 
 DAMAGED = "the checkpoint is damaged, or was saved in a dtype too narrow for it. Load another copy"

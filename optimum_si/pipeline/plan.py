@@ -24,7 +24,7 @@ from optimum_si.models.selection import select_views
 from optimum_si.models.structure import Block, Structure, find_structure
 from optimum_si.models.weight_view import WeightView
 
-from .checks import check_call, check_finite, check_generation
+from .checks import check_call, check_finite, check_generation, check_placed
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +115,7 @@ def make_plan(config: SIConfig, model: PreTrainedModel, write: bool) -> Plan:
         NumericalError: for NaN or infinity in any weight.
     """
     check_call(config)
+    check_placed(model)
     structure = find_structure(model)
     views = select_views(structure, config.include, config.exclude, config.stacks)
     method, bare = _method(config), get_method(config.method)

@@ -261,3 +261,21 @@ def test_an_invalid_generation_config_is_found_before_the_run(tmp_path):
 def test_negative_token_ids_are_refused(ids):
     with pytest.raises(CalibrationError, match="ids begin with 0.*Labels such as -100"):
         SIPruner(tiny("llama")).prune(SIConfig(induction=None), torch.tensor(ids), progress=False)
+
+
+def test_weights_that_are_not_in_memory_are_named():
+    model = tiny("llama")
+    model.model.layers[1].to("meta")
+    with pytest.raises(UnsupportedModelError, match=r"9 weights are offloaded.* 'model.layers.1.self_attn"):
+        prune(model, induction=None)
+
+
+def test_a_tower_that_no_data_reaches_is_named_with_what_it_reads():
+    from support.zoo import ZOO
+
+    model, examples = ZOO["LlavaForConditionalGeneration"].build(), ZOO["LlavaForConditionalGeneration"].examples(2)
+    text = [{"input_ids": example["input_ids"] % 20} for example in examples]
+    with pytest.raises(CalibrationError, match="none of the .* blocks in 'model.vision_tower.* reads 'pixel_values'"):
+        prune(model, data=text, induction=None)
+    prune(model, data=text, induction=None, stacks="model.language_model.*")
+    assert not any((value == 0).any() for value in model.model.vision_tower.parameters() if value.ndim > 1)
