@@ -79,6 +79,7 @@ def test_the_metadata_state_version_license_and_extras(wheel):
         "datasets",
         "eval",
         "gguf",
+        "peft",
         "report",
         "demo",
         "realmodels",
