@@ -4,10 +4,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
-from .stacks import Stack
+from .routers import is_router
 from .structure import Structure
 from .weight_view import WeightView
 
@@ -85,38 +86,25 @@ def _reasons(model: nn.Module, structure: Structure, unreached: set[str]) -> dic
     if head is not None and hasattr(head, "weight"):
         found.setdefault(id(head.weight), HEADS)
     for stack in structure.stacks:
-        for name, parameter in _inside(stack):
-            found.setdefault(id(parameter), _in_block(name, parameter))
+        config = getattr(stack.tower, "config", None)
+        for module in stack.modules.values():
+            for local, parameter in module.named_parameters():
+                found.setdefault(id(parameter), _in_block(local, parameter, config))
     for block in structure.blocks:
         for view in block.views.values():
             found[id(view.tensor())] = UNREACHED if view.name in unreached else LEFT_OUT
     return found
 
 
-def _inside(stack: Stack) -> Iterable[tuple[str, nn.Parameter]]:
-    for name, block in stack.modules.items():
-        for local, parameter in block.named_parameters():
-            yield f"{name}.{local}", parameter
-
-
-def _in_block(name: str, parameter: nn.Parameter) -> str:
-    *around, last = name.split(".")
-    if "adapter" in name:
+def _in_block(local: str, parameter: nn.Parameter, config: Any) -> str:
+    if "adapter" in local:
         return ADAPTERS
-    if any(re.search("router|gate$|classifier", part) for part in [*around, last]):
+    if is_router(local.removesuffix(".weight"), parameter.shape[0], config):
         return ROUTERS
-    return CONVOLUTIONS if "conv" in name else OTHERS
+    return CONVOLUTIONS if "conv" in local else OTHERS
 
 
 def _outside(name: str) -> str:
     if re.search("embed", name):
         return EMBEDDINGS
     return HEADS if re.search(r"head|classifier|pooler|predictions", name) else OUTSIDE
-
-
-def kinds(views: Mapping[str, WeightView]) -> list[tuple[str, int, tuple[int, int]]]:
-    """Kinds of layers among views by their name inside a block: "*" stands for numbers; how many, and their shape."""
-    found: dict[tuple[str, tuple[int, int]], int] = Counter()
-    for local, view in views.items():
-        found[re.sub(r"(?<![^.])\d+(?![^.])", "*", local), view.shape] += 1
-    return [(name, count, shape) for (name, shape), count in found.items()]

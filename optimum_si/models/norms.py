@@ -46,10 +46,13 @@ def weight_offset(norm: nn.Module) -> float | None:
     weight = getattr(norm, "weight", None)
     if not isinstance(weight, Tensor) or weight.ndim != 1:
         return None
-    inputs = torch.linspace(-1, 2, len(weight), dtype=weight.dtype, device=weight.device).expand(1, 1, -1)
+    # Of a model without values, parameters are made up alike.
+    device = torch.device("cpu") if weight.is_meta else weight.device
+    inputs = torch.linspace(-1, 2, len(weight), dtype=weight.dtype, device=device).expand(1, 1, -1)
     for offset in (0.0, 1.0):
-        values = {name: torch.zeros_like(value) for name, value in norm.named_parameters(recurse=False)}
-        values["weight"] = torch.full_like(weight, -offset)
+        own = norm.named_parameters(recurse=False)
+        values = {name: torch.zeros_like(value, device=device) for name, value in own}
+        values["weight"] = torch.full_like(weight, -offset, device=device)
         try:
             outputs = torch.func.functional_call(norm, values, (inputs,))
         except (TypeError, RuntimeError, ValueError, AttributeError):

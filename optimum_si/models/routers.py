@@ -3,22 +3,20 @@
 import re
 from typing import Any
 
-from .weight_view import WeightView
-
 
 _COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "num_experts_per_layer")
 
 
-def is_router(local: str, view: WeightView, config: Any) -> bool:
+def is_router(local: str, rows: int, config: Any) -> bool:
     """True for a layer that scores experts, or weighs one that all tokens share.
 
     Args:
         local: name inside its block.
-        view: its weight.
+        rows: of its weight.
         config: of the model or the tower.
     """
     *around, last = local.split(".")
     if any("router" in part for part in [*around, last]):
         return True
     experts = [getattr(config, name, None) for name in _COUNTS]
-    return view.shape[0] in (1, *experts) and re.search("gate", last) is not None
+    return rows in (1, *experts) and re.search("gate", last) is not None

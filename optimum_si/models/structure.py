@@ -89,7 +89,7 @@ def find_structure(model: nn.Module) -> Structure:
         views = {
             local: view
             for local, view in views.items()
-            if not is_router(local, view, own)
+            if not is_router(local, view.shape[0], own)
             and "adapter" not in local
             and (in_several or id(view.module) not in apart)
         }

@@ -61,6 +61,8 @@ class BlockPruner:
         self.plan, self.num_held_out = plan, num_held_out
         # What flows inside a block is the same in all of one make.
         self._flows: dict[Any, tuple[nn.Module, Flow]] = {}
+        # As are the layers that it calls more than once, by their names in it.
+        self._called_again: dict[Any, frozenset[str]] = {}
         self._finder = Finder(plan.structure.shared)
 
     def prune(self, index: int, streams: Streams) -> BlockResult:
@@ -131,8 +133,14 @@ class BlockPruner:
     def _with_further(self, index: int, calls: Calls) -> Calls:
         """With what layers read that are called more than once."""
         block = self.plan.structure.blocks[index].module
-        layers = {view.module for view in self.plan.views[index].values()}
-        again = called_again(block, calls.pruned[0], layers) if layers else None
+        views = list(self.plan.views[index].values())
+        if not views:
+            return calls
+        make, names = _make(block, views), {module: name for name, module in block.named_modules()}
+        if make not in self._called_again:
+            found = called_again(block, calls.pruned[0], {view.module for view in views})
+            self._called_again[make] = frozenset(names[module] for module in found)
+        again = [block.get_submodule(name) for name in self._called_again[make]]
         return replace(calls, further=further_inputs(block, calls.pruned, again)) if again else calls
 
     def _state(self, index: int, calls: Calls, dtypes: Mapping[int, torch.dtype]) -> BlockState:
@@ -164,9 +172,7 @@ class BlockPruner:
         return state
 
     def _flow(self, block: nn.Module, views: Sequence[WeightView], calls: Calls) -> Flow:
-        names = {module: name for name, module in block.named_modules()}
-        selected = tuple((names[view.module], view.shape) for view in views)
-        make = type(block), tuple(names.values()), selected
+        make = _make(block, views)
         if make not in self._flows:
             layers = list({id(view.module): view.module for view in views}.values())
             self._flows[make] = block, flow_of(block, calls.pruned[0], layers)
@@ -195,6 +201,12 @@ class BlockPruner:
                     dense[batch] = cast.call(state.block)
                     cast.commit()
         streams.dense.advance(index, dense)
+
+
+def _make(block: nn.Module, views: Sequence[WeightView]) -> Any:
+    """What tells whether two blocks are built alike and have the same layers to prune."""
+    names = {module: name for name, module in block.named_modules()}
+    return type(block), tuple(names.values()), tuple((names[view.module], view.shape) for view in views)
 
 
 def _committed(origins: Sequence[int], stops: Sequence[Stop], outputs: Sequence[Any]) -> dict[int, Any]:

@@ -21,24 +21,24 @@ def topped_up(state: BlockState, fewest: int) -> Iterator[None]:
         state: of a block; its calls tell how many tokens each expert has.
         fewest: tokens.
     """
-    layers = {name: module for name, module in state.block.named_modules() if isinstance(module, Experts)}
+    layers = {
+        name: module
+        for name, module in state.block.named_modules()
+        if isinstance(module, Experts) and module.TAKES_OTHERS
+    }
     if not layers or not fewest or state.calls is None:
         yield
         return
-    counts = {name: torch.zeros(module.num_experts, dtype=torch.long) for name, module in layers.items()}
-    everyone = dict.fromkeys(layers, 0)
-    for name, module in layers.items():
-        module.counted = counts[name]
+    for module in layers.values():
+        module.counted, module.seen = [0] * module.num_experts, 0
     with torch.no_grad():
         for stop in state.calls.pruned:
             stop.call(state.block)
     for name, module in layers.items():
-        everyone[name], module.counted = int(module.seen), None
-        module.extra = [
-            min(max(fewest - int(count), 0) / max(everyone[name], 1), 1.0) for count in counts[name].tolist()
-        ]
-        module.seen = 0
-        if untouched := [name for name, count in zip(module.names, counts[name].tolist(), strict=True) if not count]:
+        counts, module.counted = module.counted or [], None
+        module.extra = [min(max(fewest - count, 0) / max(module.seen, 1), 1.0) for count in counts]
+        untouched = [expert for expert, count in zip(module.names, counts, strict=True) if not count]
+        if untouched:
             warn(
                 f"no token of the calibration data is sent to {len(untouched)} of {module.num_experts} experts in "
                 f"{state.name}.{name} ({', '.join(untouched[:4])}{', ...' if len(untouched) > 4 else ''}): they are "

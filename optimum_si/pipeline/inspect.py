@@ -1,5 +1,6 @@
 """What of a model would be pruned: its stacks, layers, pairs, and what stays dense."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -7,10 +8,11 @@ from typing import Any
 from optimum_si.checkpoint.skeleton import load_skeleton
 from optimum_si.models.experts.unfused import experts_as_linears
 from optimum_si.models.families.base import UNDECLARED
-from optimum_si.models.inventory import Inventory, kinds, take_inventory
+from optimum_si.models.inventory import Inventory, take_inventory
 from optimum_si.models.selection import select_views
 from optimum_si.models.structure import Block, Structure, find_structure
 from optimum_si.models.weight_view import WeightView
+from optimum_si.report.kinds import kind_of
 from optimum_si.report.table import format_table
 from optimum_si.report.text import printable
 
@@ -152,13 +154,9 @@ def _stack(structure: Structure, name: str, reads: str, pruned: dict[str, Weight
 
 
 def _layers(blocks: Sequence[Block], pruned: dict[str, WeightView]) -> list[LayersOfAKind]:
-    found: dict[tuple[str, tuple[int, int], bool], int] = {}
-    for block in blocks:
-        for is_pruned in (True, False):
-            views = {local: view for local, view in block.views.items() if (view.name in pruned) == is_pruned}
-            for kind, count, shape in kinds(views):
-                key = kind, shape, is_pruned
-                found[key] = found.get(key, 0) + count
+    found: Counter[tuple[str, tuple[int, int], bool]] = Counter(
+        (kind_of(local), view.shape, view.name in pruned) for block in blocks for local, view in block.views.items()
+    )
     return [
         LayersOfAKind(kind, count, shape, count * shape[0] * shape[1], is_pruned)
         for (kind, shape, is_pruned), count in found.items()

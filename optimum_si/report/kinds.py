@@ -56,12 +56,17 @@ class KindOfLayer:
         )
 
 
+def kind_of(local: str) -> str:
+    """What layers at the same place are called, from the name of one inside its block: "*" for positions in lists."""
+    return _POSITION.sub("*", local)
+
+
 def kinds_of_layers(run: RunReport) -> list[KindOfLayer]:
     """Every kind, in forward order."""
     found: dict[str, list[LayerReport]] = {}
     for block in run.blocks:
         for layer in block.layers:
-            name = _POSITION.sub("*", layer.name.removeprefix(f"{block.name}."))
+            name = kind_of(layer.name.removeprefix(f"{block.name}."))
             found.setdefault(name, []).append(layer)
     return [KindOfLayer.of(name, layers) for name, layers in found.items()]
 

@@ -71,6 +71,9 @@ class Experts(nn.Module):
         seen: tokens in these calls.
     """
 
+    #: Whether experts can read tokens that are sent to others.
+    TAKES_OTHERS = True
+
     def __init__(self, experts: Mapping[str, nn.Module], original: nn.Module) -> None:
         super().__init__()
         for name, expert in experts.items():
@@ -80,7 +83,7 @@ class Experts(nn.Module):
                 self.add_module(name, child)  # such as a norm that all experts share
         self.names = tuple(experts)
         self.extra = [0.0] * len(self.names)
-        self.counted: Tensor | None = None
+        self.counted: list[int] | None = None
         self.seen = 0
         # For code that asks, such as the layer around.
         self.num_experts = len(self.names)
@@ -147,6 +150,8 @@ class BatchedExperts(Experts):
 
 class SortedExperts(Experts):
     """Linear experts called with tokens sorted by expert, and how many each has (JetMoE)."""
+
+    TAKES_OTHERS = False
 
     def forward(self, inputs: Tensor, expert_size: list[int]) -> Tensor:
         parts = inputs.split(expert_size, dim=0)
