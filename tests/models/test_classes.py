@@ -4,6 +4,7 @@ from copy import deepcopy
 
 import pytest
 import torch
+from support.reference_wanda import reference_masks
 from support.zoo import ZOO
 from torch import nn
 from transformers import PreTrainedModel
@@ -81,10 +82,13 @@ def test_every_matrix_in_blocks_reaches_the_target_and_masks_are_those_of_a_wand
     modules = {known for known, module in with_linear_experts(model) if is_linear(module)}
     names = list(dict.fromkeys(one if one in modules else one.rpartition(".")[0] for one in layer_names(report)))
     if name not in JOINT | PADS_INSIDE | FP32 | NUMBERED:
-        whole_model_wanda(reference, names, data)
-        expected = dict(reference.named_parameters())
-        for key, value in model.named_parameters():
-            assert value.ndim < 2 or torch.equal(value == 0, expected[key] == 0), key
+        with experts_as_linears(reference), without_cache(reference):
+            expected = reference_masks(reference, data, in_order(reference, names, data), 0.5)
+        with experts_as_linears(model):
+            for key, mask in expected.items():
+                module = model.get_submodule(key)
+                weight = module.weight if isinstance(module, nn.Linear) else module.weight.T
+                assert torch.equal(weight == 0, mask), key
     # With tokens for every expert, nothing but routers is left.
     again = specimen(name)
     topped = SIPruner(again)
@@ -174,23 +178,6 @@ def outputs_of(model: PreTrainedModel, module: nn.Module, data: list[dict[str, t
 
 
 @torch.no_grad()
-def whole_model_wanda(model: PreTrainedModel, names: list[str], data: list[dict[str, torch.Tensor]]) -> None:
-    """Half of each row by |W| sqrt(H_jj), layer after layer, each on forward passes of the whole model."""
-    with experts_as_linears(model), without_cache(model):
-        for name in in_order(model, names, data):
-            module, seen = model.get_submodule(name), []
-            handle = module.register_forward_pre_hook(
-                lambda module, args, seen=seen: seen.append(args[0].reshape(-1, args[0].shape[-1]))
-            )
-            for example in data:
-                model(**example)
-            handle.remove()
-            assert is_linear(module)
-            weight = module.weight if isinstance(module, nn.Linear) else module.weight.T
-            score = weight.abs() * torch.cat(seen).double().square().sum(0).sqrt().to(weight.dtype)
-            weight.scatter_(1, score.argsort(dim=1, stable=True)[:, : weight.shape[1] // 2], 0)
-
-
 def in_order(model: PreTrainedModel, names: list[str], data: list[dict[str, torch.Tensor]]) -> list[str]:
     """Layers in the order of their first calls, an expert that the first example leaves out before what follows it."""
     orders = []
