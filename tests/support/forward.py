@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
+from support.reference_wanda import reference_masks
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -12,7 +13,6 @@ from optimum_si.models.forward.runs import suspending
 from optimum_si.models.forward.stops import Stop
 from optimum_si.models.forward.streams import Stream
 from optimum_si.models.structure import Block, find_structure
-from optimum_si.models.weight_view import WeightView
 
 
 def modules_of(model: PreTrainedModel) -> list[nn.Module]:
@@ -36,20 +36,12 @@ def stopped_at(model: PreTrainedModel, inputs: dict[str, Tensor], index: int = 0
 @torch.no_grad()
 def whole_model_wanda(model: PreTrainedModel, batches: list[dict[str, Tensor]]) -> None:
     """Half of each row pruned by |W| sqrt(H_jj), layer after layer, each on forward passes of the whole model."""
-    views: dict[nn.Module, list[WeightView]] = {}
-    for view in (view for block in find_structure(model).blocks for view in block.views.values()):
-        views.setdefault(view.module, []).append(view)
-    for module in forward_order(model, views, batches):
-        seen: list[Tensor] = []
-        handle = module.register_forward_pre_hook(lambda module, args, seen=seen: seen.append(args[0]))
-        for batch in batches:
-            model(**batch)
-        handle.remove()
-        energy = sum(values.double().flatten(0, -2).square().sum(0) for values in seen)
-        for view in views[module]:
-            weight = view.read()
-            score = weight.abs() * energy.sqrt().to(weight.dtype)
-            view.write(weight.scatter(1, score.argsort(dim=1, stable=True)[:, : weight.shape[1] // 2], 0))
+    layers = {view.module for block in find_structure(model).blocks for view in block.views.values()}
+    names = {module: name for name, module in model.named_modules()}
+    in_order = [names[module] for module in forward_order(model, layers, batches)]
+    for name, mask in reference_masks(model, batches, in_order, 0.5).items():
+        layer = model.get_submodule(name)
+        (layer.weight if isinstance(layer, nn.Linear) else layer.weight.T)[mask] = 0
 
 
 @torch.no_grad()
