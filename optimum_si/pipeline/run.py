@@ -84,41 +84,19 @@ def run(
     warn_of_costs(plan, examples)
     with evaluation_mode(model), without_cache(model), torch.compiler.set_stance("force_eager"):
         batches, num_held_out = _batches(plan, examples, padding_id)
-        seen = trace(model, structure, examples, [block.name for block in structure.blocks if plan.treats(block)])
-        # Blocks that are called several times in one pass are done before the others, on all of these calls.
         complete = plan
-        plan, repeated = (
-            plan.in_order([name for name in seen.order if name not in seen.repeated]),
-            plan.in_order([name for name in seen.order if name in seen.repeated]),
-        )
-        blocks = plan.structure.blocks
-        results: dict[str, BlockResult] = {}
-        with suspending([block.module for block in blocks]):
+        plan, repeated = _in_order(plan, examples)
+        modules = [block.module for block in plan.structure.blocks]
+        with suspending(modules):
             sample = PerplexitySample.of(plan, batches, num_held_out)
-            dense_pass = DensePass(model, blocks, plan.views, batches)
+            dense_pass = DensePass(model, plan.structure.blocks, plan.views, batches)
             plan, applied = _prepared(plan, dense_pass, examples, transformed)
             references = dense_references(plan, recovery_windows, padding_id)
-        for position, block in enumerate(repeated.structure.blocks):
-            calls = calls_of(model, block, batches)
-            results[block.name] = BlockPruner(repeated, num_held_out).prune_shared(position, calls)
-        tokens = _tokens(batches)
-        with suspending([block.module for block in blocks]):
-            streams = Streams(model, blocks, batches, dense=Need.DENSE_STREAM in plan.needs)
-            try:
-                tokens = tokens or streams.tokens
-                warn_of_short_text(plan, tokens)
-                pruner = BlockPruner(plan, num_held_out)
-                kinds = [tuple(view.shape for view in views.values()) for views in plan.views]
-                then = () if references is None else ("recovery",)
-                with BlockBar(_task(plan), kinds, then, disable=not progress) as bar:
-                    while (index := streams.pruned.next) is not None:
-                        bar.set_postfix_str(printable(blocks[index].name))
-                        results[blocks[index].name] = pruner.prune(index, streams)
-                        bar.update()
-                        if index == len(blocks) - 1:
-                            break
-            finally:
-                streams.close()
+        results = _pruned_on_all_calls(repeated, batches, num_held_out)
+        with suspending(modules):
+            then = () if references is None else ("recovery",)
+            in_turn, tokens = _pruned_in_turn(plan, batches, num_held_out, then, progress)
+        results |= in_turn
         plan = plan.with_blocks_of(repeated)
         recovery = recovered(plan, references, progress)
         if plan.write:
@@ -131,6 +109,53 @@ def run(
     report.calibration_windows, report.calibration_tokens = len(examples), tokens
     report.seconds = time.perf_counter() - started
     return RunResult(report, results)
+
+
+def _in_order(plan: Plan, examples: Sequence[Mapping[str, Tensor]]) -> tuple[Plan, Plan]:
+    """The plan for blocks that are called once in a forward pass, in the order of their calls, and for the others."""
+    wanted = [block.name for block in plan.structure.blocks if plan.treats(block)]
+    seen = trace(plan.model, plan.structure, examples, wanted)
+    once = [name for name in seen.order if name not in seen.repeated]
+    return plan.in_order(once), plan.in_order([name for name in seen.order if name in seen.repeated])
+
+
+def _pruned_on_all_calls(
+    plan: Plan, batches: Sequence[dict[str, Tensor]], num_held_out: int
+) -> dict[str, BlockResult]:
+    """Blocks that are called several times in one pass, before all others."""
+    pruner, results = BlockPruner(plan, num_held_out), {}
+    for index, block in enumerate(plan.structure.blocks):
+        results[block.name] = pruner.prune_shared(index, calls_of(plan.model, block, batches))
+    return results
+
+
+def _pruned_in_turn(
+    plan: Plan, batches: Sequence[dict[str, Tensor]], num_held_out: int, then: Sequence[str], progress: bool
+) -> tuple[dict[str, BlockResult], int]:
+    """Each block when all runs have come to it, and the tokens that they were pruned on.
+
+    Args:
+        plan: of the run; its blocks are suspended.
+        batches, num_held_out: of calibration.
+        then: phases that follow, for the bar.
+        progress: whether to show it.
+    """
+    blocks, pruner, results = plan.structure.blocks, BlockPruner(plan, num_held_out), {}
+    kinds = [tuple(view.shape for view in views.values()) for views in plan.views]
+    streams = Streams(plan.model, blocks, batches, dense=Need.DENSE_STREAM in plan.needs)
+    try:
+        tokens = _tokens(batches) or streams.tokens
+        warn_of_short_text(plan, tokens)
+        with BlockBar(_task(plan), kinds, then, disable=not progress) as bar:
+            while (index := streams.pruned.next) is not None:
+                bar.set_postfix_str(printable(blocks[index].name))
+                results[blocks[index].name] = pruner.prune(index, streams)
+                bar.update()
+                if index == len(blocks) - 1:
+                    break
+    finally:
+        streams.close()
+    return results, tokens
 
 
 def _tokens(batches: Sequence[Mapping[str, Tensor]]) -> int:

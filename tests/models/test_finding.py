@@ -8,7 +8,7 @@ from torch import nn
 
 from optimum_si import SIConfig, SIPruner
 from optimum_si.models.experts.unfused import experts_as_linears
-from optimum_si.models.finding.find import found_groups, found_pairs
+from optimum_si.models.finding.find import found_pairs, groups_of
 from optimum_si.models.finding.finder import Finder
 from optimum_si.models.finding.proof import Proof
 from optimum_si.models.finding.spec import Spec
@@ -34,7 +34,10 @@ def places(group):
 def test_what_families_declare_is_found_untold(name):
     with blocks_called(name) as blocks:
         for block, stop in blocks:
-            found = {_named(block, places(group)): group for group in found_groups(block.module, block.views, stop)}
+            found = {
+                _named(block, places(group)): group
+                for group in groups_of(found_pairs(block.module, block.views, stop), block.module, block.views)
+            }
             # Experts know their pairs by their layout.
             declared = [group for group in block.scale_groups if ".experts." not in group.name]
             missing = {group.name for group in declared if _named(block, places(group)) not in found}

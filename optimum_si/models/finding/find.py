@@ -55,11 +55,6 @@ def groups_of(specs: Iterable[Spec], block: nn.Module, views: Mapping[str, Weigh
     return [group for group in groups if group is not None]
 
 
-def found_groups(block: nn.Module, views: Mapping[str, WeightView], stop: Stop) -> list[ScaleGroup]:
-    """:func:`found_pairs` as scale groups."""
-    return groups_of(found_pairs(block, views, stop), block, views)
-
-
 def _flows(
     proof: Proof, one: WeightView, other: WeightView, first: str, second: str, sizes: Sequence[int]
 ) -> Iterator[Spec]:
