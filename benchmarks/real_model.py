@@ -52,6 +52,7 @@ def main() -> None:
     add("--windows", type=int, default=32, help="of calibration (default: %(default)s)")
     add("--length", type=int, default=512, help="tokens of a window (default: %(default)s)")
     add("--test-windows", type=int, default=50, help="of each text (default: %(default)s)")
+    add("--test-length", type=int, help="tokens of a window of test (default: --length)")
     add("--threads", type=int, default=2, help="(default: %(default)s)")
     add("--repeat", type=int, default=1, help="commands of a row, whose medians are shown (default: %(default)s)")
     add("--model", metavar="DIR", help="another causal language model (default: SmolLM2-135M-Instruct)")

@@ -49,6 +49,9 @@ class Bench:
         self.model = subject["model"]
         self.settings = {"model": subject["name"], "blocks": subject["blocks"], "threads": args.threads, **sizes}
         self.settings["test_windows"] = args.test_windows if quality else None
+        self.test_length = args.test_length or args.length
+        if self.test_length != args.length:
+            self.settings["test_length"] = self.test_length
         self._known = read_rows(args.output)
 
     def row(self, recipe: str, target: str | None) -> Row:
@@ -101,7 +104,7 @@ class Bench:
         return self._step("forward", model=self.model)["seconds"]
 
     def _perplexities(self, model: str | Path) -> dict[str, float]:
-        sizes = {"length": self.args.length, "windows": self.args.test_windows}
+        sizes = {"length": self.test_length, "windows": self.args.test_windows}
         return self._step("perplexities", model=str(model), tokenizer=self.model, **sizes)
 
     def _step(self, name: str, **arguments: Any) -> dict[str, Any]:

@@ -135,7 +135,16 @@ def commands(monkeypatch) -> Commands:
 
 
 def arguments(**changes) -> Namespace:
-    given = {"model": None, "windows": 2, "length": 8, "test_windows": 2, "threads": 2, "repeat": 1, "output": None}
+    given = {
+        "model": None,
+        "windows": 2,
+        "length": 8,
+        "test_windows": 2,
+        "threads": 2,
+        "repeat": 1,
+        "output": None,
+        "test_length": None,
+    }
     given |= {"targets": ["2:4", "50%"], "blocks": None, "scaling": None, "peer_python": None, "peer_version": None}
     return Namespace(**{**given, **changes})
 
