@@ -7,8 +7,9 @@ from support.models import random_scale, relative_change
 
 from optimum_si import SIConfig, SIPruner
 from optimum_si.algorithms.induction.absorption import absorb
-from optimum_si.models.families import find_family
+from optimum_si.models.families import declared_families, find_family
 from optimum_si.models.finding.proof import Proof
+from optimum_si.models.stacks import find_stacks
 
 
 DECLARED = {**DECODERS, **OTHERS}
@@ -29,6 +30,8 @@ FUSED = {
     "phi3": ("self_attn.qkv_proj", "qkv"),
     "glm4": ("mlp.gate_up_proj", ["gate", "up"]),
     "modernbert": ("mlp.Wi", ["gate", "up"]),
+    "gpt2-cross": ("crossattention.c_attn", "kv"),
+    "deepseek-v2": ("self_attn.kv_b_proj", "kv"),
     "deepseek_v3": ("self_attn.kv_b_proj", "kv"),
     "mixtral": ("mlp.experts.3.gate_up_proj", ["gate", "up"]),
     "gpt_oss": ("mlp.experts.0.gate_up_proj", ["gate", "up"]),
@@ -111,6 +114,12 @@ def test_each_part_has_a_target_of_its_own(name, recipe, tmp_path):
     again = type(model).from_pretrained(tmp_path / "out", dtype="auto")
     for (key, value), (_, other) in zip(model.state_dict().items(), again.state_dict().items(), strict=True):
         assert torch.equal(value, other), key
+
+
+def test_every_declared_type_has_a_tiny_model():
+    declared = {model_type for family in declared_families() for model_type in family.model_types}
+    towers = {stack.tower.config.model_type for name in DECLARED for stack in find_stacks(family_model(name))}
+    assert declared - towers == set()
 
 
 @pytest.mark.parametrize("name", DECLARED)

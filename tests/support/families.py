@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import transformers as hf
 from support.mixtures import MIXTURES
+from support.models import DECLARED as WHOLE
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -70,6 +71,24 @@ _VISION = {
 }
 _ROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
 _QWEN_VL = {"image_token_id": 3, "vision_start_token_id": 4, "vision_end_token_id": 5, "video_token_id": 6}
+_VL = {
+    "text_config": {**_GROUPED, "rope_parameters": _ROPE},
+    "vision_config": {**_VISION, "embed_dim": 32, "mlp_ratio": 2, "window_size": 8, "fullatt_block_indexes": [1]},
+}
+_LATENT = {
+    **_PLAIN,
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 16,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 16,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_shared_experts": 1,
+    "moe_intermediate_size": 16,
+    "first_k_dense_replace": 1,
+}
+_LONG = {**_T5, "local_radius": 4, "global_block_size": 4, "decoder_start_token_id": 0}
 _ELEMENT = {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 48, "num_kv_shared_layers": 1}
 _FOUR = {**_HEADS, "num_hidden_layers": 4, **_ELEMENT}
 _DEBERTA = {**_PLAIN, "relative_attention": True, "pos_att_type": ["p2c", "c2p"]}
@@ -79,9 +98,11 @@ def _made(name: str, config: str, **fields: Any) -> Callable[[], Any]:
     return lambda: getattr(hf, name)(getattr(hf, config)(**fields))
 
 
-#: Every declared family beside those of :mod:`support.models`, whose names say which variant.
+#: Every declared type, in each variant that its page asks for; beginning with those whose pages say more than pairs.
 DECODERS: dict[str, Callable[[], Any]] = {
+    **{name: made for name, made in WHOLE.items() if not name.startswith("bert")},
     "gpt2-pairs": _made("GPT2LMHeadModel", "GPT2Config", **_GPT),
+    "gpt2-cross": _made("GPT2LMHeadModel", "GPT2Config", **_GPT, add_cross_attention=True),
     "gpt-neox-pairs": _made("GPTNeoXForCausalLM", "GPTNeoXConfig", **_PLAIN),
     "gpt-neox-in-turn": _made("GPTNeoXForCausalLM", "GPTNeoXConfig", **_PLAIN, use_parallel_residual=False),
     "bloom": _made("BloomForCausalLM", "BloomConfig", vocab_size=48, hidden_size=32, n_layer=2, n_head=4),
@@ -125,12 +146,20 @@ DECODERS: dict[str, Callable[[], Any]] = {
     "starcoder2": _made("Starcoder2ForCausalLM", "Starcoder2Config", **_GROUPED),
     "cohere": _made("CohereForCausalLM", "CohereConfig", **_GROUPED, pad_token_id=0),
     "cohere2": _made("Cohere2ForCausalLM", "Cohere2Config", **_GROUPED, pad_token_id=0),
+    "deepseek-v2": _made("DeepseekV2ForCausalLM", "DeepseekV2Config", **_LATENT, q_lora_rank=16),
+    "deepseek-v2-lite": _made("DeepseekV2ForCausalLM", "DeepseekV2Config", **_LATENT, q_lora_rank=None),
     "qwen2-moe": _made("Qwen2MoeForCausalLM", "Qwen2MoeConfig", **_GROUPED, **_SHARED),
     "qwen3-next": _made("Qwen3NextForCausalLM", "Qwen3NextConfig", **_HEADS, **_SHARED, **_DELTA),
     **{name: MIXTURES[name] for name in ("mixtral", "qwen3_moe", "gpt_oss", "llama4", "deepseek_v3")},
 }  # fmt: skip
 OTHERS: dict[str, Callable[[], Any]] = {
+    **{name: made for name, made in WHOLE.items() if name.startswith("bert")},
     "roberta": _made("RobertaForMaskedLM", "RobertaConfig", **_PLAIN, pad_token_id=0),
+    "roberta-cross": _made(
+        "RobertaForCausalLM", "RobertaConfig", **_PLAIN, pad_token_id=0, is_decoder=True, add_cross_attention=True
+    ),
+    "xlm-roberta": _made("XLMRobertaForMaskedLM", "XLMRobertaConfig", **_PLAIN, pad_token_id=0),
+    "camembert": _made("CamembertForMaskedLM", "CamembertConfig", **_PLAIN, pad_token_id=0),
     "electra": _made("ElectraForMaskedLM", "ElectraConfig", **_PLAIN, embedding_size=16),
     "distilbert": _made(
         "DistilBertForMaskedLM", "DistilBertConfig", vocab_size=48, dim=32, n_layers=2, n_heads=4, hidden_dim=48,
@@ -153,6 +182,12 @@ OTHERS: dict[str, Callable[[], Any]] = {
     "siglip": _made("SiglipModel", "SiglipConfig", text_config=_PLAIN, vision_config=_IMAGE),
     "t5-pairs": _made("T5ForConditionalGeneration", "T5Config", **_T5, decoder_start_token_id=0),
     "t5-gated": _made("T5ForConditionalGeneration", "T5Config", **_T5, feed_forward_proj="gated-gelu"),
+    "mt5": _made("MT5ForConditionalGeneration", "MT5Config", **_T5, decoder_start_token_id=0),
+    "umt5": _made("UMT5ForConditionalGeneration", "UMT5Config", **_T5, decoder_start_token_id=0),
+    "longt5": _made("LongT5ForConditionalGeneration", "LongT5Config", **_LONG),
+    "longt5-global": _made(
+        "LongT5ForConditionalGeneration", "LongT5Config", **_LONG, encoder_attention_type="transient-global"
+    ),
     "bart": _made("BartForConditionalGeneration", "BartConfig", **_BOTH),
     "marian": _made(
         "MarianMTModel", "MarianConfig", **_BOTH, pad_token_id=0, decoder_start_token_id=0,
@@ -172,6 +207,8 @@ OTHERS: dict[str, Callable[[], Any]] = {
             vision_feature_layer=-1,
         )
     ),
+    "qwen2-vl": _made("Qwen2VLForConditionalGeneration", "Qwen2VLConfig", **_VL, **_QWEN_VL),
+    "qwen2-5-vl": _made("Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VLConfig", **_VL, **_QWEN_VL),
     "qwen3-vl": _made(
         "Qwen3VLForConditionalGeneration", "Qwen3VLConfig", text_config={**_HEADS, "rope_parameters": _ROPE},
         vision_config=_VISION, **_QWEN_VL,
@@ -211,11 +248,13 @@ def family_inputs(name: str, model: PreTrainedModel) -> dict[str, Tensor]:
     if name == "llava":
         picture = torch.full((3, 16), 3)
         return {"input_ids": torch.cat([ids[:, :2], picture, ids[:, 2:]], dim=1), "pixel_values": images}
-    if name == "qwen3-vl":
+    if name in ("qwen2-vl", "qwen2-5-vl", "qwen3-vl"):
         ids = torch.cat([ids[:1, :1], torch.tensor([[4, 3, 3, 3, 3, 5]]), ids[:1, 1:]], dim=1)
         patches = torch.randn(16, 3 * 2 * 16, generator=generator)
         more = {"image_grid_thw": torch.tensor([[1, 4, 4]]), "mm_token_type_ids": (ids == 3).int()}
         return {"input_ids": ids, "pixel_values": patches, **more}
+    if name.endswith("-cross"):
+        return {"input_ids": ids, "encoder_hidden_states": torch.randn(3, 5, 32, generator=generator)}
     if name in ("clip", "siglip"):
         return {"input_ids": ids, "pixel_values": images}
     if model.main_input_name == "pixel_values":

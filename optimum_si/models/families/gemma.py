@@ -26,10 +26,11 @@ def scale_groups(block: Any, views: Mapping[str, WeightView], config: Any) -> li
     if not has_any(attention, ["v_norm"]):
         pairs.attention(q, k, v, "self_attn.o_proj", attention.head_dim, attention.head_dim, mixed=mixed)
     pairs.through("mlp.up_proj", "mlp.down_proj")
+    pairs.through("laurel.linear_left", "laurel.linear_right")
     return pairs.found
 
 
 FAMILY = Family(
-    model_types=("gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n_text", "gemma4_text"),
+    model_types=("gemma", "gemma2", "gemma3_text", "gemma3n_text", "gemma4_text"),
     scale_groups=scale_groups,
 )

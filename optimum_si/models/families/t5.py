@@ -13,14 +13,17 @@ from .pairs import Pairs
 def scale_groups(block: Any, views: Mapping[str, WeightView], config: Any) -> list[ScaleGroup]:
     """Norms -> their readers; q <-> k; v -> o; through ReLU, or the half that is gated.
 
-    Keys and values of cross attention read the states of the encoder, behind its last norm, which is outside.
+    Keys and values of cross attention read the states of the encoder, behind its last norm, which is outside. Those
+    of LongT5's global attention also read sums of what its norm gives, behind a norm of their own.
     """
     pairs, last = Pairs(block, views), f"layer.{len(block.layer) - 1}"
     dense = f"{last}.DenseReluDense"
-    for number, name in enumerate(("SelfAttention", "EncDecAttention")[: len(block.layer) - 1]):
+    for number, layer in enumerate(block.layer[:-1]):
+        # SelfAttention or EncDecAttention; LocalSelfAttention or TransientGlobalSelfAttention in LongT5's encoder.
+        name = next(name for name, _ in layer.named_children() if name.endswith("Attention"))
         q, k, v, o = (f"layer.{number}.{name}.{part}" for part in "qkvo")
-        own = [q, k, v] if name == "SelfAttention" else [q]
-        pairs.norm(f"layer.{number}.layer_norm", *own)
+        if name != "TransientGlobalSelfAttention":
+            pairs.norm(f"layer.{number}.layer_norm", *([q] if name == "EncDecAttention" else [q, k, v]))
         pairs.attention(q, k, v, o, config.d_kv, name=f"{name}.")
     if f"{dense}.wi_0" in views:
         pairs.norm(f"{last}.layer_norm", f"{dense}.wi_0", f"{dense}.wi_1")
