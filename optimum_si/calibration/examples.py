@@ -1,6 +1,6 @@
 """Tokenized rows -> examples, whichever way a user holds them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from numbers import Number
 from typing import Any
 
@@ -19,19 +19,25 @@ PATCHES = {"pixel_values": "image_grid_thw", "pixel_values_videos": "video_grid_
 
 
 def tokenized_examples(
-    rows: Iterable[Any], max_length: int | None = None, count: int | None = None, main_input: str = "input_ids"
+    rows: Iterable[Any],
+    max_length: int | None = None,
+    count: int | None = None,
+    main_input: str = "input_ids",
+    numbers: Set[str] = frozenset(),
 ) -> list[dict[str, Tensor]]:
     """Rows as dicts of tensors, one example each.
 
     Args:
         rows: mappings, or token ids alone, as tensors, arrays or lists; batched ones are split. Entries that are one
-            number, a string or None for each example (an index, a class label, the text) are left out.
+            number (an index, a class label), a string or None for each example are left out.
         max_length: longest ``input_ids`` accepted; None for any.
         count: examples wanted, the first ones; None for all.
         main_input: name of values without one that are no token ids.
+        numbers: names under which one number for each example is an input, such as XMOD's ``lang_ids``, and kept.
 
     Returns:
-        Dicts of tensors with a leading dimension of 1, but for patches that no row of their own holds;
+        Dicts of tensors with a leading dimension of 1, which is a number's only one, but for patches that no row of
+        their own holds;
         ``input_ids`` and ``attention_mask`` (ones when absent) are int64 [1, T].
 
     Raises:
@@ -40,7 +46,7 @@ def tokenized_examples(
     examples: list[dict[str, Tensor]] = []
     for index, row in enumerate(rows):
         named = row if isinstance(row, Mapping) else {name_of_input(row, main_input): row}
-        for example in _split(named, index):
+        for example in _split(named, index, numbers):
             examples.append(_checked(example, index, max_length))
             if len(examples) == count:
                 return examples
@@ -63,7 +69,7 @@ def rank(value: Any) -> int:
     return 0
 
 
-def _split(row: Mapping[str, Any], index: int) -> Iterator[dict[str, Tensor]]:
+def _split(row: Mapping[str, Any], index: int, numbers: Set[str]) -> Iterator[dict[str, Tensor]]:
     """The examples of a row: its only one, or one for each entry of its batch."""
     lead = next((name for name in [*INPUT_RANKS, *row] if name in row and rank(row[name])), None)
     if lead is None or len(row[lead]) == 0 or ("input_ids" in row and rank(row["input_ids"]) not in (1, 2)):
@@ -74,11 +80,13 @@ def _split(row: Mapping[str, Any], index: int) -> Iterator[dict[str, Tensor]]:
         )
     row = {**row, **(whole := _patches(row, index))}
     if rank(row[lead]) == INPUT_RANKS.get(lead) and lead not in whole:
-        tensors = {name: _tensor(value, name, index) for name, value in row.items() if rank(value) >= 1}
+        kept = {name: value for name, value in row.items() if rank(value) or (name in numbers and _is_number(value))}
+        tensors = {name: _tensor(value, name, index) for name, value in kept.items()}
         yield {name: value if name in whole else value[None] for name, value in tensors.items()}
         return
-    batched = {name: value for name, value in row.items() if rank(value) >= 2}
     size = len(row[lead])
+    batched = {name: value for name, value in row.items() if rank(value) >= 2}
+    batched |= _numbers({name: row[name] for name in numbers if name in row}, size)
     if size > 1 and whole and lead not in whole:
         yield from _one_image_each(batched, size, index)
         return
@@ -95,6 +103,18 @@ def _split(row: Mapping[str, Any], index: int) -> Iterator[dict[str, Tensor]]:
                     "agree."
                 )
         yield example
+
+
+def _numbers(row: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """A number for each example of a batch, of the entries that hold some; one that stands alone is for all."""
+    alone = {name: [value] * size for name, value in row.items() if _is_number(value)}
+    return {**alone, **{name: value for name, value in row.items() if rank(value) == 1 and len(value) == size}}
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, (Tensor, np.ndarray)):
+        return value.ndim == 0
+    return isinstance(value, Number) and not isinstance(value, bool)  # switches are no data
 
 
 def _patches(row: Mapping[str, Any], index: int) -> dict[str, Tensor]:

@@ -136,7 +136,7 @@ def _examples(
         owned = getattr(reader.processor, "tokenizer", None) or tokenizer
         labels = (target_labels(row, target, owned, length, index) for index, row in enumerate(source.rows))
         rows = (with_labels(row, ids) for row, ids in zip(rows, labels, strict=False))
-    return tokenized_examples(rows, max_length, count, reader.main_input)
+    return tokenized_examples(rows, max_length, count, reader.main_input, reader.numbers)
 
 
 def draw_for(dataset: Any, windower: Windower) -> Callable[..., list[Tensor]]:

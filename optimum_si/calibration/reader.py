@@ -25,6 +25,8 @@ INPUTS = {
 }
 #: What goes along with inputs, and is none by itself.
 _BESIDE = frozenset({"attention_mask", "decoder_attention_mask", "labels", "token_type_ids", "position_ids"})
+#: What a model is to answer; others have "label" in their names.
+_ANSWERS = frozenset({"start_positions", "end_positions"})
 #: What an input takes, in words.
 _WORDS = {TEXT: "text, or token ids", IMAGES: "images", SOUNDS: "sounds"}
 
@@ -64,6 +66,11 @@ class Reader:
         """The model's processor; None where there is none."""
         return self.load()
 
+    @property
+    def numbers(self) -> frozenset[str]:
+        """Inputs that may be one number for each example: all that its forward takes by name, but for answers."""
+        return frozenset(name for name in self.inputs - _ANSWERS if "label" not in name)
+
     def reads(self, kind: str) -> bool:
         """Whether the model takes :data:`TEXT`, :data:`IMAGES` or :data:`SOUNDS`."""
         return not self.inputs or bool(self.inputs & INPUTS[kind])
@@ -83,6 +90,7 @@ class Reader:
 
     def check(self, example: Mapping[str, Tensor]) -> None:
         """Raise :class:`CalibrationError` for an example of which the model takes nothing."""
-        given = [name for name in example if name not in _BESIDE]
+        # A number goes along with inputs too.
+        given = [name for name, value in example.items() if name not in _BESIDE and value.ndim > 1]
         if self.inputs and not self.inputs.intersection(given):
             raise self.refuse(", ".join(map(repr, given)) or "no inputs")
