@@ -3,12 +3,19 @@
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from optimum_si.algorithms.whole_model.answers import Answers, without_labels
-from optimum_si.algorithms.whole_model.passing import checkpointed, fast_products, only_trained
+from optimum_si.algorithms.whole_model.passing import (
+    checkpointed,
+    fast_products,
+    has_fast_products,
+    only_trained,
+    tried_in_fast_products,
+)
 from optimum_si.calibration import without_padding
 from optimum_si.errors import NumericalError
 from optimum_si.linalg.moments import MomentAccumulator, Moments
@@ -57,18 +64,20 @@ def sensitivities(
         Of each layer that the examples reach, by the name of its view.
     """
     parameter = next(model.parameters())
+    device = parameter.device
     watched = {id(view.module): _Watched() for view in views}
     modules = {id(view.module): view.module for view in views}
-    generator = torch.Generator(parameter.device).manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed)
     # Gradients may leave the range of fp16.
     wide = widened(model) if parameter.dtype == torch.float16 else nullcontext()
-    with wide, only_trained(model, {}), checkpointed(blocks), fast_products(parameter.device):
+    with wide, only_trained(model, {}), checkpointed(blocks):
         chosen = _spread([without_padding(without_labels(example)) for example in examples])
         answers = Answers.of(model, chosen[0])
+        quick = has_fast_products(device) and tried_in_fast_products(device, partial(answers, chosen[0])) is not None
         hooks = [module.register_forward_hook(watched[key].called) for key, module in modules.items()]
         try:
             for example in chosen:
-                with torch.enable_grad():
+                with torch.enable_grad(), fast_products(device, wanted=quick):
                     values = torch.cat(answers(example))
                     if values.requires_grad:  # else no layer that is asked for was reached
                         answers.probe(values, generator).backward()

@@ -14,6 +14,7 @@ from optimum_si.algorithms.whole_model.passing import (
     fast_products,
     has_fast_products,
     only_trained,
+    tried_in_fast_products,
     widened_alone,
 )
 from optimum_si.config.recovery import RecoveryConfig
@@ -209,10 +210,13 @@ class _Job:
             yield
             return
         part = self.references.steps.parts(self.references.steps.held_out)[0]
-        losses = []
-        for wanted in (False, True):
-            with fast_products(self.device, wanted), torch.no_grad():
-                losses.append(float(self.references.loss(part, self.references.answered(part))))
-        close = abs(losses[1] - losses[0]) <= TOLERANCE * max(losses[0], SMALL_LOSS * self.references.count(part))
-        with fast_products(self.device, close):
+
+        def loss() -> float:
+            return float(self.references.loss(part, self.references.answered(part)))
+
+        with fast_products(self.device, wanted=False), torch.no_grad():
+            exact = loss()
+        quick = tried_in_fast_products(self.device, loss)
+        limit = TOLERANCE * max(exact, SMALL_LOSS * self.references.count(part))
+        with fast_products(self.device, wanted=quick is not None and abs(quick - exact) <= limit):
             yield

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from optimum_si.algorithms.whole_model.answers import Answers, check_answers, without_labels
-from optimum_si.algorithms.whole_model.passing import fast_products, has_fast_products
+from optimum_si.algorithms.whole_model.passing import fast_products, has_fast_products, tried_in_fast_products
 from optimum_si.calibration import make_batches
 from optimum_si.errors import CalibrationError
 
@@ -93,9 +94,10 @@ class References:
         if parameter.dtype != torch.float32 or not has_fast_products(parameter.device):
             return False
         part = self.steps.parts(self.steps.held_out)[0]
-        with fast_products(parameter.device):
-            quick = self.answered(part)
-        quick = [answer.to(torch.bfloat16) for answer in quick]  # as they would be kept
+        answered = tried_in_fast_products(parameter.device, partial(self.answered, part))
+        if answered is None:
+            return False
+        quick = [answer.to(torch.bfloat16) for answer in answered]  # as they would be kept
         exact = [dense[index] for index in part]
         distance = self.answers.distance(torch.cat(quick), torch.cat(exact))
         return float(distance) <= NOISE * sum(len(answer) for answer in exact)

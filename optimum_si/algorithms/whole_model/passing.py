@@ -3,13 +3,16 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from optimum_si.models.forward.modes import widened
+
+
+Result = TypeVar("Result")
 
 
 @contextmanager
@@ -85,6 +88,21 @@ def fast_products(device: torch.device, wanted: bool = True) -> Iterator[None]:
             yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def tried_in_fast_products(device: torch.device, run: Callable[[], Result]) -> Result | None:
+    """What is computed in narrower products, without gradients; None where the model's own code does not take them.
+
+    Under autocast a layer answers in another dtype than it was asked in, which some models write into tensors of the
+    one that they expect (XMOD's adapters, experts that gather their tokens).
+    """
+    try:
+        with fast_products(device), torch.no_grad():
+            return run()
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:
+        return None
 
 
 def has_fast_products(device: torch.device) -> bool:

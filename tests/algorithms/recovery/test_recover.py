@@ -174,6 +174,26 @@ def test_training_in_narrower_products_does_what_training_in_fp32_does(monkeypat
     assert after[0] < 0.7 and after[1] == pytest.approx(after[0], abs=0.05)
 
 
+def test_models_whose_own_code_takes_no_narrower_products_recover_in_fp32(monkeypatch):
+    for module in ("recovery.recover", "recovery.references", "whole_model.passing"):
+        monkeypatch.setattr(f"optimum_si.algorithms.{module}.has_fast_products", lambda device: True)
+    model = tiny("llama")
+    mlp = model.model.layers[0].mlp
+
+    def as_adapters_do(hidden, forward=mlp.forward):
+        output = torch.zeros(hidden.shape)
+        output[torch.ones(hidden.shape[:-1], dtype=torch.bool)] = forward(hidden).flatten(0, -2)
+        return output
+
+    mlp.forward = as_adapters_do
+    references = references_of(model)
+    assert {answer.dtype for answer in references.dense} == {torch.float32}
+    with torch.no_grad():
+        mlp.gate_proj.weight[:, ::2] = 0
+    result = recovered(model, references)
+    assert result.after < result.before
+
+
 def test_a_loss_that_is_not_finite_stops_with_the_best_so_far(monkeypatch):
     before, _ = pruned_with_references("llama")
     model, references = pruned_with_references("llama")
