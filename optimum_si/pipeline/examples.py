@@ -11,6 +11,7 @@ from optimum_si.checkpoint.load import maximum_length
 from optimum_si.config.si_config import SIConfig
 
 from .checks import check_vocabulary
+from .heard_silence import without_unused_masks
 
 
 def examples_of(
@@ -40,4 +41,5 @@ def examples_of(
     reader = Reader.of(model, load_processor)
     examples, fresh = run_data(dataset, config.calibration, num_fresh, *own, progress, reader)
     check_vocabulary([*examples, *fresh], model)
-    return examples, fresh
+    every = without_unused_masks([*examples, *fresh], model)
+    return every[: len(examples)], every[len(examples) :]

@@ -18,6 +18,7 @@ from optimum_si.calibration.media import media_kind, read_sound, resampled
 from optimum_si.models.forward.runs import suspending
 from optimum_si.models.forward.streams import Stream
 from optimum_si.models.structure import find_structure
+from optimum_si.pipeline.heard_silence import without_unused_masks
 
 
 CONFIG = SIConfig("wanda", sparsity=0.5, induction=None, calibration={"num_samples": 4, "batch_size": 2})
@@ -328,6 +329,22 @@ def test_silence_behind_a_sound_is_no_token():
         assert real[1] == states.shape[1] and abs(real[0] / real[1] - 0.25) < 0.03
         assert torch.equal(of_decoder.mask_of(states), of_encoder.mask)
         assert of_encoder.num_tokens == sum(real)
+
+
+@pytest.mark.parametrize("subject", [media.whisper, media.speech2text])
+def test_silence_counts_where_the_model_hears_it(subject):
+    model, processor = subject()
+    found = with_decoder_inputs(examples(media.sounds([4000, 6000]), (model, processor)), model, 4)
+    kept = without_unused_masks(found, model)
+    assert all("attention_mask" in example for example in found)
+    assert {"attention_mask" in example for example in kept} == {subject is media.speech2text}
+
+
+def test_silence_that_a_model_leaves_out_by_its_mask_keeps_the_mask():
+    model, processor = media.whisper()
+    found = with_decoder_inputs(examples(media.sounds([4000, 6000]), (model, processor)), model, 4)
+    model.model._mask_input_features = lambda features, attention_mask: features * attention_mask.unsqueeze(1)
+    assert all("attention_mask" in example for example in without_unused_masks(found, model))
 
 
 def advance_to(stream, blocks, stack):
