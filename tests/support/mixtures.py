@@ -67,7 +67,7 @@ def _deepseek_v3() -> Any:
 def _switch() -> Any:
     return transformers.SwitchTransformersForConditionalGeneration(
         transformers.SwitchTransformersConfig(
-            vocab_size=64, d_model=32, d_kv=16, d_ff=32, num_layers=2, num_sparse_encoder_layers=1,
+            vocab_size=64, d_model=32, d_kv=16, d_ff=48, num_layers=2, num_sparse_encoder_layers=1,
             num_decoder_layers=2, num_sparse_decoder_layers=1, num_heads=2, num_experts=4, expert_capacity=8,
             decoder_start_token_id=0,
         )
@@ -78,7 +78,7 @@ def _nllb() -> Any:
     return transformers.NllbMoeForConditionalGeneration(
         transformers.NllbMoeConfig(
             vocab_size=64, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2,
-            decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, encoder_sparse_step=2,
+            decoder_attention_heads=2, encoder_ffn_dim=48, decoder_ffn_dim=48, encoder_sparse_step=2,
             decoder_sparse_step=2, num_experts=4, expert_capacity=16, max_position_embeddings=64,
             decoder_start_token_id=2,
         )

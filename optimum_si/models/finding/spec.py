@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from optimum_si.models.experts.expert import Expert
+from optimum_si.models.experts.expert import Experts
 from optimum_si.models.scale_groups import (
     ScaleGroup,
     linear_to_linear,
@@ -113,9 +113,6 @@ def readers(block: nn.Module, views: Mapping[str, WeightView], name: str) -> lis
     if not name.endswith(ALL_OF):
         return [reader(block, views, name)]
     around = name.removesuffix(ALL_OF)
-    last = {
-        f"{local}.{module.last}"
-        for local, module in block.named_modules()
-        if isinstance(module, Expert) and local.startswith(f"{around}.")
-    }
-    return [view for local, view in views.items() if local.startswith(f"{around}.") and local not in last]
+    experts = [module for module in block.modules() if isinstance(module, Experts)]
+    last = {layer for module in experts for layer in module.last_layers()}
+    return [view for local, view in views.items() if local.startswith(f"{around}.") and view.module not in last]
