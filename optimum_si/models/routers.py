@@ -15,8 +15,12 @@ def is_router(local: str, rows: int, config: Any) -> bool:
         rows: of its weight.
         config: of the model or the tower.
     """
-    *around, last = local.split(".")
-    if any("router" in part for part in [*around, last]):
+    parts = local.split(".")
+    if any("router" in part for part in parts):
         return True
-    experts = [getattr(config, name, None) for name in _COUNTS]
-    return rows in (1, *experts) and re.search("gate", last) is not None
+    experts: list[Any] = []
+    for name in _COUNTS:
+        count = getattr(config, name, None)
+        experts += count if isinstance(count, list) else [count]  # some have one for each block
+    # An MLP's `gate_proj` may happen to be as wide as there are experts.
+    return rows in (1, *experts) and any(re.search("(^|_)gate$", part) for part in parts)
