@@ -12,6 +12,7 @@ LAYOUTS = {
     "by size": (by_size(q=6, k=3, v=3), {"q": range(6), "k": range(6, 9), "v": range(9, 12)}),
     "per head": (per_head(2, q=2, k=2, v=2), {"q": [0, 1, 6, 7], "k": [2, 3, 8, 9], "v": [4, 5, 10, 11]}),
     "grouped": (per_head(2, q=4, k=1, v=1), {"q": [0, 1, 2, 3, 6, 7, 8, 9], "k": [4, 10], "v": [5, 11]}),
+    "one group": (per_head(1, q=6, k=3, v=3), {"q": range(6), "k": range(6, 9), "v": range(9, 12)}),
     "alternating": (alternating("gate", "up"), {"gate": range(0, 12, 2), "up": range(1, 12, 2)}),
     "halves": (halves("gate", "up", 12), {"gate": range(6), "up": range(6, 12)}),
 }
@@ -33,6 +34,16 @@ def test_each_part_is_its_rows(layout):
         assert (view.part, view.owner, view.module) == (name, "fused", fused)
         assert torch.equal(view.read(), fused.weight[list(expected)]) and view.shape == (len(expected), 5)
         assert torch.equal(view.read_bias(), fused.bias[list(expected)])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_was_read_can_be_written(layout):
+    fused, views = parts_of(LAYOUTS[layout][0])
+    before = {name: value.detach().clone() for name, value in fused.state_dict().items()}
+    for view in views.values():
+        view.write(view.read())
+        view.write_bias(view.read_bias())
+    assert all(torch.equal(value, before[name]) for name, value in fused.state_dict().items())
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
