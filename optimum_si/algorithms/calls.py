@@ -34,6 +34,7 @@ class Batch:
             error, target = error * self.weight, target * self.weight
         mask = self.inputs.mask
         if mask is not None:
+            mask = mask.expand(error.shape[:-1])  # states of several streams have one mask
             error, target = error[mask], target[mask]
         return error.sum(), target.sum()
 

@@ -152,7 +152,7 @@ class Answers:
 
 def _takes_one_text(model: Any) -> bool:
     """Whether a classifier cannot tell where texts of a batch end: decoders with such a head look for padding."""
-    without_padding = model.config.get_text_config().pad_token_id is None
+    without_padding = getattr(model.config.get_text_config(), "pad_token_id", None) is None
     return without_padding and type(model).__name__.endswith("ForSequenceClassification")
 
 

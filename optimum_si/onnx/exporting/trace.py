@@ -66,7 +66,7 @@ def trace(model: PreTrainedModel, opset: int | None, fusions: str | None) -> lis
                 Trace(name, exporter.export_program(part, inputs, config)[0]) for name, part, inputs in _parts(model)
             ]
     except Exception as error:
-        if "padding token" in str(error) and model.config.get_text_config().pad_token_id is None:
+        if "padding token" in str(error) and getattr(model.config.get_text_config(), "pad_token_id", None) is None:
             raise ExportError(
                 f"{type(model).__name__} takes one text at a time while config.pad_token_id is None, and a graph "
                 "takes any number: set it to the tokenizer's (model.config.pad_token_id = tokenizer.pad_token_id, or "

@@ -4,8 +4,10 @@ import pytest
 import torch
 from support.models import FAMILIES, block_weights, calibration, same_bytes, tiny
 from support.recovery import held_out_loss, pruned_with_references, recovered, references_of
+from support.zoo import ZOO
 from torch import nn
 
+from optimum_si import SIConfig, SIPruner
 from optimum_si.algorithms.recovery import train as training
 from optimum_si.algorithms.recovery.memory import Level
 from optimum_si.algorithms.recovery.recover import _Job
@@ -158,6 +160,25 @@ def test_narrower_products_are_left_out_where_the_loss_notices(monkeypatch):
     monkeypatch.setattr("optimum_si.algorithms.recovery.recover.TOLERANCE", -1.0)
     recovered(model, references)
     assert used.count("medium") == 1  # to compare, and not for the training
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "error"])
+def test_a_model_that_cannot_compute_in_narrower_products_is_recovered_without(allocation, monkeypatch):
+    for module in ("recovery.recover", "recovery.references", "whole_model.passing"):
+        monkeypatch.setattr(f"optimum_si.algorithms.{module}.has_fast_products", lambda device: True)
+    specimen = ZOO["DebertaForMaskedLM"]
+    config = SIConfig("wanda", induction=None, recovery=True, allocation=allocation)
+    pruner = SIPruner(specimen.build())
+    pruner.prune(config, specimen.examples(4), progress=False)
+    assert pruner.report.recovery.steps > 0
+
+
+def test_a_config_that_knows_of_no_padding_is_recovered():
+    specimen = ZOO["CodeGenForCausalLM"]
+    assert not hasattr(specimen.build().config, "pad_token_id")
+    pruner = SIPruner(specimen.build())
+    pruner.prune(SIConfig("wanda", induction=None, recovery=True), specimen.examples(4), progress=False)
+    assert pruner.report.recovery.steps > 0
 
 
 def test_training_in_narrower_products_does_what_training_in_fp32_does(monkeypatch):
