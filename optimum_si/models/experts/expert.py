@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from math import ceil
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from optimum_si.models.splits import Split
 
 #: True at the real tokens of the call that is on its way, [tokens]; padding is sent to no expert.
 REAL_TOKENS: ContextVar[Tensor | None] = ContextVar("real_tokens", default=None)
+#: The token of every row that sorted experts are called with; each of the runs that take turns has its own.
+SORTED_TOKENS: ContextVar[Tensor | None] = ContextVar("sorted_tokens", default=None)
 
 
 class Expert(nn.Module):
@@ -92,6 +95,12 @@ class Experts(nn.Module):
         """One expert."""
         return self.get_submodule(self.names[number])
 
+    def last_layers(self) -> list[nn.Linear]:
+        """The layer of each expert that does not read its input; none of experts that are a single layer."""
+        inside = ([*self.expert(number).modules()] for number in range(self.num_experts))
+        layers = [[module for module in modules if isinstance(module, nn.Linear)] for modules in inside]
+        return [found[-1] for found in layers if len(found) > 1]
+
     def answer(self, number: int, own: Tensor, everyone: Tensor) -> Tensor:
         """Output of one expert for its own tokens [n, features]; ``everyone`` is all tokens, to take extra ones of."""
         if self.counted is not None:
@@ -154,8 +163,27 @@ class SortedExperts(Experts):
     TAKES_OTHERS = False
 
     def forward(self, inputs: Tensor, expert_size: list[int]) -> Tensor:
-        parts = inputs.split(expert_size, dim=0)
-        return torch.cat([self.expert(number)(tokens) for number, tokens in enumerate(parts) if len(tokens)])
+        real, result = _real_rows(inputs), None
+        for number, rows in enumerate(torch.arange(len(inputs), device=inputs.device).split(expert_size)):
+            rows = rows if real is None else rows[real[rows]]
+            if len(rows):
+                output = self.expert(number)(inputs[rows])
+                result = output.new_zeros(len(inputs), output.shape[1]) if result is None else result
+                result = result.index_copy(0, rows, output)
+        assert result is not None, "no token is real"
+        return result
+
+
+def note_order(router: nn.Module, args: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+    """Forward hook of a router beside sorted experts, whose second output is the token of every row."""
+    SORTED_TOKENS.set(output[1])
+
+
+def _real_rows(inputs: Tensor) -> Tensor | None:
+    real, tokens = REAL_TOKENS.get(), SORTED_TOKENS.get()
+    if real is None or tokens is None or len(tokens) != len(inputs):
+        return None
+    return real.reshape(-1).to(inputs.device)[tokens]
 
 
 def routed_layers(block: nn.Module) -> set[nn.Module]:

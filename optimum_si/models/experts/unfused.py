@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from .expert import Experts
+from .expert import Experts, SortedExperts, note_order
 from .layouts import LAYOUTS
 
 
@@ -17,6 +17,7 @@ def experts_as_linears(model: nn.Module) -> Iterator[None]:
     there is in the model's own parameters afterwards. Inside another call for the same model this does nothing.
     """
     replaced: list[tuple[nn.Module, str, nn.Module]] = []
+    handles = []
     for parent in list(model.modules()):
         if isinstance(parent, Experts):
             continue
@@ -25,9 +26,13 @@ def experts_as_linears(model: nn.Module) -> Iterator[None]:
             if experts is not None:
                 replaced.append((parent, name, child))
                 setattr(parent, name, experts.train(child.training))
+                if isinstance(experts, SortedExperts):
+                    handles.append(parent.get_submodule("router").register_forward_hook(note_order))
     try:
         yield
     finally:
+        for handle in handles:
+            handle.remove()
         for parent, name, child in reversed(replaced):
             setattr(parent, name, child)
 

@@ -31,9 +31,11 @@ def further_inputs(block: nn.Module, stops: Sequence[Stop], layers: Iterable[nn.
     found: dict[nn.Module, list[list[Tensor]]] = {layer: [[] for _ in stops] for layer in layers}
     for position, stop in enumerate(stops):
         seen: set[nn.Module] = set()
-        for module, values in _read(block, stop, found):
+        read = _read(block, stop, found)
+        again = {id(values): stop.for_each_example(values) for _, values in read}  # readers of one activation share it
+        for module, values in read:
             if module in seen:
-                found[module][position].append(values)
+                found[module][position].append(again[id(values)])
             seen.add(module)
     return found
 

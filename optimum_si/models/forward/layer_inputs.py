@@ -129,8 +129,10 @@ def collect(
                 collectors[module] = InputCollector(tokens)
         if source[module] is module:
             read.append((values, module))
-            mask = None if module in routed else current[-1].mask_of(values)
-            collectors[module].add(values, mask, gram)
+            if module in routed:
+                collectors[module].add(values, None, gram)
+            else:
+                collectors[module].add(current[-1].for_each_example(values), current[-1].mask_of(values), gram)
 
     handles = [module.register_forward_pre_hook(hook, with_kwargs=True) for module in by_module]
     outputs: list[Any] = []

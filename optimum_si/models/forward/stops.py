@@ -80,6 +80,15 @@ class Stop:
         """The padding mask of an activation inside the block."""
         return self.other_mask if self.gives(values) else self.mask
 
+    def for_each_example(self, values: Tensor) -> Tensor:
+        """An activation inside the block; one that all examples share, such as relative positions, for each of them.
+
+        It would weigh less the more examples a batch has.
+        """
+        hidden = self.hidden
+        once = values.ndim == hidden.ndim == 3 and len(values) == 1 and values.shape[1] != hidden[..., 0].numel()
+        return values.expand(len(hidden), -1, -1) if once else values
+
     @property
     def num_tokens(self) -> int:
         """Real tokens of the hidden states."""
@@ -189,6 +198,8 @@ def _frames_mask(frames: Any, mask: Tensor, length: int) -> Tensor:
 def padding_mask(mask: Tensor | None, hidden: Tensor, frames: Any = None) -> Tensor | None:
     """bool like the first two axes of hidden states [batch, tokens, features]; None where nothing is padded.
 
+    States of several streams [streams, batch, tokens, features] (Gemma 3n) have one mask.
+
     Args:
         mask: an attention mask of the model's inputs, or None.
         hidden: states inside the model.
@@ -197,6 +208,8 @@ def padding_mask(mask: Tensor | None, hidden: Tensor, frames: Any = None) -> Ten
     """
     if mask is None or mask.ndim != 2 or hidden.ndim < 3:
         return None
+    if hidden.ndim == 4 and mask.shape == hidden.shape[1:3]:
+        hidden = hidden[0]
     if mask.shape != hidden.shape[:2] and mask.T.shape == hidden.shape[:2]:
         mask = mask.T  # tokens first (XLNet)
     if mask.shape != hidden.shape[:2] and frames is not None and len(mask) == len(hidden):

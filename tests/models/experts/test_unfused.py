@@ -86,7 +86,7 @@ def test_routers_stay_dense(name):
 
 
 @pytest.mark.parametrize("recipe", [{"preset": "fast"}, {"preset": "best"}, {"induction": {"epochs": 1}}], ids=str)
-@pytest.mark.parametrize("name", ["mixtral", "gpt_oss", "llama4", "dbrx"])
+@pytest.mark.parametrize("name", MIXTURES)
 @pytest.mark.slow
 def test_experts_take_every_recipe(name, recipe):
     recipe = dict(recipe)
@@ -109,7 +109,7 @@ def test_a_model_in_bf16_keeps_the_storage_of_its_experts():
     assert float((weight == 0).double().mean()) == 0.5
 
 
-@pytest.mark.parametrize("name", ["mixtral", "llama4", "switch"])
+@pytest.mark.parametrize("name", ["mixtral", "llama4", "switch", "jetmoe"])
 @pytest.mark.parametrize("induction", [None, {"epochs": 0}], ids=["plain", "si"])
 def test_padding_is_sent_to_no_expert(name, induction):
     """Data of one length in one batch, and the same with padding behind it."""

@@ -7,6 +7,7 @@ import torch
 from greenlet import getcurrent
 from support.forward import modules_of, stopped_at, whole_model_wanda
 from support.models import FAMILIES, inputs_of, prune, tiny, token_windows
+from support.zoo import ZOO
 from transformers import (
     DebertaV2Config,
     DebertaV2Model,
@@ -231,19 +232,45 @@ def test_what_happens_between_blocks_is_seen_by_the_blocks_that_follow():
     assert_pruned_alike(pruned, reference, batches)
 
 
-def test_a_layer_that_reads_relative_embeddings_too_is_scored_on_both():
-    def model():
-        config = DebertaV2Config(
-            vocab_size=48, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48,
-            relative_attention=True, position_buckets=8, pos_att_type=["p2c", "c2p"], share_att_key=True,
-        )  # fmt: skip
-        torch.manual_seed(0)
-        return widely_spread(DebertaV2Model(config))
+def deberta_v2():
+    config = DebertaV2Config(
+        vocab_size=48, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48,
+        relative_attention=True, position_buckets=8, pos_att_type=["p2c", "c2p"], share_att_key=True,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return widely_spread(DebertaV2Model(config))
 
+
+def test_a_layer_that_reads_relative_embeddings_too_is_scored_on_both():
     batches = [{"input_ids": row[None]} for row in token_windows(6)]
-    pruned, reference = model(), model()
+    pruned, reference = deberta_v2(), deberta_v2()
     whole_model_wanda(reference, batches)
     assert_pruned_alike(pruned, reference, batches)
+
+
+@pytest.mark.parametrize("recipe", [{}, {"reconstruction": "exact"}], ids=str)
+def test_what_all_examples_of_a_batch_share_counts_for_each_of_them(recipe):
+    batches = [{"input_ids": row[None]} for row in token_windows(6)]
+    weights = []
+    for size in (1, 4):
+        model = deberta_v2()
+        config = SIConfig("wanda", induction=None, calibration={"batch_size": size}, **recipe)
+        SIPruner(model).prune(config, batches, progress=False)
+        weights.append(model.encoder.layer[0].attention.self.query_proj.weight)
+    torch.testing.assert_close(*weights, rtol=1e-6, atol=1e-8)
+
+
+def test_padding_changes_nothing_where_hidden_states_are_several_streams():
+    """Gemma 3n's have the streams in front of the batch."""
+    specimen = ZOO["Gemma3nForCausalLM"]
+    examples = specimen.examples(4)
+    padded = [{name: torch.nn.functional.pad(value, (0, 7)) for name, value in row.items()} for row in examples]
+    models = [specimen.build().double() for _ in range(2)]
+    for model, data in zip(models, (examples, padded), strict=True):
+        config = SIConfig("wanda", induction={"epochs": 1}, calibration={"batch_size": 2})
+        SIPruner(model).prune(config, data, progress=False)
+    for (name, value), (_, other) in zip(*(model.named_parameters() for model in models), strict=True):
+        assert torch.equal(value == 0, other == 0), name
 
 
 def test_what_deepstack_adds_between_blocks_is_seen_by_the_blocks_that_follow():
