@@ -46,12 +46,17 @@ def rendered(chats: Sequence[Any], tokenizer: "PreTrainedTokenizerBase") -> Sequ
     Raises:
         CalibrationError: where there is no template; on access, for a conversation that it refuses.
     """
+    check_template(tokenizer)
+    return LazyRows(chats, lambda chat: render(chat, tokenizer))
+
+
+def check_template(tokenizer: Any) -> None:
+    """Raise :class:`CalibrationError` where a tokenizer, or a processor, has no chat template."""
     if not getattr(tokenizer, "chat_template", None):
         raise CalibrationError(
             "The calibration data holds conversations and the tokenizer has no chat template: give the tokenizer of "
             "an instruct model, set tokenizer.chat_template, or name a column of text as calibration.column."
         )
-    return LazyRows(chats, lambda chat: render(chat, tokenizer))
 
 
 def render(chat: Any, tokenizer: Any) -> RenderedChat:

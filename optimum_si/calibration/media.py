@@ -92,6 +92,8 @@ def _image(value: Any) -> Any:
         from PIL import Image, UnidentifiedImageError
     except ImportError as error:
         raise CalibrationError("reading images needs Pillow: pip install pillow.") from error
+    if value is None:
+        raise CalibrationError("there is no image in it.")
     try:
         if isinstance(value, Mapping):
             value = io.BytesIO(value["bytes"]) if value.get("bytes") else value["path"]

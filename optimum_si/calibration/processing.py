@@ -7,7 +7,7 @@ from torch import Tensor
 
 from optimum_si.errors import CalibrationError
 
-from .chats import render
+from .chats import check_template, render
 from .columns import Columns
 from .media import IMAGES, SOUNDS, read_images, read_sound, resampled
 from .reader import TEXT, Reader
@@ -98,7 +98,7 @@ class _Call:
     def _joined(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """By a processor that takes text with the rest, and marks the places of images and sounds in it."""
         arguments: dict[str, Any] = {"return_tensors": "pt"}
-        if self.columns.images is not None:
+        if self.columns.images is not None and row[self.columns.images] is not None:  # some rows are text alone
             arguments["images"] = read_images(row[self.columns.images])
         if self.columns.sounds is not None:
             arguments["audio"], arguments["sampling_rate"] = self._sound(row)
@@ -112,6 +112,7 @@ class _Call:
     def _text(self, row: Mapping[str, Any], images: int) -> str | None:
         """What goes along; None for nothing, or for marks alone where the processor has some."""
         if self.columns.chat is not None and row[self.columns.chat]:
+            check_template(self._with_template())
             return render(row[self.columns.chat], self._with_template())
         text = "" if self.columns.text is None else row[self.columns.text] or ""
         counts = {IMAGES: images, SOUNDS: int(self.columns.sounds is not None)}

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 from torch import nn
@@ -53,7 +54,7 @@ class Stack:
     @property
     def reads(self) -> str:
         """Name of the input that its tower reads, such as "pixel_values"."""
-        return str(getattr(self.tower, "main_input_name", "input_ids"))
+        return _main_input(self.tower)
 
 
 def find_stacks(model: nn.Module) -> list[Stack]:
@@ -132,12 +133,19 @@ def _tower(model: nn.Module, name: str) -> tuple[nn.Module, Padding]:
         around.append(around[-1].get_submodule(part))
     towers = [module for module in around if isinstance(module, PreTrainedModel)]
     tower = towers[-1] if towers else model
-    if getattr(tower, "main_input_name", "input_ids") == "pixel_values" and tower is not model:
+    if _main_input(tower) == "pixel_values" and tower is not model:
         return tower, Padding(own=None)
     config: Any = getattr(model, "config", None)
     if getattr(config, "is_encoder_decoder", False) and re.search(r"(^|[._])decoder", name):
         return tower, Padding("decoder_attention_mask", "attention_mask", _frames(model.modules()))
     return tower, Padding(frames=_frames(reversed(towers)))
+
+
+def _main_input(tower: nn.Module) -> str:
+    """What a tower reads; many of images (Qwen-VL, Idefics) do not say so, and take no tokens."""
+    name = str(getattr(tower, "main_input_name", "input_ids"))
+    sees = "image" in getattr(tower, "input_modalities", ())
+    return "pixel_values" if sees and name == "input_ids" and name not in signature(tower.forward).parameters else name
 
 
 def _frames(modules: Iterable[nn.Module]) -> Any:

@@ -98,7 +98,7 @@ def find_structure(model: nn.Module) -> Structure:
         # A parameter that serves twice must not be scaled for one of its uses.
         groups = [replace(group, absorbable=False) if is_shared(group, shared) else group for group in groups]
         blocks.append(Block(name, module, views, groups, of_tower, stack.name, stack.padding))
-        untreated += _untreated(module, name, views)
+        untreated += _untreated(module, name, views, own)
     family = find_family(config.model_type) or UNDECLARED
     return Structure(blocks, stacks, family, untreated, left_alone(model), shared)
 
@@ -119,8 +119,11 @@ def _shared_parameters(model: nn.Module) -> frozenset[int]:
     return frozenset(identity for identity, count in uses.items() if count > 1)
 
 
-def _untreated(module: nn.Module, prefix: str, views: Mapping[str, WeightView]) -> list[str]:
-    """Weights of a block that no view covers: parameters of two or more dimensions outside linears and embeddings."""
+def _untreated(module: nn.Module, prefix: str, views: Mapping[str, WeightView], config: Any) -> list[str]:
+    """Weights of a block that no view covers: parameters of two or more dimensions outside linears and embeddings.
+
+    Routers are dense on purpose.
+    """
     covered = {id(view.tensor()) for view in views.values()}
     left_dense = {
         id(child.weight)
@@ -130,5 +133,8 @@ def _untreated(module: nn.Module, prefix: str, views: Mapping[str, WeightView]) 
     return [
         f"{prefix}.{name} {list(parameter.shape)}"
         for name, parameter in module.named_parameters()
-        if parameter.ndim >= 2 and min(parameter.shape[-2:]) > 1 and id(parameter) not in covered | left_dense
+        if parameter.ndim >= 2
+        and min(parameter.shape[-2:]) > 1
+        and id(parameter) not in covered | left_dense
+        and not is_router(name.removesuffix(".weight"), parameter.shape[0], config)
     ]

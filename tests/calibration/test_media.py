@@ -279,6 +279,23 @@ def test_sounds_that_datasets_cannot_decode_name_the_package():
         examples(Undecodable(), media.wav2vec2(masked=True))
 
 
+def test_rows_without_an_image_are_text_alone(tmp_path, pictures):
+    subject = media.llava(tmp_path)
+    rows = [{"image": image if place else None, "text": "what is it"} for place, image in enumerate(pictures)][::-1]
+    found = examples(rows, subject)
+    assert sorted("pixel_values" in example for example in found) == [False, *[True] * (len(found) - 1)]
+    with pytest.raises(CalibrationError, match=r"Row \d of the calibration data: there is no image"):
+        examples([{"image": row["image"]} for row in rows], media.vit())
+
+
+def test_conversations_with_images_need_a_template(tmp_path, pictures):
+    chat = [{"role": "user", "content": [{"type": "image"}]}]
+    model, processor = media.llava(tmp_path)
+    processor.chat_template = None
+    with pytest.raises(CalibrationError, match="has no chat template"):
+        examples([{"images": [image], "messages": chat} for image in pictures], (model, processor))
+
+
 def test_images_with_text_reach_both_parts_of_a_vision_language_model(tmp_path, pictures):
     template = (
         "{% for m in messages %}{% for c in m['content'] %}{% if c['type'] == 'image' %}<image>{% else %}"

@@ -34,3 +34,9 @@ def test_the_router_of_hunyuan_is_not_pruned():
     with experts_as_linears(model):
         names = {view.name for block in find_structure(model).blocks for view in block.views.values()}
     assert any("experts" in name for name in names) and not [name for name in names if name.endswith("gate.wg")]
+
+
+def test_a_router_is_not_said_to_be_untreated():
+    model = ZOO["MixtralForCausalLM"].build()
+    with experts_as_linears(model):
+        assert find_structure(model).untreated == []

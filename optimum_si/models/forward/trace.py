@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -47,14 +48,14 @@ def trace(
     order: list[str] = []
     repeated: set[str] = set()
     for example in reversed(kinds.values()):
-        called = _calls(model, structure.blocks, example)
+        called = _calls(model, structure, example)
         repeated |= {name for name, count in Counter(called).items() if count > 1}
         order = _merged(order, list(dict.fromkeys(called)))
     _check_reached(model, structure, wanted, order, {name for kind in kinds for name in kind})
     return Trace(order, frozenset(repeated))
 
 
-def _calls(model: nn.Module, blocks: Sequence[Block], example: Mapping[str, Tensor]) -> list[str]:
+def _calls(model: nn.Module, structure: Structure, example: Mapping[str, Tensor]) -> list[str]:
     """Names of blocks in the order of their calls."""
     called: list[str] = []
     versions: list[tuple[Tensor, int]] = []
@@ -73,7 +74,7 @@ def _calls(model: nn.Module, blocks: Sequence[Block], example: Mapping[str, Tens
         versions.clear()
 
     handles = []
-    for block in blocks:
+    for block in structure.blocks:
         handles += [
             block.module.register_forward_pre_hook(
                 lambda module, args, kwargs, block=block: entering(block, args, kwargs), with_kwargs=True
@@ -87,9 +88,13 @@ def _calls(model: nn.Module, blocks: Sequence[Block], example: Mapping[str, Tens
         raise
     except Exception as error:  # the model's own words for inputs that it cannot read
         shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in example.items())
+        read = dict.fromkeys(stack.reads for stack in structure.stacks)
+        lacking = [name for name in read if name in signature(model.forward).parameters and name not in example]
         raise CalibrationError(
             f"{type(model).__name__} cannot read the calibration data ({shapes}): "
-            f"{' '.join(str(error).split()) or type(error).__name__} Give data of the kind that it was made for."
+            f"{' '.join(str(error).split()).rstrip('.') or type(error).__name__}. "
+            + (f"They lack {' and '.join(map(repr, lacking))}. " if lacking else "")
+            + "Give data of the kind that it was made for."
         ) from error
     finally:
         for handle in handles:
@@ -120,7 +125,7 @@ def _check_reached(
             continue
         missing = f"that tower reads {stack.reads!r}" if stack.reads not in given else "something that they lack"
         others = [name for name in dict.fromkeys(block.stack for block in structure.blocks) if name in reached]
-        leave_out = f", or leave it out (stacks={others}, --stack)" if others else ""
+        leave_out = f", or leave it out (stacks={others}, --stacks)" if others else ""
         raise CalibrationError(
             f"this calibration data reaches none of the {len(blocks)} blocks in {stack.name!r} of "
             f"{type(model).__name__}: its examples have {', '.join(sorted(given))}, and {missing}. Give data for that "
