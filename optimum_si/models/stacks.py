@@ -12,11 +12,14 @@ from transformers import PreTrainedModel
 
 from optimum_si.errors import UnsupportedModelError
 
+from .frames import tells_frames
 from .weight_view import linear_views
 
 
 #: In the last part of a list's name: what is no stack of blocks.
 _LEFT_ALONE = re.compile(r"adapter|head|embed|classifier|merger|projector|predict", re.IGNORECASE)
+#: Inputs that mask what a tower hears, where another one masks the text.
+_SOUND_MASKS = ("feature_attention_mask", "input_features_mask")
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +141,9 @@ def _tower(model: nn.Module, name: str) -> tuple[nn.Module, Padding]:
     config: Any = getattr(model, "config", None)
     if getattr(config, "is_encoder_decoder", False) and re.search(r"(^|[._])decoder", name):
         return tower, Padding("decoder_attention_mask", "attention_mask", _frames(model.modules()))
-    return tower, Padding(frames=_frames(reversed(towers)))
+    hears = tower is not model and _main_input(tower) in ("input_features", "input_values")
+    own = next((mask for mask in _SOUND_MASKS if hears and mask in signature(model.forward).parameters), None)
+    return tower, Padding(own or "attention_mask", frames=_frames(reversed(towers)))
 
 
 def _main_input(tower: nn.Module) -> str:
@@ -150,8 +155,7 @@ def _main_input(tower: nn.Module) -> str:
 
 def _frames(modules: Iterable[nn.Module]) -> Any:
     """The first module that tells how many frames it makes of audio; None without one."""
-    names = ("_get_feature_vector_attention_mask", "_get_feat_extract_output_lengths")
-    return next((one for one in modules if any(hasattr(one, name) for name in names)), None)
+    return next((one for one in modules if tells_frames(one)), None)
 
 
 def modules_in_several(stacks: list[Stack]) -> list[tuple[str, nn.Module]]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from optimum_si.errors import UnsupportedModelError
 from optimum_si.models.experts.expert import REAL_TOKENS
+from optimum_si.models.frames import frames_mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,16 +186,6 @@ def cast(value: Any, dtype: torch.dtype) -> Any:
     return value
 
 
-def _frames_mask(frames: Any, mask: Tensor, length: int) -> Tensor:
-    """A mask of audio at the frames of hidden states; as it is where they are not made of it."""
-    if hasattr(frames, "_get_feature_vector_attention_mask"):
-        return torch.as_tensor(frames._get_feature_vector_attention_mask(length, mask))
-    lengths = frames._get_feat_extract_output_lengths(torch.stack([mask.new_tensor(mask.shape[1]), *mask.sum(dim=1)]))
-    if not isinstance(lengths, Tensor) or int(lengths[0]) != length:
-        return mask
-    return torch.arange(length, device=mask.device) < lengths[1:, None]
-
-
 def padding_mask(mask: Tensor | None, hidden: Tensor, frames: Any = None) -> Tensor | None:
     """bool like the first two axes of hidden states [batch, tokens, features]; None where nothing is padded.
 
@@ -213,7 +204,7 @@ def padding_mask(mask: Tensor | None, hidden: Tensor, frames: Any = None) -> Ten
     if mask.shape != hidden.shape[:2] and mask.T.shape == hidden.shape[:2]:
         mask = mask.T  # tokens first (XLNet)
     if mask.shape != hidden.shape[:2] and frames is not None and len(mask) == len(hidden):
-        mask = _frames_mask(frames, mask, hidden.shape[1])
+        mask = frames_mask(frames, mask, hidden.shape[1])
     if mask.shape != hidden.shape[:2] or bool(mask.all()):
         return None
     return mask.bool().to(hidden.device)
