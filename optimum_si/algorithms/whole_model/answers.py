@@ -32,6 +32,7 @@ class Answers:
         gives_logits: without such a head, whether answers are logits over two or more classes, or any other values.
         hidden_weight: weight of the distance of the head's inputs beside that of its logits.
         dense_head: of the dense model; None where the model has the same.
+        alone: whether windows pass one by one, since the answer for one depends on the others of its batch.
     """
 
     model: nn.Module
@@ -39,6 +40,7 @@ class Answers:
     gives_logits: bool
     hidden_weight: float = 0.0
     dense_head: Head | None = None
+    alone: bool = False
 
     @classmethod
     @torch.no_grad()
@@ -53,14 +55,14 @@ class Answers:
         inputs = inputs_for(model, without_labels(window))
         output = model(**inputs)
         logits = _final(output)
-        module = _output_head(model)
+        module, alone = _output_head(model), _takes_one_text(model) or _compares(output)
         if module is not None and "logits" in output:
             hidden = _head_inputs(model, module, inputs)
             if len(hidden) == 1 and hidden[0].shape[:-1] == logits.shape[:-1]:
                 scale = _scale(_head(module), hidden[0], logits, model)
                 if scale is not None:
-                    return cls(model, scale, True, hidden_weight)
-        return cls(model, None, "logits" in output and logits.shape[-1] > 1, hidden_weight)
+                    return cls(model, scale, True, hidden_weight, alone=alone)
+        return cls(model, None, "logits" in output and logits.shape[-1] > 1, hidden_weight, alone=alone)
 
     def for_model(self, model: nn.Module) -> "Answers":
         """How a pruned model's answers are compared with those of this one, which stays dense.
@@ -89,7 +91,7 @@ class Answers:
     def __call__(self, batch: Mapping[str, Tensor]) -> list[Tensor]:
         """Answers for each window of a batch, [tokens, features] without padding, or [1, values]."""
         size = len(next(iter(batch.values())))
-        if size > 1 and _takes_one_text(self.model):
+        if size > 1 and self.alone:
             alone = ({name: value[row : row + 1] for name, value in batch.items()} for row in range(size))
             return [answer for window in alone for answer in self(window)]
         inputs = inputs_for(self.model, dict(batch))
@@ -154,6 +156,11 @@ def _takes_one_text(model: Any) -> bool:
     """Whether a classifier cannot tell where texts of a batch end: decoders with such a head look for padding."""
     without_padding = getattr(model.config.get_text_config(), "pad_token_id", None) is None
     return without_padding and type(model).__name__.endswith("ForSequenceClassification")
+
+
+def _compares(output: Any) -> bool:
+    """Whether a model answers with how well each image, or sound, of a batch suits each text of it (CLIP)."""
+    return isinstance(output, Mapping) and any(name.startswith("logits_per_") for name in output)
 
 
 def check_answers(model: nn.Module, values: Tensor) -> None:

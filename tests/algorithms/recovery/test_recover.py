@@ -251,3 +251,12 @@ def test_answers_to_train_towards_are_kept_in_bf16_where_they_are_close_and_othe
     assert dtypes[0] == {(True, torch.float32), (False, torch.bfloat16)}
     assert dtypes[1] == {(True, torch.float32), (False, torch.float32)}
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "error"])
+def test_a_model_that_compares_the_examples_of_a_batch_is_recovered_one_by_one(allocation):
+    specimen = ZOO["CLIPModel"]
+    pruner = SIPruner(specimen.build())
+    config = SIConfig("wanda", induction=None, recovery={"batch_size": 2}, allocation=allocation)
+    pruner.prune(config, specimen.examples(6), progress=False)
+    assert pruner.report.recovery.steps > 0
