@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from optimum_si.errors import CalibrationError
 
 from .lazy_rows import LazyRows
-from .time_limit import ended_after
+from .limits import bounded
 
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def render(chat: Any, tokenizer: Any) -> RenderedChat:
     try:
         if not is_chat(chat):
             raise ValueError(f"a {type(chat).__name__} is no list of turns with role and content")
-        with ended_after(SECONDS, "the chat template"):
+        with bounded(SECONDS, "the chat template"):
             return RenderedChat(tokenizer.apply_chat_template(turns_of(chat), tokenize=False))
     except CalibrationError:
         raise

@@ -10,12 +10,17 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from optimum_si.config.small_files import read_small
 from optimum_si.errors import CalibrationError
 
 
 IMAGES, SOUNDS = "images", "sounds"
 #: Files that are images.
 IMAGE_FILES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+#: Formats that are read, whatever the name of a file says: others start programs, as EPS does.
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+#: Bytes of a file, pixels of an image and samples of a sound, before a processor makes them smaller.
+_LARGEST_FILE, _PIXELS, _SAMPLES = 1 << 28, 1 << 26, 1 << 26
 #: How files of sound begin.
 _SOUND_MARKS = (b"RIFF", b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"\xff\xf3")
 
@@ -71,8 +76,17 @@ def read_sound(value: Any) -> tuple[np.ndarray, int]:
 
 
 def resampled(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    """Samples at another rate: the same spectrum up to the lower of the two limits."""
+    """Samples at another rate: the same spectrum up to the lower of the two limits.
+
+    Raises:
+        CalibrationError: for more than an hour, which a wrong rate makes of seconds.
+    """
     length = max(round(len(samples) * wanted / rate), 1)
+    if length > _SAMPLES:
+        raise CalibrationError(
+            f"a sound of {len(samples):,} samples at {rate} a second lasts {len(samples) / rate:,.0f} s: cut it into "
+            "pieces of seconds, or correct its sampling rate."
+        )
     if rate == wanted or length == len(samples):
         return samples
     spectrum = np.fft.rfft(samples)[: length // 2 + 1]
@@ -87,6 +101,11 @@ def _kind_of_file(content: Any, path: Any) -> str | None:
     return None
 
 
+def _content(value: Mapping[str, Any]) -> bytes:
+    """The bytes of a file, as they are or where they lie."""
+    return value["bytes"] or read_small(str(value["path"]), _LARGEST_FILE)
+
+
 def _image(value: Any) -> Any:
     try:
         from PIL import Image, UnidentifiedImageError
@@ -95,25 +114,29 @@ def _image(value: Any) -> Any:
     if value is None:
         raise CalibrationError("there is no image in it.")
     try:
-        if isinstance(value, Mapping):
-            value = io.BytesIO(value["bytes"]) if value.get("bytes") else value["path"]
-        return (value if isinstance(value, Image.Image) else Image.open(value)).convert("RGB")
+        if isinstance(value, Image.Image):
+            return value.convert("RGB")
+        content = _content(value) if isinstance(value, Mapping) else read_small(value, _LARGEST_FILE)
+        Image.init()
+        opened = Image.open(io.BytesIO(content), formats=[kind for kind in _FORMATS if kind in Image.OPEN])
+        if opened.width * opened.height > _PIXELS:
+            raise ValueError(f"it has {opened.width} x {opened.height} pixels, and at most {_PIXELS:,} are read")
+        return opened.convert("RGB")
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
         raise CalibrationError(f"an image cannot be read: {error}.") from error
 
 
 def _decoded(value: Mapping[str, Any]) -> tuple[np.ndarray, int]:
     """The samples of an uncompressed WAV file."""
-    content = value["bytes"]
     try:
-        with wave.open(io.BytesIO(content) if content else str(value["path"])) as opened:
+        with wave.open(io.BytesIO(_content(value))) as opened:
             rate, channels, width = opened.getframerate(), opened.getnchannels(), opened.getsampwidth()
             raw = opened.readframes(opened.getnframes())
         if width not in (2, 4):
             raise wave.Error(f"{8 * width} bits a sample")
         samples = np.frombuffer(raw, dtype=f"<i{width}").astype(np.float32) / 2 ** (8 * width - 1)
         return samples.reshape(-1, channels).mean(axis=1), rate
-    except (wave.Error, EOFError, OSError) as error:
+    except (wave.Error, EOFError, OSError, ValueError) as error:
         raise CalibrationError(
             f"a sound cannot be decoded here ({error}): pip install torchcodec and let datasets decode the column "
             '(cast_column("audio", datasets.Audio())), or give {"array", "sampling_rate"}.'

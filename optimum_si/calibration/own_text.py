@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from optimum_si.errors import CalibrationError, NumericalError
 
-from .time_limit import ended_after
+from .limits import bounded
 
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Script:
                 {"role": "assistant", "content": ANSWER},
                 {"role": "user", "content": NEXT},
             ]
-            with ended_after(SECONDS, "the chat template"):
+            with bounded(SECONDS, "the chat template"):
                 text = str(tokenizer.apply_chat_template(conversation, tokenize=False))
             before, found, rest = text.partition(QUESTION)
             first, answered, rest = rest.partition(ANSWER)

@@ -9,6 +9,7 @@ from optimum_si.errors import CalibrationError
 
 from .chats import check_template, render
 from .columns import Columns
+from .limits import no_more_memory
 from .media import IMAGES, SOUNDS, read_images, read_sound, resampled
 from .reader import TEXT, Reader
 from .rows import Source
@@ -16,6 +17,10 @@ from .rows import Source
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+#: Bytes that a processor may take for a row beside those in use.
+_MOST_MEMORY = 1 << 31
 
 
 def processed_rows(
@@ -73,7 +78,8 @@ class _Call:
         try:
             if not isinstance(row, Mapping):
                 raise TypeError(f"it is a {type(row).__name__}, and the first one has columns")
-            values = self._joined(row) if self.joins else self._apart(row)
+            with no_more_memory(_MOST_MEMORY):  # the processor's settings came with the model
+                values = self._joined(row) if self.joins else self._apart(row)
         except CalibrationError as error:
             raise CalibrationError(f"Row {index} of the calibration data: {error}") from error
         except Exception as error:  # processors raise whatever they like

@@ -17,22 +17,24 @@ from transformers.utils import (
     WEIGHTS_NAME,
 )
 
+from optimum_si.config.small_files import read_small
 from optimum_si.errors import CheckpointError
 from optimum_si.warnings import warn
 
+from .building import bounded_building
 from .locate import find_file
 
 
 #: Counts in a config by which a model is built in a loop.
 _COUNTS = re.compile(
-    r"^num_labels$|^(num|n|encoder|decoder)_?(\w+_)?(layers?|blocks?|experts|stages|codebooks)$|^(depths?|layers)$"
+    r"^num_labels$|^(num|n|encoder|decoder)_?(\w+_)?(layers?|blocks?|experts|stages|codebooks)$|^(depths?|layers|attention_types)$"
 )
 #: Layers may share their weights, and experts lie together in one: so many need no tensor of their own.
 _SHARED, TOGETHER = 128, 4096
 #: And each class of a classifier is a row of one matrix.
 _CLASSES = 1 << 20
-#: Bytes of a config and of a header that anybody has a use for.
-_LARGEST_CONFIG, _LARGEST_HEADER = 1 << 25, 1 << 28
+#: Bytes of a header that anybody has a use for.
+_LARGEST_HEADER = 1 << 28
 #: Parameters of a model that may be random whatever is on disk.
 _SMALL = 1 << 20
 
@@ -106,9 +108,9 @@ def check_size(path: str, model_class: Any, config: Any, weights: list[Path]) ->
     """
     if not weights:
         return
-    with torch.device("meta"):
-        parameters = model_class(copy.deepcopy(config)).num_parameters()
     held = sum(file.stat().st_size for file in weights)
+    with bounded_building(path, held), torch.device("meta"):
+        parameters = model_class(copy.deepcopy(config)).num_parameters()
     if parameters > max(2 * held, _SMALL):  # no dtype has less than a byte for each
         raise CheckpointError(
             f"{path!r} describes a model of {parameters:,} parameters in config.json, and its weights have {held:,} "
@@ -144,11 +146,7 @@ def json_object(file: Path) -> dict[str, Any]:
         CheckpointError: for what is none, or larger than any config.
     """
     try:
-        if not file.is_file():
-            raise ValueError("it is no regular file")
-        if file.stat().st_size > _LARGEST_CONFIG:
-            raise ValueError(f"it has {file.stat().st_size:,} bytes")
-        values = json.loads(file.read_bytes())
+        values = json.loads(read_small(file))
     except (OSError, ValueError, RecursionError) as error:  # RecursionError: brackets in brackets
         raise CheckpointError(f"{str(file)!r} cannot be read as JSON ({error or type(error).__name__}).") from error
     if not isinstance(values, dict):
@@ -197,9 +195,16 @@ def _counts(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
         if isinstance(value, Mapping):
             yield from _counts(value, f"{path}.")
         elif _COUNTS.match(key):
-            for number in value if isinstance(value, list) else [value]:
-                if isinstance(number, int) and not isinstance(number, bool):
-                    yield path, number
+            yield from ((path, number) for number in _numbers(value))
+
+
+def _numbers(value: Any) -> Iterator[int]:
+    """Those in a value, and in lists of lists."""
+    if isinstance(value, list):
+        for entry in value:
+            yield from _numbers(entry)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield value
 
 
 def safetensors_header(file: Path) -> dict[str, Any]:

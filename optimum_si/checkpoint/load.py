@@ -16,7 +16,9 @@ from transformers import (
 )
 from transformers.utils import GENERATION_CONFIG_NAME
 
+from optimum_si.config.small_files import read_small
 from optimum_si.errors import CheckpointError, ConfigurationError, SIError, UnsupportedModelError
+from optimum_si.warnings import warn
 
 from .adapters import Adapter, find_adapter
 from .claims import check_claims, check_complete, check_size
@@ -24,6 +26,7 @@ from .gguf import find_gguf, load_gguf_model, load_gguf_tokenizer, release_gguf
 from .injected import refuse_adapters
 from .locate import PLACE, find_file, place_of
 from .saved_scales import SCALES_NAME, SavedScales
+from .side_files import check_sizes
 
 
 #: What means nothing for a single file.
@@ -157,6 +160,7 @@ def load_tokenizer(source: str | Path, required: bool, **kwargs: Any) -> PreTrai
         own = ("tokenizer_config.json", "tokenizer.json")
         if adapter is not None and not adapter.embedded and not any(find_file(source, n, **kwargs) for n in own):
             return load_tokenizer(adapter.base, required, **adapter.place_of_base(kwargs))
+        check_sizes(source, kwargs.get("subfolder"))
         trust = kwargs.get("trust_remote_code", False)
         tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=trust, **place_of(kwargs))
         names = {"tokenizer_config.json", "tokenizer.json", *tokenizer.vocab_files_names.values()}
@@ -164,11 +168,13 @@ def load_tokenizer(source: str | Path, required: bool, **kwargs: Any) -> PreTrai
             raise OSError(f"it has none of {', '.join(sorted(names))}.")
         return tokenizer
     except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if not required:
+            if Path(source, "tokenizer_config.json").is_file():
+                warn(f"the tokenizer in {str(source)!r} cannot be loaded, and is left out: {reason}")
             return None
         if isinstance(error, CheckpointError):
             raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"no tokenizer can be loaded from {str(source)!r}: {reason}") from error
 
 
@@ -179,7 +185,7 @@ def read_generation_config(file: Path) -> GenerationConfig:
         CheckpointError: when it is no JSON object, or holds values that contradict each other.
     """
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(read_small(file))
         return GenerationConfig.from_dict(values)
     except Exception as error:  # ValueError, TypeError and more, whatever is damaged
         raise CheckpointError(

@@ -8,6 +8,7 @@ from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoProcessor
 from optimum_si.errors import CheckpointError
 
 from .locate import find_file, place_of
+from .side_files import check_sizes
 
 
 #: Files of which a place with a processor has one.
@@ -36,6 +37,7 @@ def load_processor(given: Any, source: str | Path, **kwargs: Any) -> Any:
         if given is None:
             return None
         raise CheckpointError(f"no processor can be loaded from {str(source)!r}: it has none of {', '.join(FILES)}.")
+    check_sizes(source, place.get("subfolder"))
     reasons = []
     for kind in (AutoProcessor, AutoImageProcessor, AutoFeatureExtractor):
         try:

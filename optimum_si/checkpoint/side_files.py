@@ -13,6 +13,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from optimum_si.config.small_files import LARGEST
+from optimum_si.errors import CheckpointError
 from optimum_si.warnings import warn
 
 from .adapters import find_adapter
@@ -114,6 +116,21 @@ def find_side_files(source: str | Path, required: bool = False, **kwargs: Any) -
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             warn(f"what lies beside the weights of {str(source)!r} cannot be found, and does not go along: {reason}")
     return found
+
+
+def check_sizes(source: str | Path, subfolder: str | None = None) -> None:
+    """Refuse a folder with files of a tokenizer or processor that are too large to be any: they are read whole.
+
+    Raises:
+        CheckpointError: names the file.
+    """
+    for name, size in files_at(str(source), subfolder=subfolder).items() if Path(source).is_dir() else ():
+        is_small = _SETTINGS.fullmatch(name) or _OF_MODEL.fullmatch(name)
+        largest = LARGEST if is_small else _LARGEST if _OF_TOKENIZER.fullmatch(name) else size
+        if size > largest:
+            raise CheckpointError(
+                f"{name!r} in {str(source)!r} has {size:,} bytes, and at most {largest:,} are read: it is damaged."
+            )
 
 
 def _collect(found: SideFiles, kwargs: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from optimum_si.config.fields import flagged, groups
 from optimum_si.config.presets import PRESETS
 from optimum_si.config.recipe import Recipe
+from optimum_si.config.small_files import read_small
 from optimum_si.errors import ConfigurationError
 
 from .base import add_option, given
@@ -88,8 +89,8 @@ def _read(path: Path) -> "SIConfig":
     file = path / SIConfig.CONFIG_NAME if path.is_dir() else path
     try:
         try:
-            values = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
+            values = json.loads(read_small(file))
+        except (ValueError, RecursionError) as error:
             raise ConfigurationError(f"is not JSON ({error}): give what SIConfig.save_pretrained wrote.") from error
         if not isinstance(values, dict):
             raise ConfigurationError(f"expected a JSON object, found {type(values).__name__}.")

@@ -1,5 +1,6 @@
 """``SIConfig``: every choice of a run, validated when it is made and stored as one JSON file."""
 
+import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,6 +16,7 @@ from .choices import parse_pattern
 from .fields import documented, groups, options
 from .presets import preset_values
 from .recipe import Recipe
+from .small_files import read_small
 from .validators import quoted
 
 
@@ -96,7 +98,7 @@ class SIConfig(Recipe, BaseConfig):
     @classmethod
     def _dict_from_json_file(cls, json_file: Any) -> Any:
         try:
-            values = BaseConfig._dict_from_json_file(json_file)
+            values = json.loads(read_small(json_file))
         except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, and brackets in brackets
             raise ConfigurationError(f"{str(json_file)!r} cannot be read as JSON: {error}.") from error
         if not isinstance(values, dict):

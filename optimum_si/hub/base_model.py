@@ -11,6 +11,7 @@ from huggingface_hub.utils import validate_repo_id
 from optimum_si.calibration.files import looks_like_a_path
 from optimum_si.checkpoint.adapters import find_adapter
 from optimum_si.checkpoint.locate import find_file
+from optimum_si.config.small_files import read_small
 from optimum_si.errors import CheckpointError
 from optimum_si.report import REPORT_NAME, Report
 
@@ -93,7 +94,7 @@ def _carried(source: str, **hub_options: Any) -> dict[str, Any]:
         file = find_file(source, "README.md", **hub_options)
         if file is None:
             return {}
-        data = ModelCard(file.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.to_dict()
+        data = ModelCard(read_small(file).decode(), ignore_metadata_errors=True).data.to_dict()
         # Of other types they are mistakes, such as the language "no" without quotes.
         data = {name: value for name, value in data.items() if _is_text(value, name in _LISTS)}
     except (

@@ -8,6 +8,7 @@ from typing import Self
 
 from optimum_si.config.command_line import recipe_flags
 from optimum_si.config.si_config import SIConfig
+from optimum_si.config.small_files import read_small
 from optimum_si.errors import CheckpointError
 from optimum_si.report import LayerReport, Report
 from optimum_si.report.kinds import KindOfLayer, kinds_of_layers, largest_kinds, worst_layers
@@ -171,9 +172,9 @@ def read_run(directory: Path) -> SavedRun:
     """
     path = directory / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(read_small(path))
         architecture = (config.get("architectures") or [""])[0]
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, LookupError, RecursionError) as error:
         raise CheckpointError(
             f"{str(path)!r} cannot be read ({error}): give a directory that `optimum-cli si prune -o DIR` wrote."
         ) from error

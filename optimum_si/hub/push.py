@@ -10,6 +10,7 @@ from huggingface_hub.errors import EntryNotFoundError
 
 from optimum_si.checkpoint.saved_scales import SCALES_NAME
 from optimum_si.config.si_config import SIConfig
+from optimum_si.config.small_files import read_small
 from optimum_si.errors import PictureError, PublishError
 from optimum_si.report import REPORT_NAME, Report, draw
 
@@ -117,7 +118,7 @@ def _public(content: Path | bytes, dataset: str | None) -> Path | bytes:
     """A file as it may be published: recipes name a local dataset without its path on this machine."""
     if not isinstance(content, Path) or content.name != SIConfig.CONFIG_NAME:
         return content
-    recipe = json.loads(content.read_text(encoding="utf-8"))
+    recipe = json.loads(read_small(content))
     calibration = recipe.get("calibration") or {}
     if calibration.get("dataset") is not None:
         calibration["dataset"] = dataset

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from optimum_si.config.small_files import read_small
 from optimum_si.errors import CheckpointError
 
 from .files import write_small_file
@@ -43,7 +44,7 @@ def load_results(directory: str | Path) -> list[Result]:
     if not path.is_file():
         return []
     try:
-        entries: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        entries: list[dict[str, Any]] = json.loads(read_small(path))
         return [Result(**entry) for entry in entries]
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{str(path)!r} is damaged ({error}): delete it and measure again.") from error

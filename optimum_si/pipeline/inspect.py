@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from optimum_si.checkpoint.skeleton import load_skeleton
+from optimum_si.checkpoint.skeleton import skeleton_of
 from optimum_si.models.experts.unfused import experts_as_linears
 from optimum_si.models.families.base import UNDECLARED
 from optimum_si.models.inventory import Inventory, take_inventory
@@ -126,8 +126,7 @@ def inspect(
         UnsupportedModelError: for a model without blocks.
         ConfigurationError: for globs that match nothing.
     """
-    skeleton = load_skeleton(model, **place)
-    with experts_as_linears(skeleton):
+    with skeleton_of(model, **place) as skeleton, experts_as_linears(skeleton):
         structure = find_structure(skeleton)
         chosen = select_views(structure, include, exclude, stacks)
         views = {view.name: view for of_block in chosen for view in of_block.values()}

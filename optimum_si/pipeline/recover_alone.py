@@ -1,5 +1,6 @@
 """Recovery by itself, of a model that is already pruned, towards the dense model that it was made from."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from optimum_si.checkpoint.load import load_model, maximum_length, move
 from optimum_si.checkpoint.locate import find_file
 from optimum_si.config.recovery import RecoveryConfig
 from optimum_si.config.si_config import SIConfig
-from optimum_si.errors import ConfigurationError, UnsupportedModelError
+from optimum_si.errors import CheckpointError, ConfigurationError, UnsupportedModelError
 from optimum_si.models.forward.modes import evaluation_mode, without_cache
 from optimum_si.models.structure import find_structure
 from optimum_si.report import REPORT_NAME, Report
@@ -258,11 +259,33 @@ def _size(model: PreTrainedModel, name: str) -> Any:
 
 def _saved_report(source: str) -> Report | None:
     """The report beside the weights of a model, where there is one."""
-    file = find_file(source, REPORT_NAME) if source else None
+    file = _beside(source, REPORT_NAME)
     return None if file is None else Report.load(file.parent)
 
 
 def saved_recipe(source: str) -> SIConfig | None:
-    """The recipe beside the weights of a model, where there is one."""
-    file = find_file(source, SIConfig.CONFIG_NAME) if source else None
-    return None if file is None else SIConfig.from_pretrained(file.parent)
+    """The recipe beside the weights of a model, where there is one.
+
+    Raises:
+        ConfigurationError: names the file, where it is damaged or of another version.
+    """
+    file = _beside(source, SIConfig.CONFIG_NAME)
+    if file is None:
+        return None
+    try:
+        config: SIConfig = SIConfig.from_pretrained(file.parent)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"the recipe {str(file)!r} cannot be taken: {error}") from error
+    return config
+
+
+def _beside(source: str, name: str) -> Path | None:
+    """A record beside the weights of a model; None where there is none.
+
+    Raises:
+        CheckpointError: where something else has its name, which nobody wants passed over.
+    """
+    file = find_file(source, name) if source else None
+    if file is None and source and os.path.lexists(Path(source, name)):
+        raise CheckpointError(f"{str(Path(source, name))!r} is no regular file: delete it, or copy the model again.")
+    return file

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any, Self
 
+from optimum_si.config.small_files import read_small
 from optimum_si.errors import CheckpointError
 from optimum_si.version import __version__
 
@@ -16,6 +17,8 @@ from .summary import layer_table, run_summary
 REPORT_NAME = "si_report.json"
 #: No count in a report is as large.
 _LARGEST = 2**63
+#: Bytes of a report: tens of thousands of layers have half a kilobyte each.
+_LARGEST_FILE = 1 << 26
 #: A list of numbers as ``json`` indents it.
 _NUMBERS = re.compile(r"\[\n[-+\d.eE,\s]+\]")
 
@@ -49,7 +52,7 @@ class Report(RunReport):
                 "`optimum-cli si prune -o DIR` wrote."
             )
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = json.loads(read_small(path, _LARGEST_FILE))
             _check_numbers(values)
             return cls.from_dict(values)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:

@@ -96,3 +96,10 @@ def test_a_template_that_never_ends_is_ended(tmp_path, monkeypatch, conversation
     tokenizer.chat_template = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
     with pytest.raises(CalibrationError, match="chat template does not come to an end within 0.5 s"):
         prepare_examples(conversations, CONFIG, tokenizer)
+
+
+@pytest.mark.parametrize("template", ["{{ 'x' * 10**10 }}", "{{ '{:>9999999999}'.format(1) }}"], ids=str)
+def test_a_template_that_takes_all_memory_is_ended(chatty, conversations, template):
+    chatty.chat_template = template
+    with pytest.raises(CalibrationError, match="takes more than 512 MiB of memory: mend it"):
+        prepare_examples(conversations, CONFIG, chatty)

@@ -22,7 +22,9 @@ from transformers import (
     pipeline,
 )
 
-from optimum_si import SIConfig, SIPruner
+from optimum_si import CheckpointError, SIConfig, SIPruner
+from optimum_si.checkpoint.load import load_tokenizer
+from optimum_si.checkpoint.processor import load_processor
 from optimum_si.checkpoint.side_files import find_side_files
 
 
@@ -290,3 +292,28 @@ def test_a_model_from_nowhere_has_nothing_beside_it(tmp_path, recwarn, source):
     assert not find_side_files(source).files and not recwarn
     prune(model, save_dir=tmp_path / "out", **PLAIN)
     assert not [one for one in recwarn if "beside" in str(one.message)]
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"])
+def test_a_tokenizer_of_gigabytes_is_not_read_and_named(tmp_path, name):
+    save_with_tokenizer(tiny("llama"), tmp_path / "own", "some text that a tokenizer learns from")
+    with (tmp_path / "own" / name).open("ab") as file:
+        file.truncate(1 << 33)
+    with pytest.warns(UserWarning, match=f"cannot be loaded, and is left out: '{name}' .* has 8,589,934,592 bytes"):
+        assert load_tokenizer(tmp_path / "own", required=False) is None
+    with pytest.raises(CheckpointError, match="8,589,934,592 bytes"):
+        load_tokenizer(tmp_path / "own", required=True)
+
+
+def test_a_processor_of_gigabytes_is_not_read(tmp_path):
+    with (tmp_path / "preprocessor_config.json").open("wb") as file:
+        file.truncate(1 << 33)
+    with pytest.raises(CheckpointError, match="'preprocessor_config.json' .* has 8,589,934,592 bytes"):
+        load_processor(None, tmp_path)
+
+
+def test_a_damaged_tokenizer_is_named_and_not_said_to_be_missing(tmp_path):
+    save_with_tokenizer(tiny("llama"), tmp_path / "own", "some text that a tokenizer learns from")
+    (tmp_path / "own" / "tokenizer.json").write_text("{")
+    with pytest.warns(UserWarning, match="the tokenizer in .* cannot be loaded, and is left out: "):
+        assert load_tokenizer(tmp_path / "own", required=False) is None

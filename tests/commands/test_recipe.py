@@ -1,6 +1,7 @@
 """The flags of prune and induce become an SIConfig: what is given overrides the file, the file overrides defaults."""
 
 import json
+import os
 import re
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
@@ -166,3 +167,13 @@ def test_the_help_states_the_defaults_of_the_configuration(command):
     }
     assert stated.pop("split") == "train"
     assert stated == {name: str(values[name]) for name in stated} and len(stated) >= 8
+
+
+@pytest.mark.parametrize(
+    "content", [b"[" * 200_000, b'{"seed": ' + b"9" * 5000 + b"}", None], ids=["deep", "long", "pipe"]
+)
+def test_a_hostile_recipe_is_a_line_that_names_it(tmp_path, content):
+    file = tmp_path / "recipe.json"
+    os.mkfifo(file) if content is None else file.write_bytes(content)
+    with pytest.raises(ConfigurationError, match="--config .*recipe.json: is not JSON"):
+        recipe("--dataset", "c4", "--config", str(file))

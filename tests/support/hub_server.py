@@ -84,9 +84,8 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        path = self._path()
-        if self._refused(path):
+        body, path = self._body(), self._path()
+        if body is None or self._refused(path):
             return None
         if path == "/api/validate-yaml":
             return self._json(_validated(json.loads(body)["content"]))
@@ -120,10 +119,18 @@ class _Handler(BaseHTTPRequestHandler):
         commit = self.hub.revision(repository, revision)
         self._json({"commitUrl": f"{self.hub.url}/{repository}/commit/{commit}", "commitOid": commit})
 
+    def _body(self) -> bytes | None:
+        """What came with a request; None where the client was gone before all of it had come."""
+        length = int(self.headers.get("Content-Length", 0))
+        body = self.rfile.read(length)
+        if len(body) < length:
+            self.close_connection = True
+            return None
+        return body
+
     def do_PUT(self) -> None:
-        content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        path = self._path()
-        if not self._refused(path):
+        content, path = self._body(), self._path()
+        if content is not None and not self._refused(path):
             self.hub.blobs[path.rsplit("/", 1)[-1]] = content
             self._send(200, b"", {})
 

@@ -24,6 +24,7 @@ from optimum_si.warnings import warn
 
 from .memory import Demand, Level, MemoryPlan, activations_of, free_memory
 from .references import References
+from .resume import check_course, check_optimizer, check_values
 from .row_scales import RowScales
 from .state import Saved
 from .train import Clock, Phase, train
@@ -81,7 +82,8 @@ def recover(
         weights_on_grid: leave weights alone, which are on a grid.
         progress: whether to show a bar.
         free: bytes that may be used; None asks the machine.
-        resume: where an earlier call stopped; the model is as it was before that call.
+        resume: where an earlier call stopped, with the model as it was before that call; what is not of this model
+            is passed over.
         save: is given, after every step, a function that makes what ``resume`` takes.
 
     Raises:
@@ -90,6 +92,9 @@ def recover(
     trains = "norms" if weights_on_grid else config.trains
     with evaluation_mode(model), without_cache(model):
         job = _Job(model, structure, references.for_model(model), config, trains)
+        if resume is not None and (reason := job.misfit(resume)) is not None:
+            warn(f"what was kept of an interrupted recovery is not of this one ({reason}): it begins anew.")
+            resume = None
         plan = job.plan(free) if resume is None else resume.plan
         if plan.level is Level.OFF:
             warn(
@@ -142,6 +147,24 @@ class _Job:
             narrow=self.device.type == "cpu" and has_fast_products(self.device),
         )
         return demand.plan(free_memory(self.device) if free is None else free)
+
+    def misfit(self, state: Saved) -> str | None:
+        """Why this recovery cannot go on from a saved state; None where it can. The model stays as it is."""
+        try:
+            check_course(state, len(self.blocks), self.steps)
+            for index, group in enumerate(state.plan.groups[: state.group + 1]):
+                with self._trainable(state.plan, group) as trained:
+                    if index < state.group:
+                        check_values(state.finished, trained, stored=True)
+                    elif phase := state.phase:
+                        check_values(phase["kept"], trained, stored=True)
+                        check_values(phase["values"], trained, stored=False)
+                        check_optimizer(phase["optimizer"], trained, state.plan.level, self.config.learning_rate)
+                        if len(phase["rates"]) != len(trained.values):
+                            return "it has other learning rates"
+        except Exception as error:  # of any kind: the values may be of any type
+            return str(error) or type(error).__name__
+        return None
 
     def run(self, state: Saved, progress: bool, save: Save | None) -> Recovered:
         """Train one group of blocks after the other; all blocks are one unless memory is short."""

@@ -116,7 +116,7 @@ def train(
     else:
         trained.restore(phase.values)
     reserve = clock.seconds - now  # for the last evaluation
-    optimizer = _optimizer(level, trained, learning_rate)
+    optimizer = optimizer_of(level, trained, learning_rate)
     phase.rates = phase.rates or [group["lr"] for group in optimizer.param_groups]
     if phase.optimizer:
         optimizer.load_state_dict(phase.optimizer)
@@ -186,7 +186,7 @@ def _decay(step: int, steps: int, share_of_time: float) -> float:
     return min((step + 1) / warmup, 1.0) * 0.5 * (1 + math.cos(math.pi * over))
 
 
-def _optimizer(level: Level, trained: Trained, learning_rate: float) -> torch.optim.Optimizer:
+def optimizer_of(level: Level, trained: Trained, learning_rate: float) -> torch.optim.Optimizer:
     """Adam or, where memory is short, Adafactor; ``learning_rate`` is that of weights."""
     groups: list[dict[str, Any]] = [
         {"params": [value], "lr": learning_rate * (1 if value.ndim > 1 else OF_VECTORS)}
