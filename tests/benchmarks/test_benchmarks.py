@@ -13,7 +13,9 @@ LIBRARIES = (
     "corpus.py",
     "real_model_rows.py",
     "real_model_steps.py",
+    "spoken.py",
     "subjects.py",
+    "whisper_base.py",
     "whole_commands.py",
 )
 
