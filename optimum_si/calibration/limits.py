@@ -13,8 +13,6 @@ from optimum_si.errors import CalibrationError
 
 #: Bytes beside those in use: the text of a conversation has a few megabytes.
 MOST_MEMORY = 1 << 29
-#: Addresses that a thread reserves when it starts, without using them: its stack and its arena of the allocator.
-_OF_A_THREAD = 160 << 20
 
 
 @contextmanager
@@ -66,8 +64,7 @@ def no_more_memory(most: int) -> Iterator[None]:
         yield
         return
     before = resource.getrlimit(resource.RLIMIT_AS)
-    # What is limited is addresses, and libraries may start a thread for each core meanwhile.
-    limit = pages * os.sysconf("SC_PAGE_SIZE") + most + (os.cpu_count() or 1) * _OF_A_THREAD
+    limit = pages * os.sysconf("SC_PAGE_SIZE") + most
     if before[0] == resource.RLIM_INFINITY or limit < before[0]:
         resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
     try:

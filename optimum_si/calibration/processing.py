@@ -1,5 +1,6 @@
 """Images and sounds -> examples, through the model's own processor."""
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-#: Bytes that a processor may take for a row beside those in use.
-_MOST_MEMORY = 1 << 31
+#: Bytes that a processor may take for a row beside those in use; and addresses for the stack and the arena of each
+#: thread that its libraries may start meanwhile.
+_MOST_MEMORY = (1 << 31) + (os.cpu_count() or 1) * (160 << 20)
 
 
 def processed_rows(

@@ -13,22 +13,25 @@ from optimum_si.errors import CheckpointError
 
 #: Modules that are built whatever is on disk, in a few seconds, and bytes of weights for each one more.
 _MODULES, _BYTES_OF_MODULE = 1 << 15, 1 << 12
+#: The same where each expert's matrices are modules of their own, as while a model is inspected.
+WITH_EXPERTS = 1 << 19
 #: Entries of a vector, such as the weight of a norm.
 _VECTOR = 1 << 24
 
 
 @contextmanager
-def bounded_building(path: str, bytes_of_weights: int) -> Iterator[None]:
+def bounded_building(path: str, bytes_of_weights: int, modules: int = _MODULES) -> Iterator[None]:
     """Where models are built, in this thread, of no more modules than their weights can fill.
 
     Args:
         path: of the config, for the message.
         bytes_of_weights: of all files of weights.
+        modules: that are built whatever the weights are.
 
     Raises:
         CheckpointError: when there would be more.
     """
-    here, count, most = threading.get_ident(), 0, max(_MODULES, bytes_of_weights // _BYTES_OF_MODULE)
+    here, count, most = threading.get_ident(), 0, max(modules, bytes_of_weights // _BYTES_OF_MODULE)
 
     def counted(parent: nn.Module, name: str, module: Any) -> None:
         nonlocal count

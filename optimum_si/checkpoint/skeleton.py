@@ -11,7 +11,7 @@ from transformers.utils import CONFIG_NAME
 
 from optimum_si.errors import CheckpointError, SIError
 
-from .building import bounded_building, check_vectors
+from .building import WITH_EXPERTS, bounded_building, check_vectors
 from .claims import check_claims, check_config
 from .listing import files_at
 from .load import class_of, refuse_config
@@ -31,8 +31,11 @@ def skeleton_of(path: str, **kwargs: Any) -> Iterator[PreTrainedModel]:
         CheckpointError: when there is no config, or its model cannot be built.
         UnsupportedModelError: for repositories that need their own code.
     """
-    with bounded_building(path, _bytes_of_weights(path, kwargs)):
-        yield _built(path, kwargs)
+    held = _bytes_of_weights(path, kwargs)
+    with bounded_building(path, held):
+        model = _built(path, kwargs)
+    with bounded_building(path, held, WITH_EXPERTS):
+        yield model
 
 
 def _bytes_of_weights(path: str, kwargs: dict[str, Any]) -> int:

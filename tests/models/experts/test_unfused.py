@@ -31,7 +31,6 @@ def expert_weights(model):
 @pytest.mark.parametrize("name", MIXTURES)
 def test_the_function_stays_the_same(name):
     model, examples = mixture(name, torch.float64), mixture_data(name)
-    model, examples = mixture(name, torch.float64), mixture_data(name)
     expected = [logits(model, example) for example in examples]
     with experts_as_linears(model):
         assert any(isinstance(module, Experts) for module in model.modules())
