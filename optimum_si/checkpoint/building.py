@@ -20,18 +20,18 @@ _VECTOR = 1 << 24
 
 
 @contextmanager
-def bounded_building(path: str, bytes_of_weights: int, modules: int = _MODULES) -> Iterator[None]:
+def bounded_building(path: str, bytes_of_weights: int, modules: int | None = None) -> Iterator[None]:
     """Where models are built, in this thread, of no more modules than their weights can fill.
 
     Args:
         path: of the config, for the message.
         bytes_of_weights: of all files of weights.
-        modules: that are built whatever the weights are.
+        modules: that are built whatever the weights are; None stands for :data:`_MODULES`.
 
     Raises:
         CheckpointError: when there would be more.
     """
-    here, count, most = threading.get_ident(), 0, max(modules, bytes_of_weights // _BYTES_OF_MODULE)
+    here, count, most = threading.get_ident(), 0, max(modules or _MODULES, bytes_of_weights // _BYTES_OF_MODULE)
 
     def counted(parent: nn.Module, name: str, module: Any) -> None:
         nonlocal count

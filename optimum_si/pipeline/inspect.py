@@ -1,5 +1,6 @@
 """What of a model would be pruned: its stacks, layers, pairs, and what stays dense."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -85,7 +86,9 @@ class Inspection:
         """Tables that a terminal shows."""
         parts = [f"{self.model}: {self.architecture}, {self.inventory.total:,} weights"]
         for stack in self.stacks:
-            pairs = ", ".join(stack.pairs) if stack.declared else "not declared"
+            # Those of all experts of a block are one line.
+            names = dict.fromkeys(re.sub(r"\.\d+\.", ".*.", pair) for pair in stack.pairs)
+            pairs = ", ".join(names) if stack.declared else "not declared"
             head = f"{stack.name}: {stack.blocks} x {', '.join(stack.classes)}, reads {stack.reads}; pairs: {pairs}"
             rows = [
                 [

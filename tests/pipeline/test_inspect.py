@@ -43,6 +43,7 @@ def test_what_it_says_is_what_a_run_does(name, tmp_path):
     reached = sum(layer.num_weights for layer in report.layers)
     assert found.inventory.pruned == reached + report.dense_parts.get("not reached by the data", 0)
     assert sum(kind.count for stack in found.stacks for kind in stack.layers) >= len(report.layers)
+    assert not any("experts.1." in line for line in found.text().splitlines() if "pairs: " in line)
 
 
 def test_both_towers_and_what_a_recipe_leaves_out_are_shown(tmp_path):
