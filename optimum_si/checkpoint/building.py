@@ -14,7 +14,7 @@ from optimum_si.errors import CheckpointError
 #: Modules that are built whatever is on disk, in a few seconds, and bytes of weights for each one more.
 _MODULES, _BYTES_OF_MODULE = 1 << 15, 1 << 12
 #: The same where each expert's matrices are modules of their own, as while a model is inspected.
-WITH_EXPERTS = 1 << 19
+WITH_EXPERTS = 1 << 18
 #: Entries of a vector, such as the weight of a norm.
 _VECTOR = 1 << 24
 
