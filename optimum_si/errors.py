@@ -43,3 +43,8 @@ class PictureError(SIError, ImportError):
 
 class TaskError(SIError, RuntimeError):
     """A task of lm-eval cannot be run: its package, its data or its metric is missing."""
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what an error says, or its name where it says nothing: for a message of one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from optimum_si.errors import CalibrationError
+from optimum_si.errors import CalibrationError, reason_of
 
 from .chats import check_template, render
 from .columns import Columns
@@ -85,7 +85,7 @@ class _Call:
         except CalibrationError as error:
             raise CalibrationError(f"Row {index} of the calibration data: {error}") from error
         except Exception as error:  # processors raise whatever they like
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = reason_of(error)
             raise CalibrationError(
                 f"Row {index} of the calibration data: {type(self.processor).__name__} cannot read it: {reason}"
             ) from error

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, 
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
 from transformers.utils import CONFIG_NAME, cached_file
 
-from optimum_si.errors import CheckpointError, UnsupportedModelError
+from optimum_si.errors import CheckpointError, UnsupportedModelError, reason_of
 from optimum_si.warnings import warn
 
 from .claims import TOGETHER
@@ -217,4 +217,4 @@ def _model_class(config: Any) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return reason_of(error).rstrip(".")

@@ -17,7 +17,7 @@ from transformers import (
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from optimum_si.config.small_files import read_small
-from optimum_si.errors import CheckpointError, ConfigurationError, SIError, UnsupportedModelError
+from optimum_si.errors import CheckpointError, ConfigurationError, SIError, UnsupportedModelError, reason_of
 from optimum_si.warnings import warn
 
 from .adapters import Adapter, find_adapter
@@ -114,7 +114,7 @@ def _load(path: str, kwargs: dict[str, Any], takes_adapters: bool) -> PreTrained
         # OSError for missing files, SafetensorError for damaged ones, ValueError for code, and more.
         if "trust_remote_code" in str(error) or "custom code" in str(error):
             raise UnsupportedModelError(_needs_code(path)) from error
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = reason_of(error)
         raise CheckpointError(
             f"{path!r} cannot be loaded as a transformers model: {reason} Give a directory that `save_pretrained` "
             "wrote, a GGUF file or a Hub id; with HF_HUB_OFFLINE=1 only what is in the cache is found."
@@ -168,7 +168,7 @@ def load_tokenizer(source: str | Path, required: bool, **kwargs: Any) -> PreTrai
             raise OSError(f"it has none of {', '.join(sorted(names))}.")
         return tokenizer
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = reason_of(error)
         if not required:
             if Path(source, "tokenizer_config.json").is_file():
                 warn(f"the tokenizer in {str(source)!r} cannot be loaded, and is left out: {reason}")

@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoProcessor, PreTrainedTokenizerBase
 
-from optimum_si.errors import CheckpointError
+from optimum_si.errors import CheckpointError, reason_of
 
 from .locate import find_file, place_of
 from .side_files import check_sizes
@@ -43,7 +43,7 @@ def load_processor(given: Any, source: str | Path, **kwargs: Any) -> Any:
         try:
             processor = kind.from_pretrained(str(source), trust_remote_code=False, **place)
         except Exception as error:  # whatever files, packages and configs raise
-            reasons.append((str(error).strip().splitlines() or [type(error).__name__])[0])
+            reasons.append(reason_of(error))
             if isinstance(error, ImportError):  # its parts alone would not do what it does
                 break
             continue

@@ -14,7 +14,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from optimum_si.config.small_files import LARGEST
-from optimum_si.errors import CheckpointError
+from optimum_si.errors import CheckpointError, reason_of
 from optimum_si.warnings import warn
 
 from .adapters import find_adapter
@@ -113,7 +113,7 @@ def find_side_files(source: str | Path, required: bool = False, **kwargs: Any) -
             found.more = find_side_files(adapter.base, required, **adapter.place_of_base(kwargs))
     except Exception as error:  # of the network, of the Hub, for names that are none
         if required:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = reason_of(error)
             warn(f"what lies beside the weights of {str(source)!r} cannot be found, and does not go along: {reason}")
     return found
 

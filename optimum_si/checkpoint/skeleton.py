@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import CONFIG_NAME
 
-from optimum_si.errors import CheckpointError, SIError
+from optimum_si.errors import CheckpointError, SIError, reason_of
 
 from .building import WITH_EXPERTS, bounded_building, check_vectors
 from .claims import check_claims, check_config
@@ -65,7 +65,7 @@ def _built(path: str, kwargs: dict[str, Any]) -> PreTrainedModel:
     except SIError:
         raise
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = reason_of(error)
         raise CheckpointError(
             f"{path!r} cannot be inspected: {reason} Give a directory that `save_pretrained` wrote, or a Hub id."
         ) from error

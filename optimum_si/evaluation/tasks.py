@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from optimum_si.config.validators import check_integer
-from optimum_si.errors import CalibrationError, ConfigurationError, TaskError
+from optimum_si.errors import CalibrationError, ConfigurationError, TaskError, reason_of
 from optimum_si.models.forward.modes import evaluation_mode
 
 from .perplexity import check_predicts_next_tokens
@@ -173,7 +173,7 @@ def _load(manager: Any, name: str) -> Any:
     try:
         loaded = manager.load([name])
     except Exception as error:  # of lm-eval, datasets or the network, whatever is missing
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = reason_of(error)
         raise TaskError(
             f"task {name!r} cannot be loaded: {reason}. Its data comes from the Hub unless the task names local "
             "files; with HF_HUB_OFFLINE=1 only what is in the cache is found."

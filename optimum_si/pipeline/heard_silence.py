@@ -56,12 +56,13 @@ def _hears(model: Any, example: Mapping[str, Tensor]) -> bool:
     given = {name: value for name, value in example.items() if name != "labels"}
     other = given | {FEATURES: given[FEATURES] + (given[MASK] == 0).unsqueeze(1).to(given[FEATURES].dtype)}
     with evaluation_mode(model), without_cache(model):
-        answers = [_first(model(**inputs_for(model, inputs))).float() for inputs in (given, other)]
+        answers = [_first(model(**inputs_for(model, inputs))) for inputs in (given, other)]
     change = (answers[1] - answers[0]).norm()
     return bool(change > NOTICED * answers[0].norm())
 
 
 def _first(output: Any) -> Tensor:
     """What is answered for the first token or frame, or for the whole."""
-    found = next(value for value in output.values() if isinstance(value, Tensor) and value.is_floating_point())
-    return found[:, 0] if found.ndim > 2 else found
+    values = (value for value in output.values() if isinstance(value, Tensor) and value.is_floating_point())
+    found = next(values, torch.zeros(1))
+    return (found[:, 0] if found.ndim > 2 else found).float()

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,8 @@ from torch import Tensor, nn
 from optimum_si.algorithms.recovery.state import Saved
 from optimum_si.checkpoint.outputs import check_output
 from optimum_si.checkpoint.save import replaced_directory
-from optimum_si.errors import CheckpointError
+from optimum_si.config.small_files import opened_regular
+from optimum_si.errors import CheckpointError, reason_of
 from optimum_si.warnings import warn
 
 
@@ -61,7 +61,7 @@ class Interruptions:
                 values = torch.load(opened, weights_only=True, map_location="cpu")
             return Saved.from_dict(values["state"]) if values["run"] == self.run else None
         except Exception as error:  # of another version, or damaged in any way that a pickle can be
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = reason_of(error)
             warn(f"{str(file)!r} cannot be read ({reason}): the recovery begins anew.")
             return None
 
@@ -91,11 +91,8 @@ def _opened(file: Path) -> Iterator[BinaryIO]:
         OSError: when it cannot be opened.
         ValueError: for a pipe, a file of another user, and one that unpacks to more than it has bytes.
     """
-    descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    with os.fdopen(descriptor, "rb") as opened:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise ValueError("it is no regular file")
+    with opened_regular(file) as opened:
+        found = os.fstat(opened.fileno())
         if hasattr(os, "geteuid") and found.st_uid not in (os.geteuid(), 0):
             raise ValueError("it belongs to another user")
         with ZipFile(opened) as archive:

@@ -4,9 +4,10 @@ import json
 from argparse import ArgumentParser
 
 import pytest
-from support.models import same_bytes, save_with_tokenizer, tiny
+from support.models import same_bytes
+from support.recovery import save_pruned
 
-from optimum_si import ConfigurationError, Report, SIConfig, SIPruner
+from optimum_si import ConfigurationError, Report, SIPruner
 from optimum_si.commands.recover import RecoverCommand
 
 
@@ -15,11 +16,7 @@ TEXTS = [" ".join(f"d{document}w{word}" for word in range(60)) for document in r
 
 @pytest.fixture
 def place(tmp_path):
-    save_with_tokenizer(tiny("llama"), tmp_path / "dense", " ".join(TEXTS))
-    (tmp_path / "text.txt").write_text("\n\n".join(TEXTS), encoding="utf-8")
-    calibration = {"num_samples": 4, "sequence_length": 32, "dataset": str(tmp_path / "text.txt")}
-    config = SIConfig("wanda", pattern="2:4", induction=None, calibration=calibration)
-    SIPruner.from_pretrained(tmp_path / "dense").prune(config, save_dir=tmp_path / "pruned", progress=False)
+    save_pruned(tmp_path, TEXTS)
     return tmp_path
 
 

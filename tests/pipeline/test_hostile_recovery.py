@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.models import save_with_tokenizer, tiny
+from support.recovery import save_pruned
 
-from optimum_si import CheckpointError, SIConfig, SIError, SIPruner
+from optimum_si import CheckpointError, SIError
 from optimum_si.algorithms.recovery.memory import Level, MemoryPlan
 from optimum_si.algorithms.recovery.state import Saved
 from optimum_si.commands.recover import RecoverCommand
@@ -25,11 +25,7 @@ STATE = Saved(MemoryPlan(Level.ADAM, 0, [range(2)]), finished={})
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")
-    save_with_tokenizer(tiny("llama"), folder / "dense", " ".join(TEXTS))
-    (folder / "text.txt").write_text("\n\n".join(TEXTS), encoding="utf-8")
-    calibration = {"num_samples": 4, "sequence_length": 32, "dataset": str(folder / "text.txt")}
-    config = SIConfig("wanda", pattern="2:4", induction=None, calibration=calibration)
-    SIPruner.from_pretrained(folder / "dense").prune(config, save_dir=folder / "pruned", progress=False)
+    save_pruned(folder, TEXTS)
     return folder
 
 

@@ -1,9 +1,12 @@
 """A pruned model with what it answered while it was dense."""
 
+from pathlib import Path
+
 import torch
-from support.models import calibration, prune, tiny
+from support.models import calibration, prune, save_with_tokenizer, tiny
 from transformers import PreTrainedModel
 
+from optimum_si import SIConfig, SIPruner
 from optimum_si.algorithms.recovery.recover import Recovered, recover
 from optimum_si.algorithms.recovery.references import References
 from optimum_si.config.recovery import RecoveryConfig
@@ -39,3 +42,12 @@ def held_out_loss(model: PreTrainedModel, references: References) -> float:
     """Mean distance from the dense model's answers on the held-out windows."""
     with evaluation_mode(model), without_cache(model):
         return references.for_model(model).held_out_loss()
+
+
+def save_pruned(folder: Path, texts: list[str]) -> None:
+    """A tiny model in "dense", pruned by a plain recipe in "pruned", and the text of its calibration in a file."""
+    save_with_tokenizer(tiny("llama"), folder / "dense", " ".join(texts))
+    (folder / "text.txt").write_text("\n\n".join(texts), encoding="utf-8")
+    data = {"num_samples": 4, "sequence_length": 32, "dataset": str(folder / "text.txt")}
+    config = SIConfig("wanda", pattern="2:4", induction=None, calibration=data)
+    SIPruner.from_pretrained(folder / "dense").prune(config, save_dir=folder / "pruned", progress=False)

@@ -26,8 +26,9 @@ def experts_as_linears(model: nn.Module) -> Iterator[None]:
             if experts is not None:
                 replaced.append((parent, name, child))
                 setattr(parent, name, experts.train(child.training))
-                if isinstance(experts, SortedExperts):
-                    handles.append(parent.get_submodule("router").register_forward_hook(note_order))
+                router = getattr(parent, "router", None)
+                if isinstance(experts, SortedExperts) and isinstance(router, nn.Module):
+                    handles.append(router.register_forward_hook(note_order))
     try:
         yield
     finally:
