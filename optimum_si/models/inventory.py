@@ -88,6 +88,9 @@ def _reasons(model: nn.Module, structure: Structure, unreached: set[str]) -> dic
     for stack in structure.stacks:
         config = getattr(stack.tower, "config", None)
         for module in stack.modules.values():
+            for part in module.modules():
+                if isinstance(part, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+                    found.setdefault(id(part.weight), CONVOLUTIONS)
             for local, parameter in module.named_parameters():
                 found.setdefault(id(parameter), _in_block(local, parameter, config))
     for block in structure.blocks:

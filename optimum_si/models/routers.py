@@ -22,5 +22,8 @@ def is_router(local: str, rows: int, config: Any) -> bool:
     for name in _COUNTS:
         count = getattr(config, name, None)
         experts += count if isinstance(count, list) else [count]  # some have one for each block
+    shared = getattr(config, "n_shared_experts", None)
+    if isinstance(shared, int):  # some weigh those too
+        experts += [count + shared for count in experts if isinstance(count, int)]
     # An MLP's `gate_proj` may happen to be as wide as there are experts.
     return rows in (1, *experts) and any(re.search("(^|_)gate$", part) for part in parts)

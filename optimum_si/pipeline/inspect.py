@@ -88,7 +88,8 @@ class Inspection:
         for stack in self.stacks:
             # Those of all experts of a block are one line.
             names = dict.fromkeys(re.sub(r"\.\d+\.", ".*.", pair) for pair in stack.pairs)
-            pairs = ", ".join(names) if stack.declared else "not declared"
+            pairs = ", ".join(names) or "none"
+            pairs += "" if stack.declared else " (its family is not declared: others are found by trial, when pruned)"
             head = f"{stack.name}: {stack.blocks} x {', '.join(stack.classes)}, reads {stack.reads}; pairs: {pairs}"
             rows = [
                 [

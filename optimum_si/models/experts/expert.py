@@ -52,9 +52,11 @@ class Expert(nn.Module):
         """Name of the layer that gives the output."""
         return self._names[1]
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, factor: Tensor | float = 1.0) -> Tensor:
+        """Output for tokens [n, features]; ``factor`` multiplies what the last layer reads."""
         first, last = self._names
-        output: Tensor = getattr(self, last)(self._combine(*(getattr(self, name)(tokens) for name in first)))
+        inner = self._combine(*(getattr(self, name)(tokens) for name in first))
+        output: Tensor = getattr(self, last)(inner if isinstance(factor, float) else inner * factor)
         for after in self._after:
             output = after(output)
         return output
@@ -155,6 +157,23 @@ class BatchedExperts(Experts):
             if len(output):
                 result[number, sent] = output.to(result.dtype)
         return result.reshape(-1, hidden_states.shape[-1])
+
+
+class SharedExperts(Experts):
+    """Called with all tokens, and a factor for each token and expert (Inkling)."""
+
+    TAKES_OTHERS = False
+
+    def forward(self, hidden_states: Tensor, gammas: Tensor) -> Tensor:
+        tokens = hidden_states.reshape(-1, hidden_states.shape[-1])
+        factors, real = gammas.reshape(len(tokens), -1), real_among(tokens)
+        result = torch.zeros_like(tokens)
+        rows = torch.arange(len(tokens), device=tokens.device) if real is None else torch.where(real)[0]
+        outputs = [
+            self.expert(number)(tokens[rows], factors[rows, number, None]) for number in range(self.num_experts)
+        ]
+        result[rows] = torch.stack(outputs).float().sum(dim=0).to(result.dtype)
+        return result.reshape(hidden_states.shape)
 
 
 class SortedExperts(Experts):

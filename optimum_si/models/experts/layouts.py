@@ -5,13 +5,14 @@ from functools import partial
 from inspect import signature
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers.integrations.moe import _default_apply_gate
 
 from optimum_si.models.activations import degree_of
 from optimum_si.models.splits import alternating, halves
 
-from .expert import BatchedExperts, ChosenExperts, Expert, Experts, RoutedExperts, SortedExperts
+from .expert import BatchedExperts, ChosenExperts, Expert, Experts, RoutedExperts, SharedExperts, SortedExperts
 
 
 #: From a module to the experts in it, as linear layers; None where it is not of that layout.
@@ -83,6 +84,68 @@ def batched(module: Any) -> Experts | None:
     return BatchedExperts(_numbered(experts), module)
 
 
+def unflagged(module: Any) -> Experts | None:
+    """As :func:`stacked`, of a class that does not say its flags (Step-3.7, LongCat-Flash): tried, then believed.
+
+    Experts beyond those of ``down_proj`` give the token back where the module has an ``identity_expert``.
+    """
+    down, fused = _stack(module, "down_proj"), _stack(module, "gate_up_proj")
+    if down is None or fused is None or hasattr(module, "is_transposed"):
+        return None
+    if [*signature(module.forward).parameters] != ["hidden_states", "top_k_index", "top_k_weights"]:
+        return None
+    if down.shape[1:] != (fused.shape[2], fused.shape[1] // 2) or len(down) > len(fused):
+        return None
+    gates = hasattr(module, "_apply_gate")
+
+    def combine(gate_up: Tensor) -> Tensor:
+        gate, up = gate_up.chunk(2, dim=-1)
+        gated: Tensor = module._apply_gate(gate_up) if gates else module.act_fn(gate) * up
+        return gated
+
+    part = partial(_layer, module, transposed=False)
+    splits = {"gate_up_proj": halves("gate", "up", fused.shape[1])}
+    experts = _numbered(
+        [
+            Expert(
+                {"gate_up_proj": part("gate_up_proj", number)},
+                combine,
+                ("down_proj", part("down_proj", number)),
+                splits=splits,
+                scaled=None if gates else ("gate_up_proj.up", 1),
+            )
+            for number in range(len(down))
+        ]
+    )
+    found = _OrIdentity(experts, module) if hasattr(module, "identity_expert") else RoutedExperts(experts, module)
+    return found if _same_function(module, found, fused) else None
+
+
+def shared(module: Any) -> Experts | None:
+    """Inkling's shared experts: all read every token, whose factor for each goes into its ``down_proj``."""
+    names = ("gate_proj", "up_proj", "down_proj")
+    if any(_stack(module, name) is None for name in names):
+        return None
+    if [*signature(module.forward).parameters] != ["hidden_states", "gammas"]:
+        return None
+
+    def combine(gate: Tensor, up: Tensor) -> Tensor:
+        gated: Tensor = module.act_fn(gate) * up
+        return gated
+
+    part = partial(_layer, module, transposed=False)
+    experts = [
+        Expert(
+            {name: part(name, number) for name in names[:2]},
+            combine,
+            ("down_proj", part("down_proj", number)),
+            scaled=("up_proj", 1),
+        )
+        for number in range(len(module.down_proj))
+    ]
+    return SharedExperts(_numbered(experts), module)
+
+
 def sorted_by_expert(module: Any) -> Experts | None:
     """JetMoE: one matrix for each expert, [experts, d_out, d_in], of tokens that come sorted."""
     weight = _stack(module, "weight")
@@ -140,8 +203,35 @@ class _Dampened(RoutedExperts):
         return super().forward(hidden_states, top_k_index, top_k_weights * self._factor)
 
 
+class _OrIdentity(RoutedExperts):
+    """LongCat-Flash: a token may be sent to an expert that gives it back, numbered after all others."""
+
+    def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+        kept = torch.where(top_k_index >= self.num_experts, top_k_weights, 0).sum(dim=-1, keepdim=True)
+        given_back = (hidden_states * kept.reshape(*hidden_states.shape[:-1], 1)).to(hidden_states.dtype)
+        return super().forward(hidden_states, top_k_index, top_k_weights) + given_back
+
+
 #: Tried in this order.
-LAYOUTS: tuple[Layout, ...] = (stacked, batched, sorted_by_expert, flattened, listed)
+LAYOUTS: tuple[Layout, ...] = (stacked, batched, unflagged, shared, sorted_by_expert, flattened, listed)
+
+
+def _same_function(module: nn.Module, experts: Experts, weights: Tensor) -> bool:
+    """Whether both give the same, each expert once and two for a token; nothing can be tried of weights not loaded."""
+    if weights.is_meta:
+        return True
+    generator = torch.Generator().manual_seed(0)
+    count = len(weights)
+    tokens = torch.randn(count, weights.shape[2], generator=generator).to(weights)
+    index = torch.stack([torch.arange(count), torch.arange(count).roll(1)], dim=1).to(weights.device)
+    factors = torch.rand(count, 2, generator=generator).to(weights)
+    with torch.no_grad():
+        try:
+            expected, given = module(tokens, index, factors).double(), experts(tokens, index, factors).double()
+        except (RuntimeError, TypeError, ValueError, IndexError):
+            return False  # called in a way of its own
+    error = (given - expected).norm()
+    return bool(error <= 10 * torch.finfo(weights.dtype).eps * expected.norm()) or not expected.isfinite().all()
 
 
 def _numbered(experts: list[Any]) -> dict[str, nn.Module]:

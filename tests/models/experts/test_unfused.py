@@ -84,19 +84,25 @@ def test_routers_stay_dense(name):
     assert not [key for key in names if key.endswith((".gate", ".router", ".layer", ".classifier"))]
 
 
+@pytest.mark.parametrize("target", [{"sparsity": 0.5}, {"pattern": "2:4"}], ids=["50%", "2:4"])
 @pytest.mark.parametrize("recipe", [{"preset": "fast"}, {"preset": "best"}, {"induction": {"epochs": 1}}], ids=str)
 @pytest.mark.parametrize("name", MIXTURES)
 @pytest.mark.slow
-def test_experts_take_every_recipe(name, recipe):
+def test_experts_take_every_recipe(name, recipe, target, tmp_path):
     recipe = dict(recipe)
     preset = recipe.pop("preset", None)
-    changes = {"pattern": "2:4", "calibration": {"batch_size": 2}, **recipe}
+    changes = {**target, "calibration": {"batch_size": 2}, **recipe}
     config = SIConfig("wanda", **changes) if preset is None else SIConfig.preset(preset, **changes)
     model = mixture(name)
-    SIPruner(model).prune(config, mixture_data(name, 16), progress=False)
-    for key, weight in expert_weights(model).items():
-        assert float((weight == 0).double().mean()) == 0.5, key
+    pruner = SIPruner(model)
+    pruner.prune(config, mixture_data(name, 16), save_dir=tmp_path / "out", progress=False)
+    assert abs(pruner.report.sparsity - 0.5) < 0.01
+    if "pattern" in target:  # else presets share the zeros out
+        for key, weight in expert_weights(model).items():
+            assert float((weight == 0).double().mean()) == 0.5, key
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+    saved = type(model).from_pretrained(tmp_path / "out").state_dict()
+    assert all(torch.equal(saved[key], value) for key, value in model.state_dict().items())
 
 
 def test_a_model_in_bf16_keeps_the_storage_of_its_experts():
