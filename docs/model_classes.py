@@ -28,9 +28,9 @@ IN_BLOCKS = (ROUTERS, ADAPTERS, CONVOLUTIONS, OTHERS)
 HEAD = """# Classes of models
 
 Written by `docs/model_classes.py` of the tiny models in `tests/support/zoo`, transformers {version}: how many of the
-weights in the matrices of a class's blocks are pruned by default, and what the others are. Shares are those of the tiny
-models: of a real one `optimum-cli si inspect MODEL` tells them. `tests/models/test_classes.py` prunes each and holds the
-table to be true.
+weights in the matrices of a class's blocks are pruned by default, and what the others are. Shares are those of the
+tiny models: of a real one `optimum-cli si inspect MODEL` tells them. `tests/models/test_classes.py` prunes each and
+holds the table to be true.
 [Models](models.md) explains.
 """
 
