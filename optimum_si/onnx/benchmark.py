@@ -1,6 +1,9 @@
 """Speed, memory and size of models side by side: each in a process of its own, computing in turns."""
 
 import multiprocessing
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -55,7 +58,8 @@ def benchmark(
             ours, theirs = context.Pipe()
             arguments = (theirs, path, prompt, new_tokens, batch_size, threads, device)
             process = context.Process(target=compute_when_told, args=arguments, daemon=True)
-            process.start()
+            with _without_the_working_directory():
+                process.start()
             workers.append((process, ours))
             # One after another, so that no load is measured beside another.
             _answer(ours, path)
@@ -74,6 +78,21 @@ def benchmark(
         _speed(path, [answers[index] for answers in turns], end)
         for index, (path, end) in enumerate(zip(paths, ends, strict=True))
     ]
+
+
+@contextmanager
+def _without_the_working_directory() -> Iterator[None]:
+    """Processes that start meanwhile import no module from there, as with Python's -P: it may be a downloaded folder."""
+    variable = "PYTHONSAFEPATH"
+    before = os.environ.get(variable)
+    os.environ[variable] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
 
 
 def _ask(connections: list[Connection], paths: list[Path], word: str) -> list[Any]:

@@ -1,18 +1,15 @@
 """Killed at any step of writing: what was there, or what is new, whole; and the next run clears up."""
 
 import os
-import signal
-import sys
 
 import pytest
+from support.kills import killed_at
 
 from optimum_si.checkpoint import save
 from optimum_si.checkpoint.outputs import check_output
 from optimum_si.checkpoint.save import replaced_directory
 
 
-#: What Python tells audit hooks of that changes files or names, and calls into the system's library.
-STEPS = ("open", "os.", "shutil.", "ctypes.", "tempfile.")
 FILES = ("config.json", "model.safetensors", "onnx/model.onnx")
 
 
@@ -22,27 +19,9 @@ def fill(directory, text):
         (directory / name).write_text(text)
 
 
-def killed_at(step, out):
-    """Write in a child that is killed at a step; None where it ended before."""
-    child = os.fork()
-    if child == 0:
-        left = step
-
-        def hook(event, args):
-            nonlocal left
-            if event.startswith(STEPS):
-                left -= 1
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        try:
-            sys.addaudithook(hook)
-            with replaced_directory(out, overwrite=True) as directory:
-                fill(directory, "new")
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(child, 0)
-    return os.WIFSIGNALED(status)
+def replace(out, text):
+    with replaced_directory(out, overwrite=True) as directory:
+        fill(directory, text)
 
 
 def content(out):
@@ -64,7 +43,7 @@ def test_a_kill_at_any_step_leaves_a_whole_result(tmp_path, monkeypatch, exchang
         if there:
             out.mkdir()
             fill(out, "old")
-        was_killed = killed_at(step, out)
+        was_killed, _ = killed_at(step, lambda out=out: replace(out, "new"))
         missing += there and not out.exists()
         if not out.exists():
             assert not (there and exchange)  # between two renames alone
@@ -72,8 +51,7 @@ def test_a_kill_at_any_step_leaves_a_whole_result(tmp_path, monkeypatch, exchang
         if there or out.exists():
             texts, count = content(out)
             assert texts in ({"old"}, {"new"}) and count == len(FILES), step
-        with replaced_directory(out, overwrite=True) as directory:
-            fill(directory, "newest")
+        replace(out, "newest")
         assert content(out) == ({"newest"}, len(FILES)) and os.listdir(folder) == ["out"], step
         if not was_killed:
             break

@@ -20,6 +20,7 @@ VERBS = [
     "export",
     "check",
     "report",
+    "inspect",
     "push",
     "benchmark",
     "demo",
@@ -28,7 +29,7 @@ VERBS = [
 ]
 FLAGS = """
     -m --model --dataset -o --output --overwrite --method --sparsity --pattern --preset --config --include --exclude
-    --stack --no-induction --epochs --seed --num-samples --sequence-length --batch-size --damping --recovery-epochs
+    --stack --stacks --min-expert-tokens --target-column --no-induction --epochs --seed --num-samples --sequence-length --batch-size --damping --recovery-epochs
     --reconstruction --repair --allocation --device --dtype --gguf-file --tokenizer --json --values --weights --opset
     --verbose --minutes --limit --debug --no-pictures --threads --prompt --trust-remote-code --help --unknown -x --
 """.split()

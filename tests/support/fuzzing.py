@@ -21,3 +21,5 @@ fuzzed = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
+#: Of whole runs, which take up to a second each, a third as many.
+fuzzed_runs = settings(fuzzed, max_examples=max(1, fuzzed.max_examples // 3))
