@@ -82,7 +82,7 @@ def benchmark(
 
 @contextmanager
 def _without_the_working_directory() -> Iterator[None]:
-    """Processes that start meanwhile import no module from there, as with Python's -P: it may be a downloaded folder."""
+    """Processes that start meanwhile import no module from there, as with -P: it may be a downloaded folder."""
     variable = "PYTHONSAFEPATH"
     before = os.environ.get(variable)
     os.environ[variable] = "1"

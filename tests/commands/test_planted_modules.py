@@ -1,4 +1,4 @@
-"""Modules that lie in the working directory, named like those that the library and its helpers import, are never run."""
+"""Modules in the working directory, named like those that the library and its helpers import, are never run."""
 
 import subprocess
 import sys

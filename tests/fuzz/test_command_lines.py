@@ -29,7 +29,8 @@ VERBS = [
 ]
 FLAGS = """
     -m --model --dataset -o --output --overwrite --method --sparsity --pattern --preset --config --include --exclude
-    --stack --stacks --min-expert-tokens --target-column --no-induction --epochs --seed --num-samples --sequence-length --batch-size --damping --recovery-epochs
+    --stack --stacks --min-expert-tokens --target-column
+    --no-induction --epochs --seed --num-samples --sequence-length --batch-size --damping --recovery-epochs
     --reconstruction --repair --allocation --device --dtype --gguf-file --tokenizer --json --values --weights --opset
     --verbose --minutes --limit --debug --no-pictures --threads --prompt --trust-remote-code --help --unknown -x --
 """.split()

@@ -29,7 +29,15 @@ TOKENS = st.tuples(st.integers(1, 5), st.integers(1, 20), st.integers(0, 9), st.
 
 
 @fuzzed_runs
-@given(MODELS, DTYPES, st.sampled_from([*WEIGHTS, *EXTREME, "none"]), st.sampled_from([*METHODS]), TARGETS, FURTHER, TOKENS)
+@given(
+    MODELS,
+    DTYPES,
+    st.sampled_from([*WEIGHTS, *EXTREME, "none"]),
+    st.sampled_from([*METHODS]),
+    TARGETS,
+    FURTHER,
+    TOKENS,
+)
 @pytest.mark.filterwarnings("ignore")
 def test_a_run_ends_finite_and_counted_or_with_one_line(
     tmp_path_factory, name, dtype, fault, method, target, further, tokens

@@ -13,7 +13,12 @@ SLOW = pytest.mark.slow
     "target", [pytest.param({"sparsity": 0.5}, marks=SLOW), {"pattern": "2:4"}], ids=["50%", "2:4"]
 )
 @pytest.mark.parametrize(
-    "tokens", ["usual", "two tokens", *(pytest.param(name, marks=SLOW) for name in list(TOKENS) if name not in ("usual", "two tokens"))]
+    "tokens",
+    [
+        "usual",
+        "two tokens",
+        *(pytest.param(name, marks=SLOW) for name in list(TOKENS) if name not in ("usual", "two tokens")),
+    ],
 )
 @pytest.mark.parametrize("fault", [*WEIGHTS, *EXTREME, "none"])
 @pytest.mark.parametrize("name", METHODS)
@@ -36,7 +41,9 @@ def test_a_result_is_finite_and_counted_or_there_is_none(tmp_path, name, dtype, 
 
 @pytest.mark.parametrize("tokens", ["usual", pytest.param("one token", marks=SLOW)])
 @pytest.mark.parametrize("fault", [*WEIGHTS, *EXTREME])
-@pytest.mark.parametrize("name", [one if one in ("wanda", "admm") else pytest.param(one, marks=SLOW) for one in METHODS])
+@pytest.mark.parametrize(
+    "name", [one if one in ("wanda", "admm") else pytest.param(one, marks=SLOW) for one in METHODS]
+)
 @pytest.mark.parametrize("model", ["mixtral", "bert", "gpt2"])
 def test_so_it_is_of_experts_encoders_and_fused_layers(tmp_path, model, name, fault, tokens):
     if METHODS[name].get("allocation") == "error":

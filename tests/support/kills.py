@@ -62,10 +62,13 @@ def killed_at(step: int, action: Callable[[], object]) -> tuple[bool, int]:
 
 def script_killed_at(step: int, script: str, within: Path) -> tuple[bool, int]:
     """As :func:`killed_at`, of a script in an interpreter of its own: for what cannot go on after a fork."""
-    words = f"from support.kills import count_steps\nsteps = count_steps({step}, {str(within)!r})\n{script}\nprint(steps())"
+    begin = f"from support.kills import count_steps\nsteps = count_steps({step}, {str(within)!r})"
     places = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-c", words], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": places}
+        [sys.executable, "-c", f"{begin}\n{script}\nprint(steps())"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": places},
     )
     assert done.returncode in (0, -signal.SIGKILL), done.stderr
     return done.returncode != 0, int(done.stdout.split()[-1]) if done.returncode == 0 else 0
