@@ -53,6 +53,7 @@ def main() -> None:
     add("--length", type=int, default=512, help="tokens of a window (default: %(default)s)")
     add("--test-windows", type=int, default=50, help="of each text (default: %(default)s)")
     add("--test-length", type=int, help="tokens of a window of test (default: --length)")
+    add("--dataset", metavar="NAME", help="to calibrate on instead of the articles, as of `prune`, such as self")
     add("--threads", type=int, default=2, help="(default: %(default)s)")
     add("--repeat", type=int, default=1, help="commands of a row, whose medians are shown (default: %(default)s)")
     add("--model", metavar="DIR", help="another causal language model (default: SmolLM2-135M-Instruct)")
@@ -62,6 +63,8 @@ def main() -> None:
     add("--peer-python", metavar="PYTHON", help="the interpreter of an environment with llm-compressor 0.14")
     add("--output", type=Path, metavar="FILE", help="rows as JSON lines; goes on from those that it holds")
     args = parser.parse_args()
+    if args.dataset and args.peer_python:
+        parser.error("the peer is calibrated on the articles: leave out --dataset or --peer-python.")
     # As after Ctrl-C: the command under way ends too, and gigabytes of checkpoints are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     recipes = [*args.recipes]

@@ -52,6 +52,8 @@ class Bench:
         self.test_length = args.test_length or args.length
         if self.test_length != args.length:
             self.settings["test_length"] = self.test_length
+        if args.dataset:
+            self.settings["dataset"] = args.dataset
         self._known = read_rows(args.output)
 
     def row(self, recipe: str, target: str | None) -> Row:
@@ -94,7 +96,8 @@ class Bench:
             windows = self.folder / "windows.safetensors"
             return [self.args.peer_python, PEER_WORKER, self.model, windows, SPARSEGPT, target, output]
         goal = ["--pattern", target] if ":" in target else ["--sparsity", float(target.rstrip("%")) / 100]
-        data = ["--dataset", self.folder / "calibration.jsonl", "--num-samples", self.args.windows]
+        dataset = self.args.dataset or self.folder / "calibration.jsonl"
+        data = ["--dataset", dataset, "--num-samples", self.args.windows]
         # What `optimum-cli` starts, by the interpreter that runs this.
         cli = [sys.executable, "-m", "optimum.commands.optimum_cli", "si", "prune"]
         words = [*goal, *data, "--sequence-length", self.args.length, *RECIPES[recipe].split()]
