@@ -52,7 +52,8 @@ def _layer_report(plan: Plan, state: BlockState, layer: Layer) -> LayerReport:
         layer.view.shape,
         layer.target.sparsity,
         float((weights[name][0] == 0).double().mean()) if plan.write else None,
-        None if plain is None else output_error(layer, sample, *plain[name]),
+        # A layer that fell back has none.
+        None if plain is None or name not in plain else output_error(layer, sample, *plain[name]),
         output_error(layer, sample, *weights[name]),
         low,
         median,

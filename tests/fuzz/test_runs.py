@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from support.faults import EXTREME, METHODS, WEIGHTS, check, faulty
 from support.fuzzing import fuzzed_runs
@@ -38,6 +38,7 @@ TOKENS = st.tuples(st.integers(1, 5), st.integers(1, 20), st.integers(0, 9), st.
     FURTHER,
     TOKENS,
 )
+@example("opt", torch.float16, "one huge", "induced", {"sparsity": 0.5}, {}, (1, 1, 0, False))
 @pytest.mark.filterwarnings("ignore")
 def test_a_run_ends_finite_and_counted_or_with_one_line(
     tmp_path_factory, name, dtype, fault, method, target, further, tokens

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from optimum_si import NumericalError, SIConfig, SIPruner
 from optimum_si.models.experts.unfused import experts_as_linears
+from optimum_si.report.page import page
 
 
 METHODS = {
@@ -142,6 +143,7 @@ def check(model: PreTrainedModel, recipe: dict[str, Any], tokens: Tensor, folder
     json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} in the report"))
     for parameter in model.parameters():
         assert torch.isfinite(parameter).all()
+    assert page(pruner.report, "model", []) and pruner.report.summary() and pruner.report.table()
     weights = matrices(model)
     for layer in pruner.report.layers:
         weight = weights[layer.name]
