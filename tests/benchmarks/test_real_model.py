@@ -145,7 +145,14 @@ def arguments(**changes) -> Namespace:
         "output": None,
         "test_length": None,
     }
-    given |= {"targets": ["2:4", "50%"], "blocks": None, "scaling": None, "peer_python": None, "peer_version": None}
+    given |= {
+        "targets": ["2:4", "50%"],
+        "blocks": None,
+        "dataset": None,
+        "scaling": None,
+        "peer_python": None,
+        "peer_version": None,
+    }
     return Namespace(**{**given, **changes})
 
 
