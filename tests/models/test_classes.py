@@ -64,6 +64,7 @@ def test_every_matrix_in_blocks_reaches_the_target_and_masks_are_those_of_a_wand
     pruner.prune(plain, data, progress=False)
     report = pruner.report
     assert report.sparsity >= 0.48  # some rows are three weights
+    assert report.parameters == sum(parameter.numel() for parameter in model.parameters())
     # Parts of a fused layer are told by a name after its own; rows do not care.
     modules = {known for known, module in with_linear_experts(model) if is_linear(module)}
     names = list(dict.fromkeys(one if one in modules else one.rpartition(".")[0] for one in layer_names(report)))

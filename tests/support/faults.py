@@ -145,6 +145,8 @@ def check(model: PreTrainedModel, recipe: dict[str, Any], tokens: Tensor, folder
         assert torch.isfinite(parameter).all()
     assert page(pruner.report, "model", []) and pruner.report.summary() and pruner.report.table()
     weights = matrices(model)
+    if "include" not in recipe:
+        assert {layer.name for layer in pruner.report.layers} == weights.keys()
     for layer in pruner.report.layers:
         weight = weights[layer.name]
         zeros = int((weight == 0).sum())

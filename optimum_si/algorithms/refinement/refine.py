@@ -44,7 +44,8 @@ def refine(state: BlockState, epochs: int, generator: torch.Generator) -> Refine
         epochs: passes over the training windows.
         generator: shuffles them.
     """
-    weights, start = state.weights, state.without_held_out or state.weights
+    # A layer that fell back was fitted once.
+    weights, start = state.weights, {**state.weights, **(state.without_held_out or {})}
     values = {name: weight.detach().clone().requires_grad_() for name, (weight, _) in start.items()}
     masks = {name: weight != 0 for name, (weight, _) in weights.items()}
     biases = {name: bias.detach().clone().requires_grad_() for name, (_, bias) in start.items() if bias is not None}

@@ -18,18 +18,18 @@ def experts_as_linears(model: nn.Module) -> Iterator[None]:
     """
     replaced: list[tuple[nn.Module, str, nn.Module]] = []
     handles = []
-    for parent in list(model.modules()):
-        if isinstance(parent, Experts):
-            continue
-        for name, child in list(parent.named_children()):
-            experts = None if isinstance(child, Experts) else _experts_of(child)
-            if experts is not None:
-                replaced.append((parent, name, child))
-                setattr(parent, name, experts.train(child.training))
-                router = getattr(parent, "router", None)
-                if isinstance(experts, SortedExperts) and isinstance(router, nn.Module):
-                    handles.append(router.register_forward_hook(note_order))
     try:
+        for parent in list(model.modules()):
+            if isinstance(parent, Experts):
+                continue
+            for name, child in list(parent.named_children()):
+                experts = None if isinstance(child, Experts) else _experts_of(child)
+                if experts is not None:
+                    replaced.append((parent, name, child))
+                    setattr(parent, name, experts.train(child.training))
+                    router = getattr(parent, "router", None)
+                    if isinstance(experts, SortedExperts) and isinstance(router, nn.Module):
+                        handles.append(router.register_forward_hook(note_order))
         yield
     finally:
         for handle in handles:

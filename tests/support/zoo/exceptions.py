@@ -21,6 +21,7 @@ OF_NO_KIND = {
     "XLNetLMHeadModel": "projections [d, heads, d of a head], read by einsum",
     **dict.fromkeys(("FunnelForMaskedLM", "FunnelBaseModel"), "projections of relative positions, read by einsum"),
     "InklingForCausalLM": "projections of relative positions",
+    "LongcatFlashForCausalLM": "weights of experts that give their input back, which nothing reads",
     "BridgeTowerModel": "queries, keys and values of torch's own attention",
     **dict.fromkeys(
         ("BeitForImageClassification", "SamModel", "SwinForImageClassification", "ClapModel"), "tables of positions"
