@@ -250,7 +250,9 @@ class Recipe(Configuration):
         if self.recovery is None:
             return ""
         epochs, samples = self.recovery.epochs, self.recovery.num_samples
-        windows = f"up to {samples} fresh windows" if samples else "the calibration windows"
+        windows = (
+            f"up to {samples} windows, fresh ones where the data has them" if samples else "the calibration windows"
+        )
         return f"recovery of {epochs} epoch{'' if epochs == 1 else 's'} over {windows}"
 
     def validate(self) -> None:

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from optimum_si.checkpoint.skeleton import skeleton_of
 from optimum_si.models.experts.unfused import experts_as_linears
 from optimum_si.models.families.base import UNDECLARED
 from optimum_si.models.inventory import Inventory, take_inventory
 from optimum_si.models.selection import select_views
+from optimum_si.models.stacks import Stack
 from optimum_si.models.structure import Block, Structure, find_structure
 from optimum_si.models.weight_view import WeightView
 from optimum_si.report.kinds import kind_of
@@ -104,7 +107,8 @@ class Inspection:
             parts.append(f"{head}\n{format_table(['layers', 'count', 'shape', 'weights', ''], rows)}")
         parts.append(
             f"pruned: {self.inventory.pruned:,} weights, {self.inventory.share:.1%} of the model\n"
-            f"dense: {self.inventory.in_words()}"
+            f"dense: {self.inventory.in_words()}\n"
+            "What no data comes to, or is read past its layer, stays dense as well: a run tells."
         )
         if self.left_alone:
             parts.append(f"no stacks of blocks: {', '.join(self.left_alone)}")
@@ -137,10 +141,16 @@ def inspect(
         return Inspection(
             str(model),
             type(skeleton).__name__,
-            [_stack(structure, stack.name, stack.reads, views) for stack in structure.stacks],
+            [_stack(structure, stack.name, _reads(skeleton, stack), views) for stack in structure.stacks],
             take_inventory(skeleton, structure, views.values()),
             structure.left_alone,
         )
+
+
+def _reads(model: PreTrainedModel, stack: Stack) -> str:
+    """The input of the model that comes to a stack."""
+    decodes = getattr(model.config, "is_encoder_decoder", False) and stack.tower is model.get_decoder()
+    return f"decoder_{stack.reads}" if decodes and stack.reads == "input_ids" else stack.reads
 
 
 def _stack(structure: Structure, name: str, reads: str, pruned: dict[str, WeightView]) -> StackOfBlocks:

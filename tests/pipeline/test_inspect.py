@@ -71,3 +71,10 @@ def test_the_command_prints_tables_or_json(tmp_path, capsys):
     assert "model.layers: 2 x LlamaDecoderLayer" in capsys.readouterr().out
     command.execute(parser.parse_args([str(tmp_path / "saved"), "--json"]))
     assert json.loads(capsys.readouterr().out)["architecture"] == "LlamaForCausalLM"
+
+
+@pytest.mark.parametrize("name", ["T5ForConditionalGeneration", "WhisperForConditionalGeneration"])
+def test_a_decoder_reads_its_own_input(name, tmp_path):
+    ZOO[name].build().save_pretrained(tmp_path)
+    first, second = (stack.reads for stack in inspect(str(tmp_path)).stacks)
+    assert first in ("input_ids", "input_features") and second == "decoder_input_ids"
