@@ -30,8 +30,10 @@ SLOW = pytest.mark.slow
 def test_a_result_is_finite_and_counted_or_there_is_none(tmp_path, name, dtype, fault, tokens, target):
     if fault in EXTREME and dtype is torch.float16:
         pytest.skip("beyond fp16 as it is")
-    if tokens == "one token" and dtype is not torch.float16:
-        pytest.skip("one token of the narrowest dtype")
+    if (tokens == "one token" and (dtype is not torch.float16 or "pattern" not in target)) or (
+        tokens == "three tokens" and dtype is torch.float32
+    ):
+        pytest.skip("so few tokens where they are worst, in a small dtype")
     if "permuted" in name and "pattern" not in target:
         pytest.skip("channels are permuted for patterns")
     if METHODS[name].get("allocation") == "error" and "pattern" in target:
@@ -51,7 +53,9 @@ def test_a_result_is_finite_and_counted_or_there_is_none(tmp_path, name, dtype, 
 def test_so_it_is_of_experts_encoders_and_fused_layers(tmp_path, model, name, fault, tokens):
     if METHODS[name].get("allocation") == "error":
         pytest.skip("2:4 leaves no choice of N")
-    if tokens == "one token" and name not in ("wanda", "admm", "admm refined", "induced"):
+    if name not in ("wanda", "sparsegpt", "admm", "admm refined", "induced", "int8") and (
+        tokens == "one token" or model != "mixtral"
+    ):
         pytest.skip("one of each kind")
     if name == "recovered" and len(TOKENS[tokens]) == 1:
         pytest.skip("a recovery needs two windows")
