@@ -250,9 +250,7 @@ class Recipe(Configuration):
         if self.recovery is None:
             return ""
         epochs, samples = self.recovery.epochs, self.recovery.num_samples
-        windows = (
-            f"up to {samples} windows, fresh ones where the data has them" if samples else "the calibration windows"
-        )
+        windows = f"up to {samples} windows, fresh ones if there are" if samples else "the calibration windows"
         return f"recovery of {epochs} epoch{'' if epochs == 1 else 's'} over {windows}"
 
     def validate(self) -> None:
